@@ -1,0 +1,51 @@
+"""`python -m benchmarks NAME [--quick] [--json FILE]`: one runner for all benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks._results import RESULTS
+from benchmarks._session import Session
+from sccagn_scale._errors import InputError
+
+# Name → module with `add_arguments(parser)` and `run(arguments, session)`; its docstring's first line is the help.
+BENCHMARKS = {
+    "accuracy": "benchmarks.accuracy",
+    "pipeline": "benchmarks.pipeline",
+}
+# Arguments that change nothing in what is measured.
+NOT_MEASURED = ("json", "resume", "run")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark that the arguments name; 0, or 2 when they ask for something that cannot be done."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    verbs = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
+    for name, path in BENCHMARKS.items():
+        module = importlib.import_module(path)
+        summary = (module.__doc__ or "").splitlines()[0]
+        verb = verbs.add_parser(name, help=summary, description=summary)
+        verb.add_argument("--quick", action="store_true", help="small and short: shows that it works, proves nothing")
+        verb.add_argument("--json", type=Path, metavar="FILE", help="result file (default: benchmarks/results/NAME.json"
+                          ", or none with --quick)")  # fmt: skip
+        verb.add_argument("--resume", action="store_true", help="take up the rows of an interrupted run")
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    default = None if arguments.quick else RESULTS / f"{arguments.benchmark}.json"
+    measured = {name: str(value) for name, value in vars(arguments).items() if name not in NOT_MEASURED}
+    session = Session(arguments.benchmark, path=arguments.json or default, arguments=measured, resume=arguments.resume)
+    try:
+        arguments.run(arguments, session)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Facts of the machine, without which a time means nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "sccagn-scale",
+    "sccagn-scale-ext",
+    "anndata",
+    "faiss-cpu",
+    "igraph",
+    "leidenalg",
+    "numba",
+    "numpy",
+    "pandas",
+    "pynndescent",
+    "scanpy",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "torch-geometric",
+    "umap-learn",
+)
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def machine_facts() -> dict[str, Any]:
+    """Processor, memory, system, versions and commit, read without importing any of the packages."""
+    return {
+        "cpu": _field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines(),
+        "thread_limits": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "git_commit": _commit(),
+    }
+
+
+def _field(path: str, name: str) -> str | None:
+    if not Path(path).exists():
+        return None
+    lines = (line.partition(":") for line in Path(path).read_text().splitlines())
+    return next((value.strip() for key, _, value in lines if key.strip() == name), None)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, with "-dirty" when tracked files but results were changed; None outside of git."""
+    commit = _output("git", "-C", str(ROOT), "rev-parse", "HEAD").strip()
+    if not commit:
+        return None
+    what = ("--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+    return f"{commit}-dirty" if _output("git", "-C", str(ROOT), "status", *what).strip() else commit
+
+
+def _output(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else ""

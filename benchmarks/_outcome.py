@@ -1,0 +1,82 @@
+"""What one fresh process hands back: times, peak memory, and how to judge what it computed."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of a target, the function that a :class:`~benchmarks._contest.Method` names.
+
+    A case is a row of the result file: most targets fill one, a job measured stage by stage fills several.
+    """
+
+    seconds: dict[str, list[float]]
+    """Case → seconds of each timed run."""
+    score: Callable[[], dict[str, Metrics]]
+    """Gives case → metrics. Called once peak memory has been taken, so that judging costs the method nothing."""
+    evidence: Metrics = field(default_factory=dict)
+    """Facts in which all compared methods must agree, such as the number of cells read."""
+    peak_rss_mb: dict[str, float] = field(default_factory=dict)
+    """Case → peak memory, where it is not that of the whole process."""
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory of this process so far, in MiB. Memory of its own child processes is not in it."""
+    # ru_maxrss survives fork and exec: under a large parent it would report the parent. VmHWM starts anew at exec.
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+
+class StageClock:
+    """Times stages. It is a :class:`sccagn_scale._progress.Progress`, so it can be handed to our own job as it is.
+
+    Time is exclusive: while a stage runs inside another, the outer one stands still, so that stages add up to the
+    time of all of them. A stage that is opened twice adds up under its name.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.peak_rss_mb: dict[str, float] = {}
+        self._open: list[str] = []
+        self._since = 0.0
+
+    @contextmanager
+    def stage(self, name: str, total: float | None = None) -> Iterator[_Ignored]:
+        """Time the block under `name` in lower case; `total` is not used."""
+        self._charge()
+        self._open.append(name.lower())
+        try:
+            yield _Ignored()
+        finally:
+            self._charge()
+            closed = self._open.pop()
+            self.peak_rss_mb[closed] = peak_rss_mb()
+
+    def _charge(self) -> None:
+        """Give the time since the last change to the innermost open stage."""
+        now = time.perf_counter()
+        if self._open:
+            name = self._open[-1]
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
+
+
+class _Ignored:
+    def advance(self, n: float = 1, /, **info: float | int | str) -> None:
+        pass

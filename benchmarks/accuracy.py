@@ -1,0 +1,147 @@
+"""Clusters against known types: real labelled sets × methods × seeds, number of clusters given and estimated."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import _accuracy_report
+from benchmarks._contest import Contest, Method
+from benchmarks._labelled import labelled_files, made_cells, read_blind
+from benchmarks._methods import CLUSTERINGS, MODES, Mode
+from benchmarks._outcome import Metrics, Outcome
+from benchmarks._session import Session
+from sccagn_scale._errors import InputError
+
+SCORES = ("nmi", "ari", "ami", "completeness", "accuracy")
+COLUMNS = (*SCORES, "cross_seed_ari", "n_clusters")
+QUICK_SETS = 3
+QUICK_SEEDS = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `accuracy` can be asked for."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help='folder of .h5ad with obs["cell_type"]')
+    parser.add_argument("--sets", type=_names, metavar="A,B", help="file names without .h5ad (default: all)")
+    parser.add_argument("--methods", type=_names, metavar="A,B", help=f"of {', '.join(CLUSTERINGS)} (default: all)")
+    parser.add_argument("--modes", type=_names, metavar="A,B", help="given (number of clusters), auto (default: both)")
+    parser.add_argument("--seeds", type=int, metavar="N", help=f"seeds 0 … N-1 (default: 5; quick: {QUICK_SEEDS})")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="sets at a time; above 1, times are shared")
+
+
+def run(arguments: argparse.Namespace, session: Session) -> None:
+    """Run every method on every set, print and keep the rows, and lay a table and a plot beside the result file."""
+    methods = _chosen("methods", arguments.methods, list(CLUSTERINGS))
+    modes = [mode for mode in MODES if mode in _chosen("modes", arguments.modes, list(MODES))]
+    n_seeds = (QUICK_SEEDS if arguments.quick else 5) if arguments.seeds is None else arguments.seeds
+    if n_seeds < 1:
+        raise InputError(f"`--seeds` must be at least 1, but is {n_seeds}.")
+    contests = [
+        _contest(path, mode, methods, n_seeds)
+        for path in _chosen_files(arguments)
+        for mode in modes
+        if any(mode in CLUSTERINGS[name].modes for name in methods)
+    ]
+    rows = session.run(contests, jobs=arguments.jobs)
+    session.finish(rows, columns=COLUMNS, mean_of=lambda case: case.rpartition("/")[2])
+    if session.path is not None:
+        _accuracy_report.write(rows, beside=session.path)
+
+
+def run_seeds(path: str, method: str, mode: Mode, n_seeds: int) -> Outcome:
+    """Target: cluster one set with one method once per seed, preprocessing included in each time.
+
+    Parameters
+    ----------
+    path
+        A labelled `.h5ad`. Of its labels the method is told their number in the mode "given", and nothing else.
+    method
+        A name in :data:`benchmarks._methods.CLUSTERINGS`.
+    mode
+        Whether the number of clusters is given.
+    n_seeds
+        Seeds 0 … n_seeds − 1 are run.
+    """
+    cluster = CLUSTERINGS[method].run
+    cells, truth = read_blind(Path(path))
+    n_types = truth.nunique()
+    # Imports and just-in-time compilation, on cells that are not counted. Should a method fail on so small a set,
+    # then the runs that count will show whether it fails on a real one.
+    with contextlib.suppress(Exception):
+        warm, types = made_cells()
+        cluster(warm, types.nunique() if mode == "given" else None, 0)
+    seconds, labels = [], []
+    for seed in range(n_seeds):
+        copy = cells.copy()
+        start = time.perf_counter()
+        found = np.asarray(cluster(copy, n_types if mode == "given" else None, seed))
+        seconds.append(time.perf_counter() - start)
+        if found.shape != (cells.n_obs,):
+            raise ValueError(f"{method} returned labels of shape {found.shape} for {cells.n_obs} cells")
+        labels.append(found)
+    case = f"{Path(path).stem}/{mode}"
+    evidence = {"n_obs": cells.n_obs, "n_vars": cells.n_vars, "n_types": n_types, "sum": float(cells.X.sum())}
+    return Outcome({case: seconds}, lambda: {case: _score(truth, labels)}, evidence)
+
+
+def _score(truth: Any, labels: list[np.ndarray]) -> Metrics:
+    """Mean, deviation and single values over seeds of every score, and how far the seeds agree with each other."""
+    import pandas as pd
+    from sklearn.metrics import adjusted_rand_score
+
+    from sccagn_scale.metrics import evaluate
+
+    each = [evaluate(truth, found) for found in labels]
+    metrics: Metrics = {}
+    for name in SCORES:
+        values = [one[name] for one in each]
+        metrics[name] = float(np.mean(values))
+        metrics[f"{name}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        metrics[f"{name}_each"] = values
+    codes = [pd.factorize(found, use_na_sentinel=False)[0] for found in labels]
+    pairs = [adjusted_rand_score(a, b) for a, b in itertools.combinations(codes, 2)]
+    n_clusters = [int(pd.Series(found).nunique()) for found in labels]  # cells without a cluster are none
+    return metrics | {
+        "cross_seed_ari": float(np.mean(pairs)) if pairs else None,
+        "n_clusters": float(np.median(n_clusters)),
+        "n_clusters_each": n_clusters,
+        "n_types": int(truth.nunique()),
+        "n_obs": len(truth),
+        "unassigned": float(np.mean([pd.isna(found).mean() for found in labels])),
+        "seeds": list(range(len(labels))),
+    }
+
+
+def _contest(path: Path, mode: Mode, methods: list[str], n_seeds: int) -> Contest:
+    kwargs = {"path": str(path), "mode": mode, "n_seeds": n_seeds}
+    able = [name for name in methods if mode in CLUSTERINGS[name].modes]
+    entries = (Method(name, "benchmarks.accuracy:run_seeds", kwargs | {"method": name}) for name in able)
+    return Contest(f"{path.stem}/{mode}", tuple(entries))
+
+
+def _chosen_files(arguments: argparse.Namespace) -> list[Path]:
+    if not arguments.data.is_dir():
+        raise InputError(f"`--data` must be a folder of labelled .h5ad files, but {arguments.data} is none.")
+    files = {path.stem: path for path in labelled_files(arguments.data)}
+    if not files:
+        raise InputError(f'`--data` must hold .h5ad files with obs["cell_type"], but {arguments.data} has none.')
+    if arguments.quick and arguments.sets is None:
+        return sorted(files.values(), key=lambda path: path.stat().st_size)[:QUICK_SETS]
+    return [files[name] for name in _chosen("sets", arguments.sets, list(files))]
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _chosen(argument: str, wanted: list[str] | None, known: list[str]) -> list[str]:
+    for name in wanted or []:
+        if name not in known:
+            raise InputError(f"`--{argument}` knows {', '.join(known)}, but not {name}.")
+    return wanted or known

@@ -1,0 +1,43 @@
+"""Deep graph clustering of single-cell RNA-seq atlases: scCAGN at scale.
+
+    import sccagn_scale
+    adata = sccagn_scale.read("cells.h5ad")
+    sccagn_scale.cluster(adata)
+    adata.obs["sccagn"]
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = ["SCCAGN", "Config", "InputError", "InputWarning", "__version__", "cluster", "read", "write"]
+
+if TYPE_CHECKING:
+    from sccagn_scale._errors import InputError, InputWarning
+    from sccagn_scale.config import Config
+    from sccagn_scale.io import read, write
+    from sccagn_scale.model import SCCAGN, cluster
+
+_HOME = {
+    "InputError": "_errors",
+    "InputWarning": "_errors",
+    "Config": "config",
+    "read": "io",
+    "write": "io",
+    "SCCAGN": "model",
+    "cluster": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used: torch takes seconds, and `--help` should not."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"sccagn_scale.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'sccagn_scale' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

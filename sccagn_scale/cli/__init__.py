@@ -1,0 +1,73 @@
+"""The command line, `sccagn-scale`: one module for each verb, imported when the verb runs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from sccagn_scale._errors import InputError
+from sccagn_scale.cli._parser import PROGRAM, build_parser
+
+__all__ = ["main"]
+
+_MISTAKE, _FAILED, _INTERRUPTED = 2, 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        Arguments after the program's name; those of the process when not given.
+
+    Returns
+    -------
+    Exit code: 0, or 2 for a mistake in the arguments or the input, 1 when memory ran out, 130 when interrupted.
+
+    Raises
+    ------
+    SystemExit
+        From the argument parser: code 2 for arguments that cannot be read, 0 for `--help` and `--version`.
+    """
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.verb is None:
+        parser.print_help(sys.stderr)
+        return _MISTAKE
+    try:
+        importlib.import_module(f"sccagn_scale.cli._{arguments.verb}").run(arguments)
+        sys.stdout.flush()
+    except InputError as error:
+        return _complain(f"error: {error}", _MISTAKE)
+    except KeyboardInterrupt:
+        return _complain("interrupted", _INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has left, as `head` does. Nothing more can be said, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _complain(f"error: not enough memory: {_one_line(error)}; use fewer cells or a larger machine.", _FAILED)
+    return 0
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"{PROGRAM}: {text}", file=sys.stderr)
+    return code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also torch's own, which are RuntimeErrors: told by name and text, as torch may not even be imported."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["an allocation failed"])[0].rstrip(".")

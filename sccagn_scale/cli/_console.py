@@ -1,0 +1,212 @@
+"""What a user sees while a verb runs: a bar for each stage, notes, and nothing of what other packages say."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TextIO
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from sccagn_scale._errors import InputWarning
+from sccagn_scale._progress import Stage
+
+_UNFOLDED = 100_000
+"""Width of output that is no terminal: lines are for programs then, and stay whole."""
+
+
+class Console:
+    """Shows stages on stderr, as bars in a terminal and otherwise a line each, and results on stdout.
+
+    It is the `progress` that the rooms below are given. Use it as a context: inside, warnings about the input become
+    notes, announcements are shown, and other packages' warnings are hidden.
+
+    Parameters
+    ----------
+    quiet
+        Show notes about the input only.
+
+    Attributes
+    ----------
+    seconds
+        How long each finished stage took, in order.
+    notes
+        What was said about the input.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.seconds: dict[str, float] = {}
+        self.notes: list[str] = []
+        self.out = _rich(stderr=False)
+        self._err = _rich(stderr=True)
+        self._in_terminal = self._err.is_terminal and not self._err.is_dumb_terminal
+        self._bars: Progress | None = None
+        self._context = ExitStack()
+
+    def __enter__(self) -> Console:
+        self._context.enter_context(self._warnings())
+        if not self.quiet:
+            self._context.enter_context(self._announcements())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end_bars()
+        self._context.close()
+
+    @contextmanager
+    def stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
+        """Show a stage of `total` steps (None: unknown) while the block runs, and keep its time."""
+        start = time.perf_counter()
+        shown = self._bar(name, total) if self._in_terminal and not self.quiet else _Line()
+        try:
+            yield shown
+        except BaseException:
+            shown.close(done=False)
+            raise
+        shown.close(done=True)
+        seconds = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        if isinstance(shown, _Line) and not self.quiet:
+            self._say(f"{name}: {duration(seconds)}{f' ({shown.text})' if shown.text else ''}")
+
+    def note(self, text: str) -> None:
+        """Say something about the input, once."""
+        text = " ".join(text.split())
+        if text not in self.notes:
+            self.notes.append(text)
+            self._say(f"note: {text}")
+
+    def print(self, *content: Any) -> None:
+        """Show results on stdout, unless quiet."""
+        if not self.quiet:
+            self._end_bars()
+            self.out.print(*content, soft_wrap=all(isinstance(part, str) for part in content))
+
+    def _say(self, text: str) -> None:
+        self._err.print(text, markup=False, soft_wrap=True)
+
+    def _bar(self, name: str, total: float | None) -> _Bar:
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                TaskProgressColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[text]}", style="dim"),
+                console=self._err,
+                redirect_stdout=False,  # rich would send results to stderr
+            )
+            self._bars.start()
+        return _Bar(self._bars, self._bars.add_task(name, total=total, text=""))
+
+    def _end_bars(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+            self._err.print()
+
+    @contextmanager
+    def _warnings(self) -> Iterator[None]:
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, InputWarning):
+                self.note(str(message))
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", InputWarning)
+            # Also a gate of its own: packages that are imported on the way put their own filters first.
+            warnings.showwarning = show
+            yield
+
+    @contextmanager
+    def _announcements(self) -> Iterator[None]:
+        logger = logging.getLogger("sccagn_scale")
+        handler = _Handler(self._say)
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class _Bar:
+    """A stage as a row with a bar; it stays when the stage is done."""
+
+    def __init__(self, bars: Progress, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, n: float = 1, /, **info: float | int | str) -> None:
+        if info:
+            self._bars.update(self._task, advance=n, text=_brief(info))
+        else:
+            self._bars.update(self._task, advance=n)
+
+    def close(self, *, done: bool) -> None:
+        if done:  # a stage that stopped early, as training does, is complete all the same
+            self._bars.update(self._task, total=1, completed=1)
+        self._bars.stop_task(self._task)
+
+
+class _Line:
+    """A stage of which only the end is shown, or nothing; keeps the last information."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def advance(self, n: float = 1, /, **info: float | int | str) -> None:
+        if info:
+            self.text = _brief(info)
+
+    def close(self, *, done: bool) -> None:
+        pass
+
+
+class _Handler(logging.Handler):
+    def __init__(self, say: Any) -> None:
+        super().__init__(logging.INFO)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.getMessage())
+
+
+def duration(seconds: float) -> str:
+    """A time for people: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 07 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _brief(info: dict[str, float | int | str]) -> str:
+    return "  ".join(f"{name} {_value(value)}" for name, value in info.items())
+
+
+def _value(value: float | int | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _rich(*, stderr: bool) -> RichConsole:
+    console = RichConsole(stderr=stderr, highlight=False)
+    return console if console.is_terminal else RichConsole(stderr=stderr, highlight=False, width=_UNFOLDED)

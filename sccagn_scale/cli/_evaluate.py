@@ -1,0 +1,152 @@
+"""`sccagn-scale evaluate`: clusters beside known types."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sccagn_scale._errors import InputError
+from sccagn_scale.cli._console import Console
+from sccagn_scale.cli._output import check_distinct, named, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+_METRICS = {
+    "nmi": ("NMI", "normalised mutual information, arithmetic"),
+    "ari": ("ARI", "adjusted Rand index"),
+    "ami": ("AMI", "adjusted mutual information"),
+    "completeness": ("completeness", "are a type's cells in one cluster"),
+    "accuracy": ("accuracy", "clusters paired with types as favourably as possible"),
+}
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Compare, show, and write if asked to."""
+    from sccagn_scale.io import check_writable
+    from sccagn_scale.metrics import contingency, evaluate
+
+    with Console(quiet=arguments.quiet) as console:
+        if arguments.json is not None:
+            check_distinct({"FILE": arguments.input}, {"--json": arguments.json})
+            check_writable(arguments.json, "--json", kind="file")
+        with named(path="FILE"):
+            obs = _read_obs(arguments.input)
+        truth = _column(obs, arguments.truth, "--truth")
+        labels = _column(obs, arguments.key, "--key")
+        with named(truth="--truth", labels="--key"):
+            scores = evaluate(truth, labels)
+            table = contingency(truth, labels)
+        n_compared = int(truth.notna().sum())
+        n_refused = int((truth.notna() & labels.isna()).sum())
+        if arguments.json is not None:
+            facts = {
+                "input": str(arguments.input),
+                "truth": arguments.truth,
+                "key": arguments.key,
+                "n_obs": len(obs),
+                "n_obs_compared": n_compared,
+                "n_obs_without_cluster": n_refused,
+                "n_clusters": int(labels.nunique()),
+                "n_types": int(truth.nunique()),
+                "metrics": scores,
+                "contingency": {
+                    "clusters": list(map(str, table.index)),
+                    "types": list(map(str, table.columns)),
+                    "n_obs": table.to_numpy(),
+                },
+            }
+            write_json(facts, arguments.json)
+
+        compared = f"{n_compared:,} of {len(obs):,} cells have a type in {arguments.truth!r}"
+        console.print(compared + (f"; {n_refused:,} of them have no cluster" if n_refused else ""))
+        console.print()
+        console.print(_metrics_table(scores))
+        for part in _contingency_tables(table, console.out.width):
+            console.print()
+            console.print(part)
+
+
+def _read_obs(path: Path) -> pd.DataFrame:
+    """The annotation of the cells alone, whatever the size of the matrix."""
+    from anndata.io import read_elem
+
+    from sccagn_scale.io._layout import damaged, first_line, layout_of, open_hdf5, open_zarr
+
+    layout = layout_of(path)
+    if layout not in ("anndata", "zarr"):
+        raise InputError(f"`path` must be a clustered .h5ad file or .zarr folder, but {str(path)!r} is 10x's.")
+    try:
+        if layout == "zarr":
+            return read_elem(open_zarr(path)["obs"])
+        with open_hdf5(path) as file:
+            return read_elem(file["obs"])
+    except (OSError, KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise damaged(path, first_line(error)) from error
+
+
+def _column(obs: pd.DataFrame, name: str, option: str) -> pd.Series:
+    if name not in obs:
+        there = ", ".join(map(str, obs.columns)) or "none"
+        raise InputError(f"`{option}` must name a column of obs, but there is no {name!r}; the columns are: {there}.")
+    return obs[name]
+
+
+def _metrics_table(scores: dict[str, float]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for name, value in scores.items():
+        title, meaning = _METRICS[name]
+        table.add_row(title, f"{value:.4f}", meaning)
+    return table
+
+
+def _contingency_tables(counts: pd.DataFrame, width: int) -> list[Table]:
+    """Clusters × types. Where the types' names are too long for the terminal, letters with a key below."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    values = counts.to_numpy()
+    order = np.argsort(values.argmax(axis=0), kind="stable")  # a good clustering looks diagonal
+    values = values[:, order]
+    names = [str(counts.columns[j]) for j in order]
+    cells = [[f"{n:,}" if n else "·" for n in row] for row in values]
+    rows = [str(name) for name in counts.index]
+    first = max(len("cluster"), *map(len, rows))
+    widths = [max(len(name), *(len(row[j]) for row in cells)) for j, name in enumerate(names)]
+    short = first + sum(widths) + 2 * len(widths) > width
+    heads = [_letters(j) for j in range(len(names))] if short else names
+
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("cluster", no_wrap=True)
+    for head in heads:
+        table.add_column(escape(head), justify="right", no_wrap=True)
+    for name, row, line in zip(rows, values, cells, strict=True):
+        most = int(row.argmax())
+        table.add_row(escape(name), *(f"[bold]{text}[/bold]" if j == most else text for j, text in enumerate(line)))
+    if not short:
+        return [table]
+    key = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    for head, name in zip(heads, names, strict=True):
+        key.add_row(head, escape(name))
+    return [table, key]
+
+
+def _letters(number: int) -> str:
+    """A, B, …, Z, AA, AB, …"""
+    text = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        text = chr(ord("A") + rest) + text
+    return text

@@ -1,0 +1,97 @@
+"""What goes to disk beside the AnnData, and the checks of every path before the work."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sccagn_scale._errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@contextmanager
+def named(**options: str) -> Iterator[None]:
+    """Name the command line's options in errors from inside, in place of the parameters that they are passed to."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        for parameter, option in options.items():
+            message = message.replace(f"`{parameter}`", f"`{option}`")
+        raise InputError(message) from error
+
+
+def check_distinct(inputs: Mapping[str, Path | None], outputs: Mapping[str, Path | None]) -> None:
+    """Refuse an output that would overwrite an input or another output.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Paths by the option that they came in; None where the option was not given.
+    """
+    taken = {name: path for name, path in inputs.items() if path is not None}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        for other, used in taken.items():
+            if _same(path, used) or (other in inputs and _inside(path, used)):
+                raise InputError(
+                    f"`{name}` must not be the same as `{other}` nor inside it, but {str(path)!r} is; give another."
+                )
+        taken[name] = path
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Write JSON, whole or not at all; numbers that JSON has no word for become null."""
+    from sccagn_scale.io._atomic import replacing
+
+    text = json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    try:
+        with replacing(path) as fresh:
+            fresh.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"`--json` {str(path)!r} could not be written: {error.strerror}.") from error
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a picture, whole or not at all, making its folder if need be."""
+    from sccagn_scale.io._atomic import replacing
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as fresh:
+            figure.savefig(fresh)
+    except OSError as error:
+        raise InputError(f"`--plots` {str(path)!r} could not be written: {error.strerror}.") from error
+
+
+def plain(value: Any) -> Any:
+    """The same in types that JSON has: arrays as lists, NaN and infinity as None, keys as strings."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _same(a: Path, b: Path) -> bool:
+    if os.path.realpath(a) == os.path.realpath(b):
+        return True
+    return a.exists() and b.exists() and a.samefile(b)  # hard links, file systems without upper and lower case
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return folder.is_dir() and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

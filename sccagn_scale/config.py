@@ -1,0 +1,237 @@
+"""Every choice of a run, in one frozen record."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import tomllib
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from sccagn_scale._errors import InputError
+
+Preset = Literal["default", "paper"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """All parameters of preprocessing, graph, network, losses and training.
+
+    The defaults are the preset `"default"`; `Config.preset("paper")` is the published setting. Change single values
+    with `dataclasses.replace(config, n_latent=16)` or in a TOML file.
+
+    Raises
+    ------
+    InputError
+        If a value is of the wrong type or out of range; names the parameter.
+    """
+
+    # --- input and quality control
+    input_kind: Literal["auto", "counts", "linear", "log"] = "auto"
+    """What the values are; `"auto"` recognises and announces it."""
+    min_cells_frac: float = 0.01
+    """A gene must be detected in more than this fraction of the cells."""
+    min_genes_frac: float = 0.01
+    """A cell must show more than this fraction of the genes kept."""
+    target_sum: float | None = None
+    """Total that each cell is normalised to; None: the median total."""
+    n_top_genes: int = 2000
+    """Genes of highest standard deviation that are kept."""
+
+    # --- representation
+    input_rep: Literal["genes", "pca"] = "pca"
+    """What the network sees: the kept genes (scaled, sparse) or principal components of unit-length log expression."""
+    n_comps: int = 50
+    """Principal components, for `input_rep` and `graph_rep`."""
+
+    # --- cell graph
+    graph_rep: Literal["genes", "pca"] = "pca"
+    """Where neighbours are searched: the scaled genes themselves or the principal components."""
+    n_neighbors: int = 15
+    """Neighbours of a cell, the cell itself counted, as in scanpy."""
+    knn_backend: Literal["auto", "exact", "hnsw", "ivf"] = "auto"
+    """Exact search up to 30,000 cells, HNSW to 300,000, inverted lists beyond, unless named."""
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    """Distance between neighbours."""
+    prune: bool = True
+    """Drop edges longer than the mean plus one sd of the cell's own distances."""
+
+    # --- network
+    n_hidden: tuple[int, int, int] = (100, 200, 200)
+    """Widths of the encoder; the graph network has the first two, the decoder mirrors them."""
+    n_latent: int = 8
+    """Dimensions of the embedding z."""
+    conv: Literal["gcn", "gat", "sage"] = "gcn"
+    """Graph convolution."""
+    phi: float = 0.5
+    """Share of the graph network in the encoder's layers, 0 to 1."""
+    fusion: Literal["attention", "concat", "multiply", "none"] = "attention"
+    """What joins z and the graph's g3 in front of the decoder."""
+    n_heads: int = 4
+    """Attention heads; 0 leaves attention out and adds z and g3."""
+    n_anchors: int | None = 512
+    """At most how many cells of a batch attention goes to; None: all, at quadratic time."""
+    discriminator: bool = True
+    """Whether z is drawn to the prior N(0, I)."""
+
+    # --- losses
+    nu: float = 1.0
+    """Degrees of freedom of the Student-t kernel."""
+    tau: float = 0.5
+    """Temperature of the target distribution; below 1 sharpens."""
+    weight_clustering: float = 1e-4
+    """ε, of KL(P‖Q) + KL(P‖pred)."""
+    weight_reconstruction: float = 0.5
+    """µ, of the squared error of a cell."""
+    weight_adversarial: float = 0.5
+    """θ, of the encoder's adversarial loss."""
+
+    # --- initial clustering
+    init: Literal["leiden", "kmeans"] = "leiden"
+    """What places the first centroids: Leiden on the cell graph, or k-means on z."""
+    resolution: float = 0.5
+    """Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more."""
+    n_init: int = 20
+    """Restarts of k-means."""
+    anchor_share: float = 0.5
+    """Share of the initial clustering in the target distribution; 0 lets self-supervision go where it will."""
+
+    # --- training
+    learning_rate: float = 1e-3
+    """Of the network (Adamax)."""
+    discriminator_learning_rate: float = 2e-4
+    """Of the discriminator (Adam)."""
+    batch_size: int | None = 4096
+    """Cells in a batch, about; up to that many cells, and with None always, the whole graph is the batch."""
+    pretrain_batch_size: int | None = 256
+    """The same for pretraining, where many small steps serve better than few large ones."""
+    pretrain_steps: int = 200
+    """Most batches of pretraining."""
+    joint_steps: int = 100
+    """Most batches of joint training."""
+    patience: int = 20
+    """Epochs without a fall of the loss that end a stage."""
+    tolerance: float = 1e-3
+    """Joint training ends when at most this fraction of the cells changes cluster, `settle_epochs` epochs in a row."""
+    settle_epochs: int = 5
+    """Epochs in a row that must stay within `tolerance`."""
+
+    def __post_init__(self) -> None:
+        for name, hint in _hints().items():
+            object.__setattr__(self, name, _checked(name, hint, getattr(self, name)))
+        for name, (low, high, what) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InputError(f"`{name}` must be {what}; it is {value}.")
+        if self.n_hidden[1] != self.n_hidden[2] or min(self.n_hidden) < 1:
+            raise InputError(
+                f"`n_hidden` must be three positive widths, the last two equal (both are mixed with the same layer of "
+                f"the graph network); it is {self.n_hidden}."
+            )
+        if self.fusion == "attention" and self.n_heads and self.n_latent % self.n_heads:
+            raise InputError(
+                f"`n_latent` must be a multiple of `n_heads`; they are {self.n_latent} and {self.n_heads}."
+            )
+
+    @classmethod
+    def preset(cls, name: Preset) -> Config:
+        """Look up a preset: `"default"`, or `"paper"`, the published setting with the whole graph as one batch."""
+        if name not in _PRESETS:
+            raise InputError(f"`config` must be a Config or one of {', '.join(map(repr, _PRESETS))}; it is {name!r}.")
+        return cls(**_PRESETS[name])
+
+    @classmethod
+    def from_toml(cls, path: str | Path, base: Config | None = None) -> Config:
+        """Read a TOML file of `name = value` lines on top of `base` (the default preset if None).
+
+        Raises
+        ------
+        InputError
+            If the file is missing, is no TOML, or holds an unknown name or an unsuitable value.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"`config` {str(path)!r} cannot be read: {error.strerror}.") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"`config` {str(path)!r} is not a TOML file: {error}.") from error
+        known = _hints()
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"the names are {', '.join(known)}."
+                raise InputError(f"`config` {str(path)!r} has an unknown name '{name}'; {hint}")
+        return dataclasses.replace(base or cls(), **values)
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "input_rep": "genes",
+        "graph_rep": "genes",
+        "n_neighbors": 11,  # ten and the cell itself
+        "n_anchors": None,
+        "init": "kmeans",
+        "anchor_share": 0.0,
+        "batch_size": None,
+    },
+}
+
+_ANY = math.inf
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "min_cells_frac": (0, 1, "a fraction between 0 and 1"),
+    "min_genes_frac": (0, 1, "a fraction between 0 and 1"),
+    "target_sum": (1e-12, _ANY, "above 0"),
+    "n_top_genes": (2, _ANY, "at least 2"),
+    "n_comps": (1, _ANY, "at least 1"),
+    "n_neighbors": (2, _ANY, "at least 2 (it counts the cell itself)"),
+    "n_latent": (1, _ANY, "at least 1"),
+    "phi": (0, 1, "between 0 and 1"),
+    "n_heads": (0, _ANY, "at least 0"),
+    "n_anchors": (1, _ANY, "at least 1"),
+    "nu": (1e-6, _ANY, "above 0"),
+    "tau": (1e-2, _ANY, "at least 0.01"),
+    "weight_clustering": (0, _ANY, "at least 0"),
+    "weight_reconstruction": (0, _ANY, "at least 0"),
+    "weight_adversarial": (0, _ANY, "at least 0"),
+    "resolution": (1e-6, _ANY, "above 0"),
+    "n_init": (1, _ANY, "at least 1"),
+    "anchor_share": (0, 1, "between 0 and 1"),
+    "learning_rate": (1e-12, _ANY, "above 0"),
+    "discriminator_learning_rate": (1e-12, _ANY, "above 0"),
+    "batch_size": (2, _ANY, "at least 2"),
+    "pretrain_batch_size": (2, _ANY, "at least 2"),
+    "pretrain_steps": (0, _ANY, "at least 0"),
+    "joint_steps": (0, _ANY, "at least 0"),
+    "patience": (1, _ANY, "at least 1"),
+    "tolerance": (0, 1, "a fraction between 0 and 1"),
+    "settle_epochs": (1, _ANY, "at least 1"),
+}
+
+
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Config)
+
+
+def _checked(name: str, hint: Any, value: Any) -> Any:
+    """Return the value in the type that the field declares, or say what is wrong with it."""
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+        raise InputError(f"`{name}` must be one of {', '.join(map(repr, get_args(hint)))}; it is {value!r}.")
+    if get_origin(hint) in (Union, types.UnionType):
+        return None if value is None else _checked(name, get_args(hint)[0], value)
+    if get_origin(hint) is tuple:
+        if isinstance(value, (list, tuple)) and len(value) == len(get_args(hint)):
+            return tuple(_checked(name, part, v) for part, v in zip(get_args(hint), value, strict=True))
+        raise InputError(f"`{name}` must be {len(get_args(hint))} whole numbers; it is {value!r}.")
+    whole_for_float = hint is float and isinstance(value, int) and not isinstance(value, bool)
+    if whole_for_float or (isinstance(value, hint) and (hint is bool or not isinstance(value, bool))):
+        if hint is float and not math.isfinite(value):
+            raise InputError(f"`{name}` must be a finite number; it is {value}.")
+        return hint(value)
+    kind = {bool: "true or false", int: "a whole number", float: "a number"}[hint]
+    raise InputError(f"`{name}` must be {kind}; it is {value!r}.")

@@ -1,0 +1,116 @@
+"""k nearest neighbours of every cell, and how good they are."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import faiss
+import numpy as np
+
+from sccagn_scale._errors import InputError
+from sccagn_scale.graph._algorithms import ALGORITHMS, Backend
+from sccagn_scale.metrics import knn_recall
+
+EXACT_UP_TO = 30_000
+"""Largest number of cells for which every pair is compared."""
+
+HNSW_UP_TO = 300_000
+"""Largest number of cells for which `"auto"` builds an HNSW index; beyond it, inverted lists."""
+
+
+class Neighbors(NamedTuple):
+    """kNN of every cell; row i that lists j is the edge j → i."""
+
+    indices: np.ndarray  # int64 [n_obs, n_neighbors], column 0 is the cell itself
+    distances: np.ndarray  # float32 [n_obs, n_neighbors], column 0 is zero
+
+
+def choose_backend(n_obs: int) -> Backend:
+    """Choose the kNN backend by the number of cells alone."""
+    return "exact" if n_obs <= EXACT_UP_TO else "hnsw" if n_obs <= HNSW_UP_TO else "ivf"
+
+
+def neighbors(
+    x: np.ndarray,
+    n_neighbors: int = 15,
+    backend: Backend | Literal["auto"] = "auto",
+    *,
+    metric: Literal["euclidean", "cosine"] = "euclidean",
+) -> Neighbors:
+    """Find the nearest neighbours of every cell.
+
+    Parameters
+    ----------
+    x
+        Cells × dimensions [n_obs, d].
+    n_neighbors
+        Neighbours of each cell, the cell itself counted (as in scanpy).
+    backend
+        `"exact"`, `"hnsw"` or `"ivf"` (all FAISS); `"auto"` chooses by the number of cells.
+    metric
+        `"euclidean"`, or `"cosine"`: the Euclidean distance between vectors brought to unit length.
+
+    Raises
+    ------
+    InputError
+        If there are fewer cells than neighbours.
+    """
+    n_obs = x.shape[0]
+    if not 2 <= n_neighbors <= n_obs:
+        raise InputError(
+            f"`n_neighbors` must be between 2 and the number of cells, {n_obs:,} (it counts the cell itself); "
+            f"it is {n_neighbors}."
+        )
+    points = _unit(x, metric)
+    chosen = choose_backend(n_obs) if backend == "auto" else backend
+    return _self_first(*ALGORITHMS[chosen](points, n_neighbors))
+
+
+def sampled_recall(
+    x: np.ndarray,
+    found: Neighbors,
+    n_sample: int = 1000,
+    *,
+    metric: Literal["euclidean", "cosine"] = "euclidean",
+    random_state: int = 0,
+) -> float:
+    """Measure which share of the true neighbours was found, by exact search for a sample of the cells.
+
+    Parameters
+    ----------
+    x
+        The points that were searched [n_obs, d].
+    found
+        What `neighbors` returned for them.
+    n_sample
+        Cells compared; O(n_sample · n_obs · d) time.
+    """
+    points = _unit(x, metric)
+    rows = np.sort(
+        np.random.default_rng(random_state).choice(len(points), min(n_sample, len(points)), replace=False)
+    )
+    squared, indices = faiss.knn(np.ascontiguousarray(points[rows]), points, found.indices.shape[1])
+    return knn_recall(found.indices[rows], indices)
+
+
+def _unit(x: np.ndarray, metric: str) -> np.ndarray:
+    points = np.ascontiguousarray(x, dtype=np.float32)
+    if metric == "cosine":
+        points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+    return points
+
+
+def _self_first(indices: np.ndarray, distances: np.ndarray) -> Neighbors:
+    """Put each cell in column 0 of its own row: identical points may push it back, or out of the list altogether."""
+    own = np.arange(len(indices))[:, None]
+    # a place that the search could not fill (-1) becomes one more mention of the cell itself, which no edge is made of
+    distances = np.where(indices < 0, 0.0, distances)
+    indices = np.where(indices < 0, own, indices)
+    rank = np.arange(indices.shape[1], dtype=np.float64)[None, :] + 1
+    rank = np.where((indices == own) & (np.cumsum(indices == own, axis=1) == 1), 0, rank)
+    missing = ~(indices == own).any(axis=1)
+    indices[missing, -1], distances[missing, -1], rank[missing, -1] = own[missing, 0], 0.0, 0
+    order = np.argsort(rank, axis=1, kind="stable")
+    indices, distances = np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1)
+    distances[:, 0] = 0.0
+    return Neighbors(np.ascontiguousarray(indices, np.int64), np.ascontiguousarray(distances, np.float32))

@@ -1,0 +1,102 @@
+"""Any supported file or folder into an AnnData in memory."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import anndata
+from scipy import sparse
+
+from sccagn_scale._errors import InputError, InputWarning
+
+from ._check import as_signed, matrices_of, matrix_fault
+from ._layout import Layout, damaged, first_line, import_zarr, layout_of
+from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
+
+# AnnData asks for what is done here, and warns of the suffixes that do it
+_NAME_WARNINGS = (r"(Observation|Variable) names are not unique", r"Suffix used .* to deduplicate index values")
+
+
+def read(path: str | os.PathLike[str]) -> anndata.AnnData:
+    """Read cells × genes from a file or folder.
+
+    What is there is told by its content where the name leaves it open: a `.h5` file may be 10x's or AnnData's.
+    Matrices stay as they are stored: CSR, CSC or dense, of any integer or float type, with their own index types.
+
+    Parameters
+    ----------
+    path
+        A `.h5ad` file, a 10x `.h5` file, a 10x folder (matrix.mtx, features.tsv or genes.tsv, barcodes.tsv, each
+        compressed or not; or the path of one matrix.mtx among several, whose prefix the others share), or a `.zarr`
+        folder.
+
+    Returns
+    -------
+    AnnData in memory [n_obs, n_vars]. From 10x: gene symbols as `var_names`, `var["gene_ids"]`, and
+    `var["feature_types"]` if given.
+
+    Raises
+    ------
+    InputError
+        If the path does not exist, is of no supported kind, or is truncated or damaged.
+
+    Warns
+    -----
+    InputWarning
+        If cell or gene names repeat (a suffix is added), or if 10x features other than genes are left out.
+    """
+    path = Path(path)
+    layout = layout_of(path)
+    with warnings.catch_warnings():
+        for message in _NAME_WARNINGS:
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        try:
+            adata, notes = _load(path, layout), list[str]()
+            _check_matrices(adata, path)  # before anything selects from them
+            if layout in ("tenx_hdf5", "tenx_mtx"):
+                adata, notes = keep_expression(adata)
+            notes += _make_names_unique(adata)
+        except (InputError, MemoryError, ImportError, Warning):
+            raise
+        except Exception as error:  # a damaged file makes the parsers fail in any way there is
+            raise damaged(path, first_line(error)) from error
+    for note in notes:
+        warnings.warn(note, InputWarning, stacklevel=2)
+    return adata
+
+
+def _load(path: Path, layout: Layout) -> anndata.AnnData:
+    if layout == "anndata":
+        return anndata.read_h5ad(path)
+    if layout == "zarr":
+        import_zarr()
+        return anndata.read_zarr(path)
+    return read_tenx_hdf5(path) if layout == "tenx_hdf5" else read_tenx_mtx(path)
+
+
+def _check_matrices(adata: anndata.AnnData, path: Path) -> None:
+    for name, matrix in matrices_of(adata):
+        fault = matrix_fault(matrix)
+        if fault is not None:
+            raise damaged(path, f"in {name}, {fault}")
+        if sparse.issparse(matrix):
+            matrix.indices, matrix.indptr = as_signed(matrix.indices), as_signed(matrix.indptr)
+
+
+def _make_names_unique(adata: anndata.AnnData) -> list[str]:
+    notes = []
+    for what, index, make_unique in (
+        ("cell", adata.obs_names, adata.obs_names_make_unique),
+        ("gene", adata.var_names, adata.var_names_make_unique),
+    ):
+        n_repeats = int(index.duplicated().sum())
+        if n_repeats:
+            make_unique()
+            example = index[index.duplicated()][0]
+            notes.append(
+                f"{n_repeats} of {len(index)} {what} names repeat an earlier one (such as {example!r}); "
+                "they were made unique with the suffixes -1, -2, …"
+            )
+    return notes

@@ -1,0 +1,126 @@
+"""10x matrices: HDF5 files, and folders of matrix.mtx, features.tsv (or genes.tsv) and barcodes.tsv."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from sccagn_scale._errors import InputError
+
+from ._layout import MTX_NAMES, open_hdf5, tenx_groups
+
+EXPRESSION = "Gene Expression"
+
+
+def read_tenx_hdf5(path: Path) -> AnnData:
+    """Read a 10x .h5 file of any Cell Ranger, all feature types; integers stay the integers stored.
+
+    Raises
+    ------
+    InputError
+        If it holds several genomes in a group each.
+    """
+    import scanpy  # seconds to import, and .h5ad does not need it
+
+    with open_hdf5(path) as file:
+        groups = tenx_groups(file)
+        if len(groups) > 1:
+            raise InputError(
+                f"`path` {str(path)!r} holds a matrix for each of {', '.join(groups)}; "
+                "save the one wanted as .h5ad with scanpy.read_10x_h5(path, genome=...)."
+            )
+        adata = scanpy.read_10x_h5(path, gex_only=False)
+        stored = file[groups[0]]["data"]
+        if adata.X.dtype != stored.dtype:  # scanpy makes int32 float32, after which counts no longer look like counts
+            adata.X.data = stored[()]
+    return adata
+
+
+def read_tenx_mtx(path: Path) -> AnnData:
+    """Read a 10x folder, or the matrix.mtx[.gz] in it, which then gives the prefix of the two other files.
+
+    Each of the three may be compressed or not. Integers come back as int32, or int64 if one does not fit, other
+    numbers as float64: the text says no more.
+
+    Raises
+    ------
+    InputError
+        If the folder holds several matrices, a file is missing, or the sizes disagree.
+    """
+    matrix_path = _only_matrix(path) if path.is_dir() else path
+    prefix = matrix_path.name.removesuffix(".gz").removesuffix("matrix.mtx")
+    features_path = _beside(matrix_path, prefix, ("features.tsv", "genes.tsv"))
+    barcodes_path = _beside(matrix_path, prefix, ("barcodes.tsv",))
+    features, barcodes = _read_table(features_path), _read_table(barcodes_path)
+
+    matrix = _read_market(matrix_path)  # genes × cells
+    if matrix.shape != (len(features), len(barcodes)):
+        raise InputError(
+            f"`path` {str(path)!r} must hold a matrix of features × barcodes, but {matrix_path.name} is "
+            f"{matrix.shape[0]} × {matrix.shape[1]} where {features_path.name} has {len(features)} lines and "
+            f"{barcodes_path.name} {len(barcodes)}."
+        )
+    symbols = features.columns[min(1, features.shape[1] - 1)]
+    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=pd.Index(features[symbols].to_numpy()))
+    if features.shape[1] > 2:
+        var["feature_types"] = pd.Categorical(features[2])
+    obs = pd.DataFrame(index=pd.Index(barcodes[0].to_numpy()))
+    return AnnData(sparse.csr_matrix(matrix.T), obs=obs, var=var)
+
+
+def keep_expression(adata: AnnData) -> tuple[AnnData, list[str]]:
+    """Leave out antibodies, guides and the like where genes are there too; the second says what was done."""
+    if "feature_types" not in adata.var:
+        return adata, []
+    types = adata.var["feature_types"].astype(str)
+    keep = (types == EXPRESSION).to_numpy()
+    if keep.all() or not keep.any():
+        return adata, []
+    others = ", ".join(sorted(types[~keep].unique()))
+    note = f"{(~keep).sum()} of {len(keep)} features are not {EXPRESSION} ({others}) and were left out."
+    return adata[:, keep].copy(), [note]
+
+
+def _only_matrix(folder: Path) -> Path:
+    # in reverse order, so that of matrix.mtx and its own matrix.mtx.gz the first stays
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(MTX_NAMES)), reverse=True)
+    matrices = {file.name.removesuffix(".gz"): file for file in files}
+    if len(matrices) > 1:
+        raise InputError(
+            f"`path` {str(folder)!r} holds {len(matrices)} matrices, {', '.join(sorted(matrices)[:4])} among them; "
+            "give the path of the one wanted."
+        )
+    return next(iter(matrices.values()))
+
+
+def _beside(matrix_path: Path, prefix: str, names: tuple[str, ...]) -> Path:
+    candidates = [matrix_path.with_name(prefix + name + end) for name in names for end in ("", ".gz")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise InputError(
+        f"`path` must have {' or '.join(prefix + name for name in names)} (or .gz) beside {matrix_path.name}, "
+        f"but {str(matrix_path.parent)!r} has none."
+    )
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    # as text and unquoted: a gene may be called NA, and a name may hold a quotation mark
+    return pd.read_csv(path, sep="\t", header=None, dtype=str, na_filter=False, quoting=csv.QUOTE_NONE)
+
+
+def _read_market(path: Path) -> sparse.coo_matrix | npt.NDArray[Any]:
+    from scipy.io import mmread
+
+    matrix = mmread(path)
+    values = matrix.data if sparse.issparse(matrix) else matrix
+    if values.dtype.kind in "iu" and (values.size == 0 or np.abs(values).max() <= np.iinfo(np.int32).max):
+        return matrix.astype(np.int32)
+    return matrix

@@ -1,0 +1,143 @@
+"""AnnData back to disk, whole or not at all, and the question beforehand whether that can work."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import anndata
+from anndata.io import write_elem, write_zarr
+
+from sccagn_scale._errors import InputError
+
+from ._atomic import replacing, replacing_hdf5, scratch_folder
+from ._layout import first_line, import_zarr, is_zarr
+
+SUFFIXES = (".h5ad", ".zarr")
+_WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+
+
+def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
+    """Write an AnnData so that `path` always holds something whole.
+
+    It is written under a temporary name in the same folder, flushed to the disk, and renamed. After a failure there is
+    no temporary, and a previous file is as it was. As in AnnData's own writers, columns of strings in `obs` and `var`
+    become categorical.
+
+    Parameters
+    ----------
+    adata
+        What to write.
+    path
+        A name ending in `.h5ad` or `.zarr`; a file or store of that name is replaced.
+
+    Raises
+    ------
+    InputError
+        If `path` cannot be written, or the disk fills up on the way.
+    """
+    path = Path(path)
+    check_writable(path, "path")
+    adata.strings_to_categoricals()
+    if adata.raw is not None:
+        adata.strings_to_categoricals(adata.raw.var)
+    try:
+        if path.suffix.lower() == ".h5ad":
+            _write_h5ad(adata, path)
+        else:
+            _write_zarr(adata, path)
+    except OSError as error:
+        raise InputError(f"`path` {str(path)!r} could not be written: {first_line(error)}.") from error
+
+
+def _write_h5ad(adata: anndata.AnnData, path: Path) -> None:
+    with replacing_hdf5(path) as file:
+        write_elem(file, "/", adata)
+        if adata.raw is None and "raw" in file:
+            del file["raw"]  # an explicit null, which AnnData before 0.12 cannot read
+
+
+def _write_zarr(adata: anndata.AnnData, path: Path) -> None:
+    with replacing(path) as fresh, warnings.catch_warnings():
+        # which zarr format is written is AnnData's setting, and nothing the caller can act on here
+        warnings.filterwarnings("ignore", message="Writing zarr v2 data", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
+        write_zarr(fresh, adata)
+
+
+def check_writable(
+    path: str | os.PathLike[str], name: str, *, kind: Literal["anndata", "file", "folder"] = "anndata"
+) -> None:
+    """Find out before the work whether its result can be written; leaves nothing behind.
+
+    Parameters
+    ----------
+    path
+        Where the result is to go.
+    name
+        The parameter that `path` came in, for the error.
+    kind
+        `"anndata"`: a `.h5ad` file or a `.zarr` folder. `"file"`: a file of any kind. `"folder"`: a folder, which may
+        have to be made, with those above it.
+
+    Raises
+    ------
+    InputError
+        If the extension is wrong, something of another kind is in the way, it is write-protected, or its folder does
+        not exist or takes no new files.
+    """
+    path = Path(path)
+    if kind == "anndata" and path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"`{name}` must end in .h5ad or .zarr, but is {str(path)!r}.")
+    is_store = kind == "anndata" and path.suffix.lower() == ".zarr"
+    if is_store:
+        import_zarr(name)
+    try:
+        target = Path(os.path.realpath(path))
+        _check_in_the_way(target, str(path), name, is_folder=is_store or kind == "folder")
+        if is_store and target.is_dir() and any(target.iterdir()) and not is_zarr(target):
+            raise InputError(f"`{name}` must not be a folder of other things, but {str(path)!r} is no zarr store.")
+        if kind == "folder":
+            _check_takes(_first_new(target), name)
+        else:
+            _check_takes(target, name)
+    except OSError as error:
+        raise InputError(f"`{name}` {str(path)!r} cannot be written: {first_line(error)}.") from error
+
+
+def _check_in_the_way(target: Path, path: str, name: str, *, is_folder: bool) -> None:
+    if not target.exists():
+        return
+    if target.is_dir() != is_folder:
+        wanted, found = ("folder", "file") if is_folder else ("file", "folder")
+        raise InputError(f"`{name}` must name a {wanted}, but {path!r} is a {found}.")
+    # asked of the mode and not of the system, which lets root write anything
+    if not target.stat().st_mode & _WRITE_BITS:
+        raise InputError(f"`{name}` must not be write-protected, but {path!r} is; give another name.")
+
+
+def _first_new(folder: Path) -> Path:
+    """What would be made first on the way to a file in `folder`."""
+    new = folder / "file"
+    while not new.parent.exists():
+        new = new.parent
+    return new
+
+
+def _check_takes(target: Path, name: str) -> None:
+    """Only trying tells: root passes every check of permissions, and a read-only disk passes none."""
+    folder = target.parent
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"`{name}` must lie in an existing folder, but {str(folder)!r} {found}.")
+    try:
+        with scratch_folder(folder) as scratch:
+            (Path(scratch) / target.name).touch()  # a name may be too long for the disk
+    except OSError as error:
+        raise InputError(
+            f"`{name}` must lie in a folder that takes new files, but {str(folder)!r} does not take "
+            f"{target.name!r}: {error.strerror}."
+        ) from error

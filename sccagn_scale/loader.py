@@ -1,0 +1,131 @@
+"""Batches of cells with their subgraph, all of one shape whatever the loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import faiss
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from sccagn_scale.nn import Rows
+from sccagn_scale.ops import Csr
+
+
+class Batch(NamedTuple):
+    """n cells and the edges among them."""
+
+    x: Rows  # [n, n_input]
+    adjacency: Csr  # [n, n], weights of the whole graph's Â
+    n_id: Tensor  # int64 [n], which cells these are
+
+
+class Loader(Protocol):
+    """Yields the batches of one epoch each time it is iterated."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class FullLoader:
+    """The whole graph as the one batch of an epoch."""
+
+    def __init__(self, x: sp.csr_matrix | np.ndarray, adjacency: sp.csr_matrix, device: torch.device) -> None:
+        n_id = torch.arange(adjacency.shape[0], device=device)
+        self._batch = Batch(_rows(x, device), Csr.from_scipy(adjacency, symmetric=True).to(device), n_id)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield self._batch
+
+
+class PartitionLoader:
+    """Batches made of a few parts of the graph, drawn anew each epoch (Cluster-GCN, Chiang et al. 2019).
+
+    The parts are the cells nearest to each of the centroids of a coarse k-means, so most neighbours of a cell are in
+    its own part. The parts that share a batch change from epoch to epoch. Every batch carries the edges among its cells
+    with their weights in the whole graph, and every cell is in one batch of an epoch.
+
+    Parameters
+    ----------
+    x
+        Cells × genes, CSR, or cells × components.
+    adjacency
+        Â of the whole graph, symmetric.
+    parts
+        Part of every cell, int [n_obs].
+    batch_size
+        Cells in a batch, about: parts are drawn until it is reached.
+    device
+        Where the batches go.
+    generator
+        Draws the order of the parts.
+    """
+
+    def __init__(
+        self,
+        x: sp.csr_matrix | np.ndarray,
+        adjacency: sp.csr_matrix,
+        parts: np.ndarray,
+        *,
+        batch_size: int,
+        device: torch.device,
+        generator: np.random.Generator,
+    ) -> None:
+        self._x, self._adjacency = x, adjacency
+        order = np.argsort(parts, kind="stable")
+        sizes = np.bincount(parts)
+        self._parts = [part for part in np.split(order, np.cumsum(sizes)[:-1]) if len(part)]
+        self._n_batches = max(1, round(len(parts) / batch_size))
+        self._device = device
+        self._generator = generator
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        drawn = [self._parts[i] for i in self._generator.permutation(len(self._parts))]
+        # parts differ in size: cut the sequence of parts where the running number of cells is nearest to even shares
+        reached = np.cumsum([len(part) for part in drawn])
+        cuts = np.searchsorted(reached, reached[-1] * np.arange(1, self._n_batches) / self._n_batches)
+        groups = np.split(np.arange(len(drawn)), cuts)
+        for group in groups:
+            if len(group):
+                yield self._take(np.sort(np.concatenate([drawn[i] for i in group])))
+
+    def _take(self, n_id: np.ndarray) -> Batch:
+        subgraph = self._adjacency[n_id][:, n_id]
+        return Batch(
+            _rows(self._x[n_id], self._device),
+            Csr.from_scipy(subgraph, symmetric=True).to(self._device),
+            torch.from_numpy(n_id).to(self._device),
+        )
+
+
+def partition(points: np.ndarray, part_size: int, random_state: int = 0) -> np.ndarray:
+    """Divide cells into parts of about `part_size` neighbours by a coarse k-means.
+
+    Parameters
+    ----------
+    points
+        Cells × dimensions, float32 [n_obs, d].
+
+    Returns
+    -------
+    Part of every cell, int64 [n_obs].
+    """
+    n_obs, d = points.shape
+    n_parts = max(1, n_obs // part_size)
+    kmeans = faiss.Kmeans(d, n_parts, niter=8, seed=random_state, min_points_per_centroid=1)
+    kmeans.train(np.ascontiguousarray(points, np.float32))
+    return kmeans.assign(np.ascontiguousarray(points, np.float32))[1]
+
+
+def _rows(x: sp.csr_matrix | np.ndarray, device: torch.device) -> Rows:
+    return torch.from_numpy(x).to(device) if isinstance(x, np.ndarray) else Csr.from_scipy(x).to(device)

@@ -1,0 +1,50 @@
+"""The one-line way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sccagn_scale._progress import SILENT, Progress
+from sccagn_scale.config import Config, Preset
+from sccagn_scale.model._model import SCCAGN, Device
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def cluster(
+    adata: AnnData,
+    n_clusters: int | None = None,
+    config: Config | Preset | None = None,
+    *,
+    layer: str | None = None,
+    key_added: str = "sccagn",
+    random_state: int = 0,
+    device: Device = "auto",
+    progress: Progress = SILENT,
+) -> None:
+    """Cluster cells and write clusters, confidence, embedding and graph into the AnnData.
+
+    Parameters
+    ----------
+    adata, n_clusters, config, layer, random_state, device, progress
+        See `SCCAGN`.
+    key_added
+        First part of the keys that are written.
+
+    Returns
+    -------
+    Nothing; sets the keys that `SCCAGN.write_to` lists: `obs["sccagn"]`, `obs["sccagn_confidence"]`,
+    `obsm["X_sccagn"]`, `obsm["X_pca"]`, `obsp["distances"]`, `obsp["connectivities"]`, `uns["neighbors"]` and
+    `uns["sccagn"]`. The AnnData is untouched if anything fails before.
+    """
+    model = SCCAGN(
+        adata,
+        n_clusters,
+        config,
+        layer=layer,
+        random_state=random_state,
+        device=device,
+        progress=progress,
+    )
+    model.train().write_to(adata, key_added)

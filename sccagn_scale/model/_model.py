@@ -1,0 +1,411 @@
+"""The model: AnnData in, labels out. The one place that unpacks the configuration and picks the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import logging
+import platform
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+
+from sccagn_scale import graph, pp, train
+from sccagn_scale._errors import InputError
+from sccagn_scale._keys import Keys
+from sccagn_scale._progress import SILENT, Progress
+from sccagn_scale.config import Config, Preset
+from sccagn_scale.infer import assign, embed
+from sccagn_scale.loader import Batch, FullLoader, Loader, PartitionLoader, partition
+from sccagn_scale.model._prepare import Prepared, Recipe, prepare
+from sccagn_scale.model._results import write_results
+from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize
+from sccagn_scale.ops import student_t_assign
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+log = logging.getLogger("sccagn_scale")
+
+_PARTS_IN_BATCH = 8
+"""Parts of the graph that are joined in a batch: enough for varied batches, few enough to keep most edges."""
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class SCCAGN:
+    """Deep graph clustering of cells (scCAGN; Tang, Feng, Gao, BMC Genomics 2025, 26:749).
+
+    Parameters
+    ----------
+    adata
+        Cells × genes: counts, or log-normalised values. Not changed.
+    n_clusters
+        Number of clusters, at least 2; estimated from the cell graph if None.
+    config
+        A `Config`, or the name of a preset: `"default"` or `"paper"`.
+    layer
+        None for `X`, `"raw"` for `.raw.X`, or a name in `layers`.
+    random_state
+        Seed of every random choice.
+    device
+        `"cpu"`, `"cuda"`, or `"auto"`: CUDA where there is a GPU.
+    progress
+        Told of every stage.
+
+    Raises
+    ------
+    InputError
+        If a parameter or the input cannot be used. Bad values in the matrix are found by `train`, before any work.
+
+    Examples
+    --------
+    >>> import scanpy as sc, sccagn_scale
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> model = sccagn_scale.SCCAGN(adata, n_clusters=8, layer="raw").train()
+    >>> model.labels_.shape
+    (700,)
+    """
+
+    labels_: np.ndarray
+    """Cluster of each cell, int64 [n_obs], 0 the largest; −1 for cells that failed quality control."""
+    confidence_: np.ndarray
+    """Largest soft assignment of each cell, float32 [n_obs]; NaN for cells that failed quality control."""
+    embedding_: np.ndarray
+    """z, float32 [n_obs, n_latent]; NaN for cells that failed quality control."""
+    history_: pd.DataFrame
+    """Losses and the fraction of cells that changed cluster, one row for each epoch."""
+    n_clusters_: int
+    """Clusters given or estimated."""
+    estimate_: train.Estimate | None
+    """What speaks for the number of clusters; None where it was given."""
+
+    def __init__(
+        self,
+        adata: AnnData,
+        n_clusters: int | None = None,
+        config: Config | Preset | None = None,
+        *,
+        layer: str | None = None,
+        random_state: int = 0,
+        device: Device = "auto",
+        progress: Progress = SILENT,
+    ) -> None:
+        self.config = config if isinstance(config, Config) else Config.preset(config or "default")
+        self.layer, self.random_state = layer, random_state
+        self._adata, self._progress = adata, progress
+        self._n_clusters = _checked_n_clusters(n_clusters, adata.n_obs)
+        self._device = pick_device(device)
+        if self.config.n_neighbors > adata.n_obs:
+            raise InputError(
+                f"`n_neighbors` = {self.config.n_neighbors} needs at least as many cells (it counts the cell itself); "
+                f"the input has {adata.n_obs:,}."
+            )
+
+    def train(self) -> Self:
+        """Run the whole job, from preprocessing to labels.
+
+        Returns
+        -------
+        The model itself, with the attributes that end in an underscore set.
+        """
+        config = self.config
+        with self._progress.stage("Preprocess"):
+            self.recipe_, prepared = prepare(
+                self._adata, config, layer=self.layer, random_state=self.random_state
+            )
+            n_obs = len(prepared.pcs)
+            if self._n_clusters is not None:
+                _checked_n_clusters(self._n_clusters, n_obs, "that pass quality control")
+        with self._progress.stage("Neighbors"):
+            self._build_graph(prepared)
+        normalized = graph.normalized(self.adjacency_)
+        full = FullLoader(prepared.x, normalized, self._device)
+        whole = next(iter(full))
+        self.module_ = self._make_module(prepared)
+        generator = torch.Generator(self._device).manual_seed(self.random_state)
+        history = train.History()
+        weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
+        with self._progress.stage("Pretrain", total=config.pretrain_steps) as stage:
+            train.pretrain(
+                self._optimizer(generator),
+                self._loader(prepared, normalized, config.pretrain_batch_size) or full,
+                weights,
+                n_steps=config.pretrain_steps,
+                plateau=train.Plateau(config.patience),
+                history=history,
+                progress=stage,
+            )
+        with self._progress.stage("Initial clusters"):
+            z = embed(self.module_, whole).cpu().numpy()
+            initial = self._initial_labels(prepared, z)
+            with self._seeded():
+                self.module_.set_centroids(torch.from_numpy(train.centers(z, initial)).to(self._device))
+        with self._progress.stage("Joint training", total=config.joint_steps) as stage:
+            end = train.train_jointly(
+                self._optimizer(generator),
+                self._loader(prepared, normalized, config.batch_size) or full,
+                whole,
+                weights=weights,
+                target=train.Target(
+                    config.nu, config.tau, config.anchor_share, torch.from_numpy(initial).to(self._device)
+                ),
+                n_steps=config.joint_steps,
+                settled=train.Settled(config.tolerance, config.settle_epochs),
+                plateau=train.Plateau(config.patience),
+                history=history,
+                progress=stage,
+            )
+        self.stopped_ = end.stopped
+        self.history_ = history.frame()
+        with self._progress.stage("Read out"):
+            self._read_out(prepared, end.z)
+        return self
+
+    @property
+    def soft_assignments_(self) -> np.ndarray:
+        """q, float32 [n_obs, n_clusters], rows sum to one; NaN for cells that failed quality control."""
+        z = torch.from_numpy(self.embedding_[self.keep_obs_])
+        assert self.module_.centroids is not None
+        q = student_t_assign(z, self.module_.centroids.detach().cpu(), self.config.nu).numpy()
+        return _scatter(q, self.keep_obs_)
+
+    def write_to(self, adata: AnnData, key_added: str = "sccagn") -> None:
+        """Write the results into an AnnData of the same cells.
+
+        Parameters
+        ----------
+        adata
+            Has the cells that the model was made with, in that order.
+        key_added
+            First part of the keys below.
+
+        Returns
+        -------
+        Nothing; sets these, all following scanpy's conventions (cells that failed quality control have no cluster, no
+        neighbours, and NaN in every float field):
+
+        `obs[key_added]`
+            Cluster, categorical of strings, "0" the largest.
+        `obs[f"{key_added}_confidence"]`
+            Largest soft assignment, float32.
+        `obsm[f"X_{key_added}"]`
+            z, float32 [n_obs, n_latent].
+        `obsm["X_pca"]`
+            Principal components of unit-length log expression, float32 [n_obs, n_comps].
+        `obsp["distances"]`, `obsp["connectivities"]`
+            Neighbour distances and the symmetric cell graph, CSR float32 [n_obs, n_obs].
+        `uns["neighbors"]`
+            Where those two are, for `sc.tl.umap` and the like.
+        `uns[key_added]`
+            `params`, `versions`, `n_clusters`, `n_clusters_evidence`, `preprocessing`, `graph`, `history`, `stopped`.
+        """
+        if adata.n_obs != len(self.labels_):
+            raise InputError(
+                f"`adata` must hold the {len(self.labels_):,} cells the model was made with; it has {adata.n_obs:,}."
+            )
+        write_results(self, adata, Keys(key_added))
+
+    def facts(self) -> dict[str, Any]:
+        """What was done and decided, of plain types: the content of `uns[key_added]`."""
+        config = {k: "none" if v is None else v for k, v in dataclasses.asdict(self.config).items()}
+        config["n_hidden"] = list(self.config.n_hidden)
+        evidence = {}
+        if self.estimate_ is not None:
+            evidence = {
+                "method": self.estimate_.method,
+                "n_clusters": self.estimate_.candidates,
+                "score": self.estimate_.scores,
+                "plausible": list(self.estimate_.plausible),
+            }
+        return {
+            "params": config
+            | {
+                "n_clusters": "auto" if self._n_clusters is None else self._n_clusters,
+                "layer": self.layer or "X",
+                "random_state": self.random_state,
+                "device": self._device.type,
+            },
+            "versions": _versions(),
+            "n_clusters": self.n_clusters_,
+            "n_clusters_evidence": evidence,
+            "preprocessing": {
+                "input_kind": self.recipe_.input_kind,
+                "n_obs_kept": int(self.keep_obs_.sum()),
+                "n_vars_kept": len(self.recipe_.genes),
+                "n_top_genes": len(self.recipe_.chosen),
+                "target_sum": self.recipe_.target_sum,
+            },
+            "graph": self.graph_facts_,
+            "history": {name: self.history_[name].to_numpy() for name in self.history_},
+            "stopped": self.stopped_,
+        }
+
+    def _build_graph(self, prepared: Prepared) -> None:
+        config = self.config
+        n_obs = len(prepared.points)
+        backend = graph.choose_backend(n_obs) if config.knn_backend == "auto" else config.knn_backend
+        found = graph.neighbors(prepared.points, config.n_neighbors, backend, metric=config.metric)
+        self.neighbors_ = found
+        self.adjacency_ = graph.adjacency(found, prune=config.prune)
+        recall = 1.0
+        if backend != "exact":
+            recall = graph.sampled_recall(
+                prepared.points, found, metric=config.metric, random_state=self.random_state
+            )
+        self.graph_facts_ = {
+            "backend": backend,
+            "recall": recall,
+            "n_edges": self.adjacency_.nnz // 2,
+            "n_neighbors": config.n_neighbors,
+        }
+        log.info(
+            "The cell graph has %s edges (%s search, recall %.3f).", f"{self.graph_facts_['n_edges']:,}", backend, recall
+        )
+
+    def _loader(self, prepared: Prepared, normalized: sp.csr_matrix, size: int | None) -> Loader | None:
+        """Divide the graph into batches of about `size` cells; None where one batch holds it all."""
+        if size is None or len(prepared.pcs) <= size:
+            return None
+        return PartitionLoader(
+            prepared.x,
+            normalized,
+            partition(prepared.pcs, max(1, size // _PARTS_IN_BATCH), self.random_state),
+            batch_size=size,
+            device=self._device,
+            generator=np.random.default_rng(self.random_state),
+        )
+
+    def _make_module(self, prepared: Prepared) -> SCCAGNModule:
+        config = self.config
+        if isinstance(prepared.x, np.ndarray):  # principal components already
+            start = pp.Projection(prepared.x.mean(axis=0), np.eye(prepared.x.shape[1], dtype=np.float32))
+        else:
+            start = pp.fit_pca(prepared.x, config.n_comps, random_state=self.random_state)
+        scale = float(start.scores(prepared.x)[:, : config.n_latent].std())
+        with self._seeded():
+            module = SCCAGNModule(
+                prepared.x.shape[1],
+                config.n_hidden,
+                config.n_latent,
+                conv=config.conv,
+                fusion=config.fusion,
+                n_heads=config.n_heads,
+                n_anchors=config.n_anchors,
+                phi=config.phi,
+                discriminator=config.discriminator,
+            )
+        initialize(module, torch.from_numpy(start.components), torch.from_numpy(start.mean), scale)
+        return module.to(self._device)
+
+    def _optimizer(self, generator: torch.Generator) -> train.Optimizer:
+        return train.Optimizer(
+            self.module_,
+            self.config.learning_rate,
+            self.config.discriminator_learning_rate,
+            generator=generator,
+        )
+
+    def _initial_labels(self, prepared: Prepared, z: np.ndarray) -> np.ndarray:
+        """Cluster the cells before joint training, and settle K: int64 [n]."""
+        config = self.config
+        self.estimate_ = None
+        finder = None
+        if self._n_clusters is None or config.init == "leiden":
+            finder = train.CommunityFinder(self.adjacency_, self.random_state)
+        if self._n_clusters is None:
+            assert finder is not None
+            self.estimate_ = train.estimate_n_clusters(finder, config.resolution)
+            low, high = self.estimate_.plausible
+            log.info(
+                "The number of clusters is estimated as %d (%d to %d are plausible): %s.",
+                self.estimate_.n_clusters,
+                low,
+                high,
+                self.estimate_.method,
+            )
+        self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ is not None else int(self._n_clusters or 0)
+        if config.init == "kmeans":
+            return train.kmeans(z, self.n_clusters_, n_init=config.n_init, random_state=self.random_state)
+        assert finder is not None
+        return finder.into(self.n_clusters_, prepared.pcs)
+
+    def _read_out(self, prepared: Prepared, z: torch.Tensor) -> None:
+        """Set labels and embedding, clusters renumbered by size."""
+        module = self.module_
+        assert module.centroids is not None
+        first = assign(z, module.centroids, self.config.nu).labels
+        sizes = torch.bincount(first, minlength=self.n_clusters_)
+        with torch.no_grad():
+            module.centroids.copy_(module.centroids[sizes.argsort(descending=True, stable=True)])
+        labels, confidence = assign(z, module.centroids, self.config.nu)
+        self.keep_obs_ = prepared.keep_obs
+        self.labels_ = np.full(len(self.keep_obs_), -1, np.int64)
+        self.labels_[self.keep_obs_] = labels.cpu().numpy()
+        self.confidence_ = _scatter(confidence.cpu().numpy(), self.keep_obs_)
+        self.embedding_ = _scatter(z.cpu().numpy(), self.keep_obs_)
+        self.pcs_ = _scatter(prepared.pcs, self.keep_obs_)
+        n_empty = int((sizes == 0).sum())
+        if n_empty:
+            log.info("%d of %d clusters are empty after joint training.", n_empty, self.n_clusters_)
+
+    def _seeded(self) -> _Seeded:
+        return _Seeded(self.random_state, self._device)
+
+
+class _Seeded:
+    """Initialise parameters from a seed and leave torch's global generators as they were."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+        self._fork = torch.random.fork_rng(devices)
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self._fork.__exit__(*error)
+
+
+def pick_device(device: Device) -> torch.device:
+    """Resolve `"auto"`, and refuse a GPU that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"`device` must be 'auto', 'cpu' or 'cuda'; it is {device!r}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("`device` = 'cuda' needs a GPU and a CUDA build of torch; none was found. Use 'auto' or 'cpu'.")
+    return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def _checked_n_clusters(n_clusters: int | None, n_obs: int, which: str = "in the input") -> int | None:
+    if n_clusters is None:
+        return None
+    if isinstance(n_clusters, bool) or not isinstance(n_clusters, (int, np.integer)):
+        raise InputError(f"`n_clusters` must be a whole number or None; it is {n_clusters!r}.")
+    if n_clusters < 2:
+        raise InputError(f"`n_clusters` must be at least 2; it is {n_clusters}.")
+    if n_clusters > n_obs:
+        raise InputError(f"`n_clusters` = {n_clusters} needs at least as many cells; there are {n_obs:,} {which}.")
+    return int(n_clusters)
+
+
+def _scatter(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Lay rows out over all cells, NaN elsewhere: float32 [n_obs, ...]."""
+    out = np.full((len(keep), *values.shape[1:]), np.nan, np.float32)
+    out[keep] = values
+    return out
+
+
+def _versions() -> dict[str, str]:
+    packages = ("sccagn-scale", "torch", "torch-geometric", "faiss-cpu", "anndata", "numpy", "scipy", "scikit-learn")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

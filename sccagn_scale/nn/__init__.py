@@ -1,0 +1,35 @@
+"""The network: blocks, losses and the module that joins them. Tensors in, tensors out."""
+
+from sccagn_scale.nn._init import initialize
+from sccagn_scale.nn._layers import Conv, CrossAttention, Discriminator, GCNLayer, RowLinear, Rows, graph_layer
+from sccagn_scale.nn._losses import (
+    column_sums,
+    discriminator_loss,
+    generator_loss,
+    kl_divergence,
+    reconstruction,
+    target_distribution,
+)
+from sccagn_scale.nn._module import Fusion, Latent, Losses, LossWeights, SCCAGNModule
+
+__all__ = [
+    "Conv",
+    "CrossAttention",
+    "Discriminator",
+    "Fusion",
+    "GCNLayer",
+    "Latent",
+    "LossWeights",
+    "Losses",
+    "RowLinear",
+    "Rows",
+    "SCCAGNModule",
+    "column_sums",
+    "discriminator_loss",
+    "generator_loss",
+    "graph_layer",
+    "initialize",
+    "kl_divergence",
+    "reconstruction",
+    "target_distribution",
+]

@@ -1,0 +1,128 @@
+"""Building blocks: input projection, graph convolutions, cross-attention, discriminator."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sccagn_scale.ops import Csr, csr_matmul
+
+Conv = Literal["gcn", "gat", "sage"]
+Rows = Csr | Tensor
+"""The cells of a batch: kept genes as CSR, or dense components [n, n_input]."""
+
+
+class RowLinear(nn.Linear):
+    """A linear layer whose input may be CSR; never forms the dense cells × genes matrix."""
+
+    def forward(self, x: Rows) -> Tensor:  # x [n, in] -> [n, out]
+        """Project rows."""
+        if isinstance(x, Tensor):
+            return super().forward(x)
+        product = csr_matmul(x, self.weight.T.contiguous())
+        return product if self.bias is None else product + self.bias
+
+
+class GCNLayer(nn.Module):
+    """Graph convolution Â·X·W + b (Kipf & Welling 2017).
+
+    The edge weights come with the batch, normalised once on the whole graph. PyG's `GCNConv` would either normalise the
+    sampled subgraph, with the wrong degrees, or densify X.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.linear = RowLinear(n_in, n_out, bias=False)
+        self.bias = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: Rows, adjacency: Csr) -> Tensor:
+        """Map [n, n_in] to [n, n_out] over the normalised adjacency [n, n]."""
+        return csr_matmul(adjacency, self.linear(x)) + self.bias
+
+
+class PyGLayer(nn.Module):
+    """GAT (Veličković et al. 2018) or GraphSAGE (Hamilton et al. 2017) from PyG, in the place of `GCNLayer`.
+
+    Both learn or average their own weights and take only the edges of the adjacency, which has self-loops already.
+    Their input is dense: a CSR batch is filled in, at n · n_in memory.
+    """
+
+    def __init__(self, conv: Literal["gat", "sage"], n_in: int, n_out: int) -> None:
+        super().__init__()
+        from torch_geometric.nn import GATConv, SAGEConv
+
+        self.conv = GATConv(n_in, n_out, add_self_loops=False) if conv == "gat" else SAGEConv(n_in, n_out)
+
+    def forward(self, x: Rows, adjacency: Csr) -> Tensor:
+        """Map [n, n_in] to [n, n_out] over the edges of the adjacency [n, n]."""
+        dense = x if isinstance(x, Tensor) else x.to_dense()
+        return self.conv(dense, adjacency.edge_index)
+
+    @property
+    def value_weight(self) -> Tensor:
+        """The weight [n_out, n_in] that neighbours' values go through."""
+        return self.conv.lin.weight if hasattr(self.conv, "lin") else self.conv.lin_l.weight
+
+    @property
+    def value_bias(self) -> Tensor:
+        """The bias [n_out]."""
+        return self.conv.bias if hasattr(self.conv, "lin") else self.conv.lin_l.bias
+
+
+def graph_layer(conv: Conv, n_in: int, n_out: int) -> nn.Module:
+    """Make a graph convolution by name."""
+    return GCNLayer(n_in, n_out) if conv == "gcn" else PyGLayer(conv, n_in, n_out)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of cells over cells: queries from z, keys and values from g (Vaswani et al. 2017).
+
+    torch's fused kernel computes it in tiles, so memory stays O(n · d) though time is O(n · m) for the n cells of the
+    batch and the m that are attended to.
+
+    Parameters
+    ----------
+    n_latent
+        d, a multiple of `n_heads`.
+    n_heads
+        Heads of d / n_heads dimensions each.
+    n_anchors
+        At most how many cells of a batch are attended to, taken at even distances; all if None.
+    """
+
+    def __init__(self, n_latent: int, n_heads: int, n_anchors: int | None = None) -> None:
+        super().__init__()
+        self.n_heads, self.n_anchors = n_heads, n_anchors
+        self.query = nn.Linear(n_latent, n_latent)
+        self.key = nn.Linear(n_latent, n_latent)
+        self.value = nn.Linear(n_latent, n_latent)
+        self.out = nn.Linear(n_latent, n_latent)
+
+    def forward(self, z: Tensor, g: Tensor) -> Tensor:
+        """Attend: z [n, d], g [n, d] -> [n, d]."""
+        if self.n_anchors is not None and len(g) > self.n_anchors:
+            g = g[torch.linspace(0, len(g) - 1, self.n_anchors, device=g.device).long()]
+        q, k, v = (  # [1, heads, n or m, d / heads]
+            layer(t).unflatten(1, (self.n_heads, -1)).transpose(0, 1).unsqueeze(0)
+            for layer, t in ((self.query, z), (self.key, g), (self.value, g))
+        )
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return self.out(attended.squeeze(0).transpose(0, 1).flatten(1))
+
+
+class Discriminator(nn.Sequential):
+    """Tells draws of the prior N(0, I) from latent vectors: [n, d] -> logits [n, 1] (Makhzani et al. 2015)."""
+
+    def __init__(self, n_latent: int, n_hidden: int = 64) -> None:
+        super().__init__(
+            nn.Linear(n_latent, n_hidden),
+            nn.BatchNorm1d(n_hidden),
+            nn.LeakyReLU(0.2),
+            nn.Linear(n_hidden, n_hidden),
+            nn.BatchNorm1d(n_hidden),
+            nn.LeakyReLU(0.2),
+            nn.Linear(n_hidden, 1),
+        )

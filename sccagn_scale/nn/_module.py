@@ -1,0 +1,206 @@
+"""The scCAGN network: tensors in, tensors out."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sccagn_scale.nn._layers import Conv, CrossAttention, Discriminator, RowLinear, Rows, graph_layer
+from sccagn_scale.nn._losses import (
+    generator_loss,
+    kl_divergence,
+    reconstruction,
+    target_distribution,
+)
+from sccagn_scale.ops import Csr, student_t_assign
+
+Fusion = Literal["attention", "concat", "multiply", "none"]
+
+
+class Latent(NamedTuple):
+    """What the encoder side makes of a batch of n cells."""
+
+    z: Tensor  # [n, n_latent]
+    g1: Tensor  # [n, n_hidden[0]]
+    g2: Tensor  # [n, n_hidden[1]]
+    g3: Tensor  # [n, n_latent]
+
+
+class Losses(NamedTuple):
+    """The weighted total, and its parts before weighting. A part that is switched off is zero."""
+
+    total: Tensor
+    reconstruction: Tensor
+    adversarial: Tensor
+    clustering: Tensor  # KL(P‖Q) + KL(P‖pred)
+
+
+class LossWeights(NamedTuple):
+    """ε, µ and θ of the paper."""
+
+    clustering: float
+    reconstruction: float
+    adversarial: float
+
+
+class SCCAGNModule(nn.Module):
+    """Adversarial autoencoder and graph network, joined by cross-attention (scCAGN; Tang, Feng, Gao 2025).
+
+    The encoder runs n_input → h₁ → h₂ → h₃ → d and the graph network n_input → h₁ → h₂ → d → K. Each encoder layer
+    after the first takes (1 − φ)·encoder + φ·graph of the same width; the last hidden one has g₂ for partner again.
+    The decoder mirrors the encoder, starts from the fusion of z and g₃ and takes g₂, g₂, g₁ as additive skips.
+
+    Parameters
+    ----------
+    n_input
+        Genes or components of a cell.
+    n_hidden
+        Widths h₁, h₂, h₃; h₂ = h₃, since both are mixed with g₂.
+    n_latent
+        d; a multiple of `n_heads`.
+    conv
+        Graph convolution.
+    fusion
+        What the decoder starts from: `"attention"` MHA(z, g₃, g₃) + g₃, `"concat"` W[z; g₃], `"multiply"` z ⊙ g₃,
+        or `"none"`: z alone, without skips.
+    n_heads
+        Attention heads; 0 leaves attention out and joins by z + g₃.
+    n_anchors
+        Cells attended to; see `CrossAttention`.
+    phi
+        Share of the graph network in the encoder, in [0, 1]; 0 makes a plain autoencoder's z.
+    discriminator
+        Whether z is drawn to the prior N(0, I).
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        n_hidden: tuple[int, int, int] = (100, 200, 200),
+        n_latent: int = 8,
+        *,
+        conv: Conv = "gcn",
+        fusion: Fusion = "attention",
+        n_heads: int = 4,
+        n_anchors: int | None = None,
+        phi: float = 0.5,
+        discriminator: bool = True,
+    ) -> None:
+        super().__init__()
+        h1, h2, h3 = n_hidden
+        self.phi = phi
+        self.fusion = fusion
+        self.encoder = nn.ModuleList(
+            [RowLinear(n_input, h1), nn.Linear(h1, h2), nn.Linear(h2, h3), nn.Linear(h3, n_latent)]
+        )
+        self.graph = nn.ModuleList(
+            [graph_layer(conv, n_input, h1), graph_layer(conv, h1, h2), graph_layer(conv, h2, n_latent)]
+        )
+        self.conv = conv
+        self.decoder = nn.ModuleList(
+            [nn.Linear(n_latent, h3), nn.Linear(h3, h2), nn.Linear(h2, h1), nn.Linear(h1, n_input)]
+        )
+        self.attention = CrossAttention(n_latent, n_heads, n_anchors) if fusion == "attention" and n_heads else None
+        self.join = nn.Linear(2 * n_latent, n_latent) if fusion == "concat" else None
+        self.discriminator = Discriminator(n_latent) if discriminator else None
+        self.head: nn.Module | None = None  # g3 → K, made by `set_centroids`
+        self.centroids: nn.Parameter | None = None
+
+    def set_centroids(self, centroids: Tensor) -> None:
+        """Start clustering: place μ [n_clusters, n_latent] and make the graph network's last layer, d → K."""
+        n_clusters, n_latent = centroids.shape
+        self.centroids = nn.Parameter(centroids.clone())
+        self.head = graph_layer(self.conv, n_latent, n_clusters).to(centroids.device)
+
+    def mix(self, own: Tensor, graph: Tensor) -> Tensor:
+        """(1 − φ)·encoder + φ·graph, both [n, width]."""
+        return torch.lerp(own, graph, self.phi)
+
+    def encode(self, x: Rows, adjacency: Csr) -> Latent:
+        """Embed the cells x [n, n_input] of a batch with adjacency [n, n]."""
+        first, second, third, last = self.encoder
+        g1 = F.relu(self.graph[0](x, adjacency))
+        g2 = F.relu(self.graph[1](g1, adjacency))
+        g3 = F.relu(self.graph[2](g2, adjacency))
+        hidden = self.mix(F.relu(first(x)), g1)
+        hidden = self.mix(F.relu(second(hidden)), g2)
+        hidden = self.mix(F.relu(third(hidden)), g2)
+        return Latent(last(hidden), g1, g2, g3)
+
+    def decode(self, latent: Latent, *, from_z: bool = False) -> Tensor:
+        """Carry a latent batch to the last hidden layer [n, h₁]; the output layer is `decoder[-1]`.
+
+        With `from_z` neither fusion nor skips help, so that everything needed to rebuild a cell has to pass through z:
+        through the skips alone the decoder could rebuild it and leave z empty.
+        """
+        z, g1, g2, g3 = latent
+        skips: tuple[Tensor | float, ...] = (g2, g2, g1)
+        if from_z or self.fusion == "none":
+            start, skips = z, (0.0, 0.0, 0.0)
+        elif self.fusion == "attention":
+            start = (z if self.attention is None else self.attention(z, g3)) + g3
+        elif self.join is not None:
+            start = self.join(torch.cat([z, g3], dim=1))
+        else:
+            start = z * g3
+        hidden = start
+        for layer, skip in zip(self.decoder[:-1], skips, strict=True):
+            hidden = F.relu(layer(hidden)) + skip
+        return hidden
+
+    def assign(self, z: Tensor, nu: float = 1.0) -> Tensor:
+        """Soft assignments q [n, n_clusters] of z [n, n_latent]."""
+        assert self.centroids is not None, "set_centroids comes first"
+        return student_t_assign(z, self.centroids, nu)
+
+    def loss(
+        self,
+        x: Rows,
+        adjacency: Csr,
+        weights: LossWeights,
+        *,
+        pretraining: bool = False,
+        nu: float = 1.0,
+        tau: float = 0.5,
+        column_sums: Tensor | None = None,
+        anchor: Tensor | None = None,
+        anchor_share: float = 0.0,
+    ) -> tuple[Losses, Tensor]:
+        """Compute the losses of a batch and its z, for the discriminator's own step.
+
+        Parameters
+        ----------
+        x, adjacency
+            The batch: [n, n_input] and [n, n].
+        weights
+            A part of weight zero is not computed.
+        pretraining
+            Rebuild from z alone and leave the clustering loss out.
+        nu, tau, column_sums
+            See `student_t_assign` and `target_distribution`; clustering needs `set_centroids`.
+        anchor, anchor_share
+            Initial cluster of each cell [n], int64, and its share of the target: p ← (1 − a)·p + a·onehot(anchor).
+        """
+        latent = self.encode(x, adjacency)
+        z = latent.z
+        zero = z.new_zeros(())
+        rec = adv = kl = zero
+        if weights.reconstruction:
+            rec = reconstruction(self.decode(latent, from_z=True), self.decoder[-1], x)
+            if not pretraining and self.fusion != "none":
+                rec = 0.5 * (rec + reconstruction(self.decode(latent), self.decoder[-1], x))
+        if weights.adversarial and self.discriminator is not None:
+            adv = generator_loss(self.discriminator(z))
+        if weights.clustering and not pretraining:
+            assert self.head is not None, "set_centroids comes first"
+            q = self.assign(z, nu)
+            p = target_distribution(q, tau, column_sums)
+            if anchor is not None and anchor_share:
+                p = torch.lerp(p, F.one_hot(anchor, p.shape[1]).to(p.dtype), anchor_share)
+            predicted = torch.softmax(self.head(latent.g3, adjacency), dim=1)
+            kl = kl_divergence(p, q) + kl_divergence(p, predicted)
+        total = weights.reconstruction * rec + weights.adversarial * adv + weights.clustering * kl
+        return Losses(total, rec, adv, kl), z

@@ -1,0 +1,26 @@
+"""Training: pretraining, the initial clustering, joint training, and when to stop."""
+
+from sccagn_scale.train._history import History
+from sccagn_scale.train._initial import CommunityFinder, Estimate, Init, by_size, centers, estimate_n_clusters, kmeans
+from sccagn_scale.train._joint import JointResult, Target, train_jointly
+from sccagn_scale.train._optimizer import Optimizer
+from sccagn_scale.train._pretrain import pretrain
+from sccagn_scale.train._stopping import Plateau, Settled
+
+__all__ = [
+    "CommunityFinder",
+    "Estimate",
+    "History",
+    "Init",
+    "JointResult",
+    "Optimizer",
+    "Plateau",
+    "Settled",
+    "Target",
+    "by_size",
+    "centers",
+    "estimate_n_clusters",
+    "kmeans",
+    "pretrain",
+    "train_jointly",
+]

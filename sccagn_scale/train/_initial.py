@@ -1,0 +1,158 @@
+"""The clustering that joint training starts from, and the number of clusters if nobody gave it."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal, NamedTuple
+
+import faiss
+import igraph
+import numpy as np
+import scipy.sparse as sp
+from scipy.cluster.hierarchy import fcluster, linkage
+
+from sccagn_scale._errors import InputError
+
+Init = Literal["leiden", "kmeans"]
+
+RESOLUTIONS = np.geomspace(0.05, 4.0, 20)
+"""Where the number of communities is read off when K is estimated."""
+
+_LEIDEN_ITERATIONS = 4
+_BISECTIONS = 16
+
+
+class Estimate(NamedTuple):
+    """A number of clusters, and what speaks for it."""
+
+    n_clusters: int
+    method: str
+    candidates: np.ndarray  # int64 [n_candidates], rising
+    scores: np.ndarray  # float64 [n_candidates]; the estimate has the highest
+    plausible: tuple[int, int]  # smallest and largest candidate whose score is nearly as high
+
+
+class CommunityFinder:
+    """Leiden communities (Traag et al. 2019) of one cell graph at any resolution.
+
+    Parameters
+    ----------
+    graph
+        Symmetric weights [n_obs, n_obs] without self-loops.
+    random_state
+        Seed of every run.
+    """
+
+    def __init__(self, graph: sp.csr_matrix, random_state: int = 0) -> None:
+        upper = sp.triu(graph, k=1).tocoo()
+        self._graph = igraph.Graph(n=graph.shape[0], edges=np.column_stack([upper.row, upper.col]))
+        self._weights = upper.data.tolist()
+        self._seed = random_state
+
+    def at(self, resolution: float) -> np.ndarray:
+        """Find communities at one resolution: labels int64 [n_obs], 0 the largest."""
+        igraph.set_random_number_generator(random.Random(self._seed))
+        try:
+            found = self._graph.community_leiden(
+                "modularity", weights=self._weights, resolution=resolution, n_iterations=_LEIDEN_ITERATIONS
+            ).membership
+        finally:
+            igraph.set_random_number_generator(random)
+        return by_size(np.asarray(found, dtype=np.int64))
+
+    def modularity(self, labels: np.ndarray, resolution: float) -> float:
+        """Modularity of a clustering at a resolution (Reichardt & Bornholdt 2006)."""
+        return self._graph.modularity(labels.tolist(), weights=self._weights, resolution=resolution)
+
+    def into(self, n_clusters: int, points: np.ndarray) -> np.ndarray:
+        """Find exactly `n_clusters` communities.
+
+        The resolution is bisected. Where no resolution gives that number, the next finer clustering is taken and its
+        communities are merged by Ward's criterion on their centres in `points` [n_obs, d]. Components of the graph
+        that outnumber `n_clusters` are merged the same way.
+        """
+        low, high = float(RESOLUTIONS[0]) / 10, float(RESOLUTIONS[-1])
+        finer = self.at(high)
+        while finer.max() + 1 < n_clusters and high < 1e6:
+            low, high = high, 4 * high
+            finer = self.at(high)
+        for _ in range(_BISECTIONS):
+            if finer.max() + 1 == n_clusters:
+                break
+            middle = float(np.sqrt(low * high))
+            labels = self.at(middle)
+            if labels.max() + 1 >= n_clusters:
+                high, finer = middle, labels
+            else:
+                low = middle
+        return by_size(merge(points, finer, n_clusters))
+
+
+def estimate_n_clusters(finder: CommunityFinder, resolution: float = 0.5) -> Estimate:
+    """Estimate the number of clusters as that of the best clustering of the cell graph.
+
+    Clusterings of many sizes are found by running Leiden over a range of resolutions, and all are scored alike: by their
+    modularity at one fixed `resolution`. That is 0.5, at which communities have to be twice as well separated as at the
+    customary 1, which splits cell types.
+
+    Parameters
+    ----------
+    finder
+        Of the cell graph.
+    resolution
+        Of the score; higher values lead to more clusters.
+
+    Returns
+    -------
+    The estimate, at least 2. `plausible` spans the candidates within 1 % of its score.
+    """
+    best: dict[int, float] = {}
+    for at in sorted({*RESOLUTIONS.tolist(), resolution}):
+        labels = finder.at(at)
+        n_found = int(labels.max()) + 1
+        if n_found >= 2:
+            best[n_found] = max(best.get(n_found, -np.inf), finder.modularity(labels, resolution))
+    if not best:
+        raise InputError("`n_clusters` cannot be estimated: the cells form one group at every resolution. Give it.")
+    candidates = np.array(sorted(best))
+    scores = np.array([best[k] for k in candidates])
+    near = candidates[scores >= scores.max() - 0.01 * abs(scores.max())]
+    chosen = int(candidates[np.argmax(scores)])
+    method = f"modularity at resolution {resolution:g} of Leiden clusterings of the cell graph"
+    return Estimate(chosen, method, candidates, scores, (int(near.min()), int(near.max())))
+
+
+def kmeans(points: np.ndarray, n_clusters: int, *, n_init: int = 20, random_state: int = 0) -> np.ndarray:
+    """Cluster by k-means, the best of `n_init` restarts: labels int64 [n_obs], 0 the largest."""
+    points = np.ascontiguousarray(points, np.float32)
+    model = faiss.Kmeans(
+        points.shape[1], n_clusters, niter=100, nredo=n_init, seed=random_state, min_points_per_centroid=1,
+        max_points_per_centroid=max(256, 100_000 // n_clusters),
+    )
+    model.train(points)
+    return by_size(model.assign(points)[1])
+
+
+def merge(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Merge clusters by Ward's criterion on their centres in `points` until `n_clusters` are left."""
+    if labels.max() + 1 <= n_clusters:
+        return labels
+    return fcluster(linkage(centers(points, labels), "ward"), n_clusters, "maxclust")[labels] - 1
+
+
+def centers(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean of the points of each cluster: float32 [n_clusters, d]."""
+    n_clusters = int(labels.max()) + 1
+    member = sp.csr_matrix(
+        (np.ones(len(labels), np.float32), labels, np.arange(len(labels) + 1)), shape=(len(labels), n_clusters)
+    )
+    sizes = np.maximum(np.bincount(labels, minlength=n_clusters), 1)
+    return ((member.T @ points) / sizes[:, None]).astype(np.float32)
+
+
+def by_size(labels: np.ndarray) -> np.ndarray:
+    """Renumber clusters by falling size, ties by first appearance; empty ones vanish."""
+    _, first, inverse, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    rank = np.empty(len(counts), np.int64)
+    rank[np.lexsort((first, -counts))] = np.arange(len(counts))
+    return rank[inverse]

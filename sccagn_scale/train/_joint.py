@@ -1,0 +1,100 @@
+"""Joint training: dual self-supervision sharpens the clusters while the network goes on rebuilding cells."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sccagn_scale._progress import Stage
+from sccagn_scale.infer import assign, embed, target_sums
+from sccagn_scale.loader import Batch, Loader
+from sccagn_scale.nn import Losses, LossWeights
+from sccagn_scale.train._history import History
+from sccagn_scale.train._optimizer import Optimizer
+from sccagn_scale.train._stopping import Plateau, Settled
+
+
+class Target(NamedTuple):
+    """How the target distribution is made; see `sccagn_scale.nn.target_distribution`."""
+
+    nu: float
+    tau: float
+    anchor_share: float
+    anchor: Tensor  # int64 [n_obs], the initial clustering
+
+
+class JointResult(NamedTuple):
+    """Where joint training ended."""
+
+    z: Tensor  # [n_obs, n_latent]
+    stopped: Literal["settled", "plateau", "budget"]
+
+
+def train_jointly(
+    optimizer: Optimizer,
+    loader: Loader,
+    whole: Batch,
+    *,
+    weights: LossWeights,
+    target: Target,
+    n_steps: int,
+    settled: Settled,
+    plateau: Plateau,
+    history: History,
+    progress: Stage,
+) -> JointResult:
+    """Train network and centroids together until cells keep their clusters, the loss is flat or the steps are spent.
+
+    After every epoch all cells are embedded anew over the whole graph: that refreshes the target's sums over all cells
+    and tells how many of them changed cluster.
+
+    Parameters
+    ----------
+    optimizer
+        Holds the network, its centroids set.
+    loader
+        Batches to train on.
+    whole
+        The whole graph.
+    weights, target
+        The losses.
+    n_steps
+        Most batches to train on; the epoch in which they run out is finished.
+    settled, plateau
+        Stop early, once an epoch, by labels and by loss.
+    history, progress
+        Told of every epoch and every step.
+    """
+    module = optimizer.module
+    assert module.centroids is not None, "set_centroids comes first"
+    z = embed(module, whole)
+    labels = assign(z, module.centroids, target.nu).labels
+    left = n_steps
+    while left > 0:
+        sums = target_sums(z, module.centroids, target.nu, tau=target.tau)
+        losses: list[Losses] = []
+        for batch in loader:
+            losses.append(
+                optimizer.step(
+                    batch,
+                    weights,
+                    nu=target.nu,
+                    tau=target.tau,
+                    target_sums=sums,
+                    anchor=target.anchor[batch.n_id],
+                    anchor_share=target.anchor_share,
+                )
+            )
+            left -= 1
+            progress.advance(1, loss=losses[-1].total.item())
+        z = embed(module, whole)
+        before, labels = labels, assign(z, module.centroids, target.nu).labels
+        changed = (labels != before).float().mean().item()
+        loss = history.add("joint", losses, changed=changed).loss
+        if settled.reached(changed):
+            return JointResult(z, "settled")
+        if plateau.reached(loss):
+            return JointResult(z, "plateau")
+    return JointResult(z, "budget")

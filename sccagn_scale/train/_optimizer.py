@@ -1,0 +1,90 @@
+"""One step of training: network first, then the discriminator on the same latent vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sccagn_scale._errors import InputError
+from sccagn_scale.loader import Batch
+from sccagn_scale.nn import Losses, LossWeights, SCCAGNModule, discriminator_loss
+
+
+class Optimizer:
+    """Adamax for the network (Kingma & Ba 2015) and Adam for the discriminator.
+
+    The adversarial loss of a step reaches the encoder: the discriminator is held fixed while the network steps, and only
+    then learns to tell the latent vectors of that step from draws of N(0, I).
+
+    Parameters
+    ----------
+    module
+        The network, on its device.
+    learning_rate, discriminator_learning_rate
+        Step sizes.
+    generator
+        Draws the prior, on the module's device.
+    """
+
+    def __init__(
+        self,
+        module: SCCAGNModule,
+        learning_rate: float,
+        discriminator_learning_rate: float,
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        self.module = module
+        self._generator = generator
+        critic = set(module.discriminator.parameters()) if module.discriminator is not None else set()
+        self._network = torch.optim.Adamax([p for p in module.parameters() if p not in critic], lr=learning_rate)
+        self._critic = torch.optim.Adam(list(critic), lr=discriminator_learning_rate) if critic else None
+
+    def step(
+        self,
+        batch: Batch,
+        weights: LossWeights,
+        *,
+        pretraining: bool = False,
+        nu: float = 1.0,
+        tau: float = 0.5,
+        target_sums: Tensor | None = None,
+        anchor: Tensor | None = None,
+        anchor_share: float = 0.0,
+    ) -> Losses:
+        """Train on one batch; see `SCCAGNModule.loss` for the parameters. Returns its detached losses.
+
+        Raises
+        ------
+        InputError
+            If the loss is no longer finite.
+        """
+        losses, z = self.module.loss(
+            batch.x,
+            batch.adjacency,
+            weights,
+            pretraining=pretraining,
+            nu=nu,
+            tau=tau,
+            column_sums=target_sums,
+            anchor=anchor,
+            anchor_share=anchor_share,
+        )
+        if not torch.isfinite(losses.total):
+            raise InputError(
+                "Training diverged: the loss is not finite. `learning_rate` or a loss weight is too large; lower it."
+            )
+        self._network.zero_grad()
+        losses.total.backward()
+        self._network.step()
+        if self._critic is not None and weights.adversarial:
+            self._critic_step(z.detach())
+        return Losses(*(part.detach() for part in losses))
+
+    def _critic_step(self, z: Tensor) -> None:
+        assert self._critic is not None and self.module.discriminator is not None
+        prior = torch.randn(z.shape, generator=self._generator, device=z.device, dtype=z.dtype)
+        loss = discriminator_loss(self.module.discriminator(prior), self.module.discriminator(z))
+        self._critic.zero_grad()
+        loss.backward()
+        self._critic.step()

@@ -1,0 +1,255 @@
+"""Labels stay out of the methods' reach, scores are right, the peers work, and the whole verb runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from sklearn.metrics import adjusted_rand_score
+
+from benchmarks import _results, accuracy
+from benchmarks.__main__ import main
+from benchmarks._accuracy_report import markdown, plot
+from benchmarks._labelled import labelled_files, made_cells, read_blind
+from benchmarks._methods import CLUSTERINGS, Clustering
+from benchmarks._preprocess import input_kind, log_expression
+from benchmarks._results import Row
+
+
+def write_set(path: Path, **kwargs: Any) -> AnnData:
+    """A labelled set that betrays its labels in every place it has."""
+    adata, types = made_cells(**kwargs)
+    order = np.argsort(types.to_numpy(), kind="stable")
+    adata, types = adata[order].copy(), types.iloc[order]
+    adata.obs_names = [f"{name}_{i}" for i, name in enumerate(types)]
+    adata.obs["cell_type"] = pd.Categorical(types)
+    adata.obs["batch"] = types.to_numpy()
+    adata.uns["types"] = types.to_numpy()
+    adata.obsm["onehot"] = pd.get_dummies(types).to_numpy(float)
+    adata.layers["sorted"] = adata.X.copy()
+    adata.var["marker_of"] = "type0"
+    adata.write_h5ad(path)
+    return adata
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[AnnData, int | None, int]]:
+    """What a method was given, call by call."""
+    seen: list[tuple[AnnData, int | None, int]] = []
+
+    def spy(adata: AnnData, n_clusters: int | None, seed: int) -> np.ndarray:
+        seen.append((adata, n_clusters, seed))
+        return np.arange(adata.n_obs) % (n_clusters or 2)
+
+    monkeypatch.setitem(CLUSTERINGS, "spy", Clustering(spy, ("given", "auto")))
+    return seen
+
+
+@pytest.mark.parametrize("mode", ["given", "auto"])
+def test_no_label_reaches_a_method(tmp_path: Path, seen: list[Any], mode: Any) -> None:
+    full = write_set(tmp_path / "s.h5ad", n_obs=40, n_types=4)
+    outcome = accuracy.run_seeds(str(tmp_path / "s.h5ad"), "spy", mode, 2)
+    real = [call for call in seen if call[0].n_obs == 40]
+    assert [(n, seed) for _, n, seed in real] == [(4 if mode == "given" else None, seed) for seed in (0, 1)]
+    for adata, _, _ in real:
+        assert not len(adata.obs.columns)
+        assert not len(adata.var.columns)
+        assert not adata.uns
+        assert not adata.obsm
+        assert not adata.layers
+        assert adata.raw is None
+        assert list(adata.obs_names) == [f"cell{i}" for i in range(40)]
+        assert not np.array_equal(adata.X.toarray(), full.X.toarray())  # the order tells nothing either
+    assert outcome.evidence["n_obs"] == 40
+    assert outcome.seconds.keys() == {f"s/{mode}"}
+    assert len(outcome.seconds[f"s/{mode}"]) == 2
+
+
+def test_cells_and_types_are_shuffled_alike(tmp_path: Path) -> None:
+    full = write_set(tmp_path / "s.h5ad", n_obs=30)
+    blind, truth = read_blind(tmp_path / "s.h5ad")
+    of_row = {full.X[i].toarray().tobytes(): t for i, t in enumerate(full.obs["cell_type"])}
+    assert [of_row[blind.X[i].toarray().tobytes()] for i in range(30)] == list(truth)
+    assert list(truth) != list(full.obs["cell_type"])
+    assert list(blind.var_names) == list(full.var_names)
+    again, _ = read_blind(tmp_path / "s.h5ad")
+    assert (blind.X != again.X).nnz == 0
+
+
+def test_only_labelled_files_count(tmp_path: Path) -> None:
+    write_set(tmp_path / "b.h5ad", n_obs=10)
+    made_cells(10)[0].write_h5ad(tmp_path / "unlabelled.h5ad")
+    (tmp_path / "notes.txt").write_text("")
+    assert [path.name for path in labelled_files(tmp_path)] == ["b.h5ad"]
+
+
+def test_scores_over_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path / "s.h5ad", n_obs=30, n_types=3)
+    _, truth = read_blind(tmp_path / "s.h5ad")
+    by_seed = [
+        truth.to_numpy(object),
+        truth.astype(object).replace("type2", "type1").to_numpy(),
+        truth.to_numpy(object),
+    ]
+    by_seed[2] = np.where(truth == "type2", None, by_seed[2])  # cells refused: a group for the score, no cluster
+
+    def cluster(adata: AnnData, n_clusters: int | None, seed: int) -> np.ndarray:
+        return by_seed[seed] if adata.n_obs == 30 else np.zeros(adata.n_obs)
+
+    monkeypatch.setitem(CLUSTERINGS, "fixed", Clustering(cluster, ("auto",)))
+    metrics = accuracy.run_seeds(str(tmp_path / "s.h5ad"), "fixed", "auto", 3).score()["s/auto"]
+    merged = adjusted_rand_score(truth, by_seed[1])
+    assert metrics["ari_each"] == pytest.approx([1.0, merged, 1.0])
+    assert metrics["ari"] == pytest.approx((2 + merged) / 3)
+    assert metrics["ari_sd"] == pytest.approx(np.std([1, merged, 1], ddof=1))
+    assert metrics["cross_seed_ari"] == pytest.approx((2 * merged + 1) / 3)
+    assert metrics["n_clusters_each"] == [3, 2, 2]
+    assert metrics["n_clusters"] == 2
+    assert metrics["n_types"] == 3
+    assert metrics["unassigned"] == pytest.approx(1 / 9)
+    assert metrics["seeds"] == [0, 1, 2]
+
+
+def test_labels_for_other_cells_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path / "s.h5ad", n_obs=20)
+    monkeypatch.setitem(CLUSTERINGS, "short", Clustering(lambda *_: np.zeros(5), ("auto",)))
+    with pytest.raises(ValueError, match=r"shape \(5,\) for 20 cells"):
+        accuracy.run_seeds(str(tmp_path / "s.h5ad"), "short", "auto", 1)
+
+
+def test_input_is_recognised_and_logged_once() -> None:
+    counts, _ = made_cells(40, 60)
+    counts = counts[:, counts.X.getnnz(axis=0) >= 3].copy()  # rarer genes are filtered out
+    linear, log, scaled = counts.copy(), counts.copy(), counts.copy()
+    totals = np.asarray(counts.X.sum(1)).ravel()
+    linear.X = (counts.X.multiply(1e6 / totals[:, None])).tocsr().astype(np.float32)
+    log.X = (counts.X.multiply(1e4 / totals[:, None])).tocsr().astype(np.float32).log1p()
+    scaled.X = counts.X.toarray() - 1
+    assert [input_kind(one) for one in (counts, linear, log)] == ["counts", "linear", "log"]
+    with pytest.raises(ValueError, match="negative"):
+        input_kind(scaled)
+    to_median = np.log1p(counts.X.toarray() * (np.median(totals) / totals)[:, None])
+    assert log_expression(counts).X.toarray() == pytest.approx(to_median, rel=1e-4)
+    assert log_expression(linear).X.toarray() == pytest.approx(np.log1p(linear.X.toarray()), rel=1e-4)
+    assert log_expression(log).X.toarray() == pytest.approx(log.X.toarray())
+
+
+def test_variable_genes_are_kept_when_there_are_many() -> None:
+    adata, _ = made_cells(60, 2300)
+    assert log_expression(adata).n_vars == 2000
+    assert adata.n_vars == 2300
+
+
+@pytest.mark.parametrize("name", [name for name, one in CLUSTERINGS.items() if not one.is_ours])
+def test_peers_find_types_that_are_easily_told(name: str) -> None:
+    adata, types = made_cells(120, 200, n_types=4)
+    before = adata.X.copy()
+    clustering = CLUSTERINGS[name]
+    labels = clustering.run(adata, 4 if "given" in clustering.modes else None, 0)
+    assert adjusted_rand_score(types, labels) == 1.0
+    assert (before != adata.X).nnz == 0
+    assert not len(adata.obs.columns)
+
+
+def made_row(case: str, method: str, nmi: float, ari: float, **metrics: Any) -> Row:
+    scores = {"nmi": nmi, "ari": ari, "nmi_sd": 0.01, "ari_sd": 0.02, "n_clusters": 4.0, "n_types": 5} | metrics
+    return Row(case=case, method=method, seconds=2.0, spread=0.1, peak_rss_mb=100.0, metrics=scores)
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    failed = Row(
+        case="b/given", method="gmm", seconds=None, spread=None, peak_rss_mb=None, metrics={"error": "out of memory"}
+    )
+    return [
+        made_row("a/given", "default", 0.8, 0.7),
+        made_row("a/given", "paper", 0.99, 0.99),
+        made_row("a/given", "gmm", 0.7, 0.75),
+        made_row("a/given", "pca_kmeans", 0.6, 0.6),
+        made_row("b/given", "default", 0.5, 0.4),
+        made_row("b/given", "pca_kmeans", 0.6, 0.5),
+        failed,
+        made_row("a/auto", "leiden", 0.9, 0.8),
+    ]
+
+
+def test_markdown_has_scores_best_peer_difference_and_means(rows: list[Row]) -> None:
+    text = markdown(rows)
+    given, auto = text.split("## Number of clusters estimated")
+    assert (
+        "| a | 5 | 0.800 ± 0.010 / 0.700 ± 0.020 | 0.990 ± 0.010 / 0.990 ± 0.020 | 0.600 ± 0.010 / 0.600 ± 0.020 "
+        "| 0.700 ± 0.010 / 0.750 ± 0.020 | gmm | +0.100 / -0.050 |" in given
+    )
+    assert "| failed | pca_kmeans | -0.100 / -0.100 |" in given
+    assert "| **mean of 2** |  | **0.650** / **0.550** |" in given
+    assert "**0.700** / **0.750** (1 sets)" in given  # a mean that leaves out a failure says so
+    assert "0.900 ± 0.010 / 0.800 ± 0.020 (4) | leiden |" in auto
+    assert "default" not in auto
+    assert all(line.count("|") == given.splitlines()[4].count("|") for line in given.splitlines()[4:9])
+
+
+def test_plot_is_a_picture(tmp_path: Path, rows: list[Row]) -> None:
+    plot(rows, tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    plot([row for row in rows if "error" in row["metrics"]], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_quick_run_from_files_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    write_set(data / "one.h5ad", n_obs=60)
+    write_set(data / "two.h5ad", n_obs=80, n_types=4)
+    out = tmp_path / "out" / "acc.json"
+    request = ["accuracy", "--data", str(data), "--methods", "smoothed_pca_kmeans", "--quick", "--jobs", "2"]
+    assert main([*request, "--json", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert result["benchmark"] == "accuracy"
+    assert [(row["case"], row["method"]) for row in result["rows"]] == [
+        (f"{name}/given", "smoothed_pca_kmeans") for name in ("one", "two")
+    ]
+    for row in result["rows"]:
+        assert row.keys() == {"case", "method", "seconds", "spread", "peak_rss_mb", "metrics"}
+        assert row["seconds"] > 0
+        assert row["peak_rss_mb"] > 50
+        assert row["metrics"]["ari"] == pytest.approx(1.0)
+        assert row["metrics"].keys() >= {"nmi", "ari", "ami", "completeness", "accuracy", "cross_seed_ari"}
+    assert sorted(path.name for path in out.parent.iterdir()) == ["acc.json", "acc.md", "acc.png"]
+    assert "mean of 2 × given" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--methods", "louvain"], "`--methods` knows default"),
+        (["--sets", "b"], "`--sets` knows a, but not b"),
+        (["--seeds", "0"], "`--seeds` must be at least 1"),
+        (["--data", "nowhere"], "`--data` must be a folder"),
+    ],
+)
+def test_a_request_that_cannot_be_done_is_one_sentence(
+    tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set(tmp_path / "a.h5ad", n_obs=20)
+    assert main(["accuracy", "--data", str(tmp_path), "--json", str(tmp_path / "r.json"), *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_quick_run_leaves_the_kept_results_alone(
+    tmp_path: Path, seen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("benchmarks.__main__.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("benchmarks._session.run_contest", lambda contest, threads: iter(()))
+    write_set(tmp_path / "a.h5ad", n_obs=20)
+    request = ["accuracy", "--data", str(tmp_path), "--methods", "gmm"]
+    assert main([*request, "--quick"]) == 0
+    assert not (tmp_path / "results").exists()
+    assert main(request) == 0
+    assert (tmp_path / "results" / "accuracy.json").exists()

@@ -1,0 +1,265 @@
+"""`sccagn-scale cluster`, with a stand-in for the model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import pytest
+
+from sccagn_scale._errors import InputError
+from sccagn_scale.cli import main
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def _cluster(*arguments: object) -> int:
+    return main(["cluster", *map(str, arguments)])
+
+
+def test_writes_everything_that_was_asked_for(cells: Path, capsys: pytest.CaptureFixture[str], model: Any) -> None:
+    out, folder = cells.with_name("out.h5ad"), cells.parent
+    run, plots, kept = folder / "run.json", folder / "new" / "plots", folder / "model"
+    assert _cluster(cells, "-o", out, "--json", run, "--plots", plots, "--model", kept, "--seed", 3) == 0
+
+    assert "sccagn" in ad.read_h5ad(out).obs
+    assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png", "n_clusters.png"}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in plots.iterdir())
+    assert (kept / "model").exists()
+    assert {path.name for path in folder.iterdir()} == {"cells.h5ad", "out.h5ad", "run.json", "new", "model"}
+    (call,) = model.calls
+    assert call == {"n_clusters": None, "config": "default", "layer": None, "random_state": 3, "device": "auto"}
+
+    facts = json.loads(run.read_text())
+    assert (facts["n_obs"], facts["n_vars"], facts["n_clusters"]) == (40, 9, 3)
+    assert facts["n_clusters_estimated"] is True
+    assert facts["n_clusters_evidence"] == {"method": "stability", "n_clusters": [2, 3], "score": [0.5, None]}
+    assert [c["n_obs"] for c in facts["clusters"]] == [13, 12, 13]
+    assert all(0 < c["mean_confidence"] < 1 for c in facts["clusters"])
+    assert facts["n_obs_without_cluster"] == 2
+    assert facts["graph_recall"] == 1
+    assert facts["params"] == {"random_state": 0, "n_hidden": [100, 200]}
+    assert facts["versions"] == {"torch": "2.x"}
+    assert facts["warnings"] == ["two genes are constant; left out"]
+    assert list(facts["seconds"]) == ["Read", "Training", "Write", "Draw", "total"]
+    assert facts["seconds"]["total"] >= sum(facts["seconds"].values()) / 2
+    assert facts["peak_rss_mb"] > 20
+
+    summary = capsys.readouterr().out
+    for words in ("40 cells × 9 genes", "38 cells, 7 genes", "3, estimated (stability)", "exact, recall 1.000"):
+        assert words in summary
+    for path in (out, run, plots / "cells.png", kept):
+        assert str(path) in summary
+    assert "(none)" in summary
+    assert "peak memory" in summary
+
+
+def test_stderr_has_a_line_for_each_stage_and_note(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _cluster(cells, "-o", cells.with_name("out.h5ad")) == 0
+    lines = capsys.readouterr().err.splitlines()
+    names = [line.split(":")[0] for line in lines]
+    assert names == ["Read", "note", "the values are counts", "Training", "Write"]
+    assert lines[1] == "note: two genes are constant; left out"  # once, on one line
+    assert "loss 0.3333  epoch 2" in lines[3]
+
+
+def test_quiet_prints_only_notes(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--quiet") == 0
+    assert capsys.readouterr() == ("", "note: two genes are constant; left out\n")
+
+
+def test_options_reach_the_model(cells: Path, model: Any) -> None:
+    config = cells.with_name("my.toml")
+    config.write_text("n_latent = 4")
+    out = cells.with_name("out.h5ad")
+    options = ["--n-clusters", 5, "--layer", "raw", "--preset", "paper", "--config", config, "--device", "cpu"]
+    assert _cluster(cells, "-o", out, *options, "--key-added", "mine", "--quiet") == 0
+    assert model.calls == [
+        {"n_clusters": 5, "config": "paper+n_latent = 4", "layer": "raw", "random_state": 0, "device": "cpu"}
+    ]
+    assert {"mine", "mine_confidence"} <= set(ad.read_h5ad(out).obs)
+
+
+def test_auto_is_no_number(cells: Path, model: Any) -> None:
+    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "-k", "auto", "-q") == 0
+    assert model.calls[0]["n_clusters"] is None
+
+
+def test_given_number_has_no_evidence(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plots = cells.parent / "plots"
+    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "-k", 4, "--plots", plots) == 0
+    assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png"}
+    assert "4, as asked for" in capsys.readouterr().out
+
+
+def test_result_without_any_facts_is_shown_all_the_same(
+    cells: Path, capsys: pytest.CaptureFixture[str], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_to(self: object, adata: ad.AnnData, key_added: str) -> None:
+        adata.obs[key_added] = ["a"] * 30 + ["b"] * 10
+
+    monkeypatch.setattr(model, "write_to", write_to)
+    run = cells.with_name("run.json")
+    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--json", run) == 0
+    assert json.loads(run.read_text())["clusters"][1] == {"name": "b", "n_obs": 10, "mean_confidence": None}
+    assert "2, estimated" in capsys.readouterr().out
+
+
+def test_empty_clusters_and_other_plausible_numbers_are_told(
+    cells: Path, capsys: pytest.CaptureFixture[str], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_to(self: object, adata: ad.AnnData, key_added: str) -> None:
+        adata.obs[key_added] = ["a"] * 30 + ["b"] * 10
+        adata.uns[key_added] = {
+            "n_clusters": 4,
+            "n_clusters_evidence": {"plausible": [3, 5], "score": [0.5], "n_clusters": [4]},
+            "versions": {"torch": "2.y"},
+        }
+
+    monkeypatch.setattr(model, "write_to", write_to)
+    run = cells.with_name("run.json")
+    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--json", run) == 0
+    assert "4, estimated, 3 to 5 fit about as well; 2 of them hold no cell" in capsys.readouterr().out
+    assert json.loads(run.read_text())["versions"] == {"torch": "2.y"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "cells.h5ad"], "`--output` must not be the same as `INPUT`"),
+        (["-o", "./sub/../cells.h5ad"], "`--output` must not be the same as `INPUT`"),
+        (["-o", "hard_link.h5ad"], "`--output` must not be the same as `INPUT`"),
+        (["-o", "soft_link.h5ad"], "`--output` must not be the same as `INPUT`"),
+        (["-o", "out.h5ad", "--json", "cells.h5ad"], "`--json` must not be the same as `INPUT`"),
+        (["-o", "out.h5ad", "--json", "out.h5ad"], "`--json` must not be the same as `--output`"),
+        (["-o", "out.h5ad", "--plots", "x", "--model", "x"], "`--model` must not be the same as `--plots`"),
+        (["-o", "out.h5ad", "--config", "my.toml", "--json", "my.toml"], "`--json` must not be the same as `--config`"),
+        (["-o", "out.csv"], "`--output` must end in .h5ad or .zarr"),
+        (["-o", "no/such/out.h5ad"], "`--output` must lie in an existing folder"),
+        (["-o", "out.h5ad", "--json", "no/such.json"], "`--json` must lie in an existing folder"),
+        (["-o", "out.h5ad", "--json", "sub"], "`--json`"),
+        (["-o", "out.h5ad", "--plots", "cells.h5ad/x"], "`--plots`"),
+        (["-o", "out.h5ad", "--model", "my.toml"], "`--model`"),
+        (["-o", "out.h5ad", "--config", "empty.toml"], "`--config` must be TOML"),
+    ],
+)
+def test_paths_are_checked_before_the_work(
+    cells: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    model: Any,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(cells.parent)
+    Path("my.toml").write_text("a = 1")
+    Path("empty.toml").touch()
+    Path("sub").mkdir()
+    os.link("cells.h5ad", "hard_link.h5ad")
+    os.symlink("cells.h5ad", "soft_link.h5ad")
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
+    assert _cluster("cells.h5ad", *options) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"sccagn-scale: error: {message}")
+    assert err.count("\n") == 1
+    assert not model.calls
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_output_inside_the_input_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "10x").mkdir()
+    assert _cluster(tmp_path / "10x", "-o", tmp_path / "10x" / "out.h5ad") == 2
+    assert "nor inside it" in capsys.readouterr().err
+
+
+def test_missing_and_damaged_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Any) -> None:
+    assert _cluster(tmp_path / "none.h5ad", "-o", tmp_path / "out.h5ad") == 2
+    assert "error: `INPUT` must name an existing file" in capsys.readouterr().err
+    (tmp_path / "cut.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    assert _cluster(tmp_path / "cut.h5ad", "-o", tmp_path / "out.h5ad") == 2
+    assert "error: `INPUT`" in capsys.readouterr().err
+    assert not model.calls
+    assert {path.name for path in tmp_path.iterdir()} == {"cut.h5ad"}
+
+
+def test_mistake_found_while_training(cells: Path, capsys: pytest.CaptureFixture[str], model: Any) -> None:
+    model.failure = InputError("`n_clusters` must be below the number of cells, 40, got 99; choose fewer.")
+    folder = cells.parent
+    arguments = ["-o", folder / "o.h5ad", "--json", folder / "r.json", "--plots", folder / "p", "--model", folder / "m"]
+    assert _cluster(cells, *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    last = err.splitlines()[-1]
+    assert last == ("sccagn-scale: error: `--n-clusters` must be below the number of cells, 40, got 99; choose fewer.")
+    assert "Traceback" not in err
+    assert list(folder.iterdir()) == [cells]
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "sccagn-scale: interrupted"),
+        (MemoryError("Unable to allocate 9 TiB\nfor an array"), 1, "not enough memory: Unable to allocate 9 TiB; use"),
+        (MemoryError(), 1, "not enough memory: an allocation failed; use fewer cells"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 1, "not enough memory"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."), 1, "CUDA out of memory; use"),
+    ],
+)
+def test_other_ends(
+    cells: Path, capsys: pytest.CaptureFixture[str], model: Any, failure: BaseException, code: int, message: str
+) -> None:
+    model.failure = failure
+    assert _cluster(cells, "-o", cells.with_name("out.h5ad")) == code
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert list(cells.parent.iterdir()) == [cells]
+
+
+def test_defects_keep_their_traceback(cells: Path, model: Any) -> None:
+    model.failure = RuntimeError("shapes differ")
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        _cluster(cells, "-o", cells.with_name("out.h5ad"))
+
+
+def test_full_disk_names_the_option(
+    cells: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_text(self: Path, *_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--json", cells.with_name("run.json")) == 2
+    assert "`--json`" in capsys.readouterr().err.splitlines()[-1]
+    assert not cells.with_name("run.json").exists()
+
+
+def test_threads(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import faiss
+    import numba
+    import torch
+
+    for name in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMBA"):
+        monkeypatch.setenv(f"{name}_NUM_THREADS", str(numba.config.NUMBA_NUM_THREADS))  # to be restored
+    before = torch.get_num_threads(), faiss.omp_get_max_threads(), numba.get_num_threads()
+    try:
+        assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--threads", 1, "-q") == 0
+        assert (torch.get_num_threads(), faiss.omp_get_max_threads(), numba.get_num_threads()) == (1, 1, 1)
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+    finally:
+        numba.set_num_threads(before[2])
+        torch.set_num_threads(before[0])
+        faiss.omp_set_num_threads(before[1])
+
+
+def test_threads_of_a_new_process() -> None:
+    code = (
+        "from sccagn_scale.cli._machine import limit_threads; limit_threads(1)\n"
+        "import torch, faiss; print(torch.get_num_threads(), faiss.omp_get_max_threads())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["1", "1"]

@@ -1,0 +1,251 @@
+"""`evaluate`, `simulate`, `info` and the program itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from sccagn_scale._compat import package_version
+from sccagn_scale.cli import main
+from sccagn_scale.cli._console import duration
+from sccagn_scale.cli._evaluate import _letters
+from sccagn_scale.cli._machine import peak_rss_mb
+from sccagn_scale.cli._output import plain
+from sccagn_scale.metrics import evaluate
+
+
+@pytest.fixture
+def clustered(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    types = np.array(["CD8+ [naive] T", "B", "NK"])[np.arange(60) % 3].astype(object)
+    labels = (np.arange(60) % 3).astype(str).astype(object)
+    labels[rng.choice(60, 8)] = "1"
+    types[4], labels[5] = np.nan, np.nan
+    obs = pd.DataFrame({"cell_type": pd.Categorical(types), "sccagn": pd.Categorical(labels)})
+    obs.index = obs.index.astype(str)
+    path = tmp_path / "clustered.h5ad"
+    ad.AnnData(rng.random((60, 2)).astype(np.float32), obs=obs).write_h5ad(path)
+    return path
+
+
+def _fails(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> str:
+    try:
+        code = main(list(map(str, arguments)))
+    except SystemExit as error:
+        code = error.code  # type: ignore[assignment]
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("sccagn-scale: error: ")
+    return err
+
+
+def test_evaluate_prints_and_writes(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = clustered.with_name("metrics.json")
+    assert main(["evaluate", str(clustered), "--truth", "cell_type", "--json", str(file)]) == 0
+    out, err = capsys.readouterr()
+    obs = ad.read_h5ad(clustered).obs
+    scores = evaluate(obs["cell_type"], obs["sccagn"])
+    facts = json.loads(file.read_text())
+    assert facts["metrics"] == pytest.approx(scores)
+    assert (facts["n_obs"], facts["n_obs_compared"], facts["n_obs_without_cluster"]) == (60, 59, 1)
+    assert facts["contingency"]["clusters"] == ["0", "1", "2", "(none)"]
+    assert np.sum(facts["contingency"]["n_obs"]) == 59
+    assert "59 of 60 cells have a type in 'cell_type'; 1 of them have no cluster" in out
+    for name, value in {"NMI": scores["nmi"], "ARI": scores["ari"], "accuracy": scores["accuracy"]}.items():
+        assert any(line.split()[:2] == [name, f"{value:.4f}"] for line in out.splitlines())
+    header = next(line for line in out.splitlines() if line.startswith("cluster"))
+    assert "CD8+ [naive] T" in header  # brackets are no markup
+    assert err == ""
+
+
+def test_evaluate_uses_letters_in_a_narrow_terminal(
+    clustered: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sccagn_scale.cli._console._UNFOLDED", 30)
+    assert main(["evaluate", str(clustered), "--truth", "cell_type"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split() == ["cluster", "A", "B", "C"] for line in lines)
+    assert any(line.split(maxsplit=1) == ["A", "CD8+ [naive] T"] for line in map(str.strip, lines))
+
+
+def test_evaluate_of_zarr(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("zarr")
+    from sccagn_scale.io import write
+
+    store = clustered.with_suffix(".zarr")
+    write(ad.read_h5ad(clustered), store)
+    assert main(["evaluate", str(clustered), "--truth", "cell_type"]) == 0
+    expected = capsys.readouterr().out
+    assert main(["evaluate", str(store), "--truth", "cell_type"]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_evaluate_says_what_is_wrong(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = _fails(["evaluate", clustered, "--truth", "type"], capsys)
+    assert "`--truth` must name a column of obs, but there is no 'type'; the columns are: cell_type, sccagn" in message
+    assert "`--key`" in _fails(["evaluate", clustered, "--truth", "cell_type", "--key", "leiden"], capsys)
+    assert "`FILE`" in _fails(["evaluate", clustered.with_name("none.h5ad"), "--truth", "x"], capsys)
+    assert "`--json`" in _fails(["evaluate", clustered, "--truth", "sccagn", "--json", clustered], capsys)
+    cut = clustered.with_name("cut.h5ad")
+    cut.write_bytes(clustered.read_bytes()[:3000])
+    assert "`FILE`" in _fails(["evaluate", cut, "--truth", "cell_type"], capsys)
+
+
+def test_simulate_writes_an_atlas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "atlas.h5ad"
+    assert main(["simulate", "-o", str(file), "--cells", "300", "--genes", "50", "--types", "4", "--seed", "2"]) == 0
+    out, err = capsys.readouterr()
+    adata = ad.read_h5ad(file)
+    assert adata.shape == (300, 50)
+    assert adata.obs["cell_type"].nunique() == 4
+    assert "300 cells" in out
+    assert err.count("\n") == 1
+
+
+def test_simulate_names_its_own_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "atlas.h5ad"
+    assert "`--cells`" in _fails(["simulate", "-o", file, "--cells", 0], capsys)
+    assert "`--types`" in _fails(["simulate", "-o", file, "--cells", 50, "--types", 1], capsys)
+    assert "`--output`" in _fails(["simulate", "-o", tmp_path / "x.txt", "--cells", 50], capsys)
+    assert "`--from`" in _fails(["simulate", "-o", file, "--cells", 50, "--from", tmp_path / "no.h5ad"], capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    operators = {"csr_matmul": {"cpu": "ext", "cuda": "reference"}, "student_t": {"cpu": "reference"}}
+    monkeypatch.setattr("sccagn_scale.ops.implementations", lambda: operators)
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    for word in (package_version("torch"), package_version("anndata"), "processor", "memory", "sccagn_scale_ext"):
+        assert str(word) in text
+    assert any(line.split() == ["csr_matmul", "ext", "reference"] for line in text.splitlines())
+    assert any(line.split() == ["student_t", "reference", "-"] for line in text.splitlines())
+
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["operators"] == operators
+    assert facts["versions"]["numpy"] == package_version("numpy")
+    assert facts["optional"]["CUDA"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cluster", "a.h5ad"], "required: -o/--output (see `sccagn-scale cluster --help`)"),
+        (["cluster", "a.h5ad", "-o", "b.h5ad", "-k", "1"], "at least 2 clusters are needed, got 1"),
+        (["cluster", "a.h5ad", "-o", "b.h5ad", "-k", "many"], "a whole number or `auto` is needed, got 'many'"),
+        (["cluster", "a.h5ad", "-o", "b.h5ad", "--threads", "0"], "at least 1 thread"),
+        (["cluster", "a.h5ad", "-o", "b.h5ad", "--see", "1"], "unrecognized arguments: --see 1"),
+        (["clutser"], "invalid choice: 'clutser'"),
+    ],
+)
+def test_wrong_arguments_give_one_line(
+    arguments: list[object], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in _fails(arguments, capsys)
+
+
+def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "examples:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [None, "cluster", "evaluate", "simulate", "info"])
+def test_help_fits_a_terminal(
+    verb: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        main([*([verb] if verb else []), "--help"])
+    assert stop.value.code == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_help_and_version_load_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom sccagn_scale.cli import main\n"
+        "try: main([sys.argv[1]])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'scanpy', 'anndata', 'numpy', 'pandas', 'rich', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    for option in ("--help", "--version"):
+        result = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=True)
+        assert result.stdout.startswith(("usage: sccagn-scale", "sccagn-scale "))
+        assert result.stderr.strip() == "[]"
+
+
+def test_bars_in_a_terminal_and_results_on_stdout(tmp_path: Path) -> None:
+    """As a process of its own, stderr being a terminal and stdout a pipe."""
+    master, slave = pty.openpty()
+    file = tmp_path / "atlas.h5ad"
+    command = [sys.executable, "-m", "sccagn_scale", "simulate", "-o", str(file), "--cells", "500", "--genes", "40"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, env=environment, text=True) as process:
+        os.close(slave)
+        seen = b""
+        while True:
+            try:
+                seen += os.read(master, 65536)
+            except OSError:  # the other end is closed
+                break
+        assert process.stdout is not None
+        out = process.stdout.read()
+    os.close(master)
+    assert process.returncode == 0
+    assert "━" in seen.decode()
+    assert "100%" in seen.decode()
+    assert out.startswith(f"Wrote {file}")
+
+
+def test_reader_that_has_left() -> None:
+    code = (
+        "import sys, types; from sccagn_scale.cli import main\n"
+        "verb = types.ModuleType('verb'); verb.run = lambda arguments: print('result')\n"
+        "sys.modules['sccagn_scale.cli._info'] = verb; sys.exit(main(['info']))"
+    )
+    gone, pipe = os.pipe()
+    os.close(gone)
+    result = subprocess.run([sys.executable, "-c", code], stdout=pipe, stderr=subprocess.PIPE, text=True)
+    os.close(pipe)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_plain_has_only_what_json_has() -> None:
+    value = {
+        1: np.float32(0.5),
+        "a": np.array([1.0, np.nan]),
+        "b": (np.int64(3), np.bool_(True), None, np.inf),
+        "c": Path("x"),
+    }
+    assert plain(value) == {"1": 0.5, "a": [1.0, None], "b": [3, True, None, None], "c": "x"}
+
+
+def test_peak_memory_is_the_highest_there_was() -> None:
+    before = peak_rss_mb()
+    held = np.ones(int(before * 1e6 + 50e6) // 8)
+    after = peak_rss_mb()
+    assert after - before > 40
+    del held
+    assert peak_rss_mb() > after - 5  # the kernel counts in batches
+
+
+def test_letters_and_durations() -> None:
+    assert [_letters(j) for j in (0, 25, 26, 51, 52, 701, 702)] == ["A", "Z", "AA", "AZ", "BA", "ZZ", "AAA"]
+    assert [duration(s) for s in (0.44, 9.96, 61, 3599.6, 7650)] == [
+        "0.4 s",
+        "10 s",
+        "1 min 01 s",
+        "1 h 00 min",
+        "2 h 07 min",
+    ]

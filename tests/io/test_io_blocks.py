@@ -1,0 +1,303 @@
+"""`iter_blocks`: the blocks put together are the matrix, from wherever, in bounded memory."""
+
+from __future__ import annotations
+
+import tempfile
+import tracemalloc
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from io_samples import COUNTS
+from scipy import sparse
+
+from sccagn_scale import io
+from sccagn_scale._errors import InputError
+from sccagn_scale.io._blocks import _stored_block
+
+HELD = ["memory csr", "memory csc", "memory dense", "backed", "h5ad csr", "h5ad dense"]
+
+
+def collected(source: object, block_size: int, layer: str | None = None) -> sparse.csr_matrix:
+    """All blocks under one another, after a look at each."""
+    blocks, expected_start = [], 0
+    for start, block in io.iter_blocks(source, block_size, layer=layer):
+        assert start == expected_start
+        assert isinstance(block, sparse.csr_matrix)
+        block.check_format(full_check=True)
+        assert 0 < block.shape[0] <= block_size
+        blocks.append(block)
+        expected_start += block.shape[0]
+    assert all(block.shape[0] == block_size for block in blocks[:-1])
+    return sparse.vstack(blocks, format="csr")
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> sparse.csr_matrix:
+    n_obs, n_vars = draw(st.integers(1, 30)), draw(st.integers(1, 12))
+    dtype = draw(st.sampled_from(["int8", "uint16", "int32", "int64", "float32", "float64", "bool"]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    values = rng.integers(1, 100, (n_obs, n_vars)) * (rng.random((n_obs, n_vars)) < draw(st.sampled_from([0, 0.2, 1])))
+    return sparse.csr_matrix(values.astype(dtype))
+
+
+@settings(max_examples=80, deadline=None)
+@given(matrix=matrices(), block_size=st.integers(1, 35), held=st.sampled_from(HELD))
+def test_blocks_are_the_matrix(matrix: sparse.csr_matrix, block_size: int, held: str) -> None:
+    where, _, kind = held.partition(" ")
+    adata = anndata.AnnData(matrix.toarray() if kind == "dense" else matrix.asformat(kind or "csr"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.h5ad"
+        if where != "memory":
+            adata.write_h5ad(path)
+        source = {"memory": adata, "backed": None}.get(where, path) or anndata.read_h5ad(path, backed="r")
+        got = collected(source, block_size)
+        if where == "backed":
+            source.file.close()
+    assert got.dtype == matrix.dtype
+    np.testing.assert_array_equal(got.toarray(), matrix.toarray())
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr", None])
+def test_layers(tmp_path: Path, adata: anndata.AnnData, suffix: str | None) -> None:
+    source = adata
+    if suffix is not None:
+        source = tmp_path / f"a{suffix}"
+        io.write(adata, source)
+    raw = -np.hstack([COUNTS, COUNTS[:, :2]]).astype(float)
+    for block_size in (1, 3, 100):
+        np.testing.assert_array_equal(collected(source, block_size).toarray(), COUNTS)
+        np.testing.assert_array_equal(collected(source, block_size, "dense").toarray(), COUNTS)
+        np.testing.assert_array_equal(collected(source, block_size, "raw").toarray(), raw)
+    with pytest.raises(InputError, match=r"`layer` must be one of None \(X\), 'raw', 'd.*', 'd.*', but is 'spliced'\."):
+        io.iter_blocks(source, layer="spliced")
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_no_such_layer_without_any(tmp_path: Path, adata: anndata.AnnData, on_disk: bool) -> None:
+    bare = anndata.AnnData(obs=adata.obs, var=adata.var)
+    io.write(bare, tmp_path / "a.h5ad")
+    for layer in (None, "raw", "counts"):
+        with pytest.raises(InputError, match=r"`layer` must be one of .there is no matrix., but is"):
+            io.iter_blocks(tmp_path / "a.h5ad" if on_disk else bare, layer=layer)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_layer_called_raw_goes_first(tmp_path: Path, adata: anndata.AnnData, on_disk: bool) -> None:
+    adata.layers["raw"] = 7 * adata.X
+    io.write(adata, tmp_path / "a.h5ad")
+    got = collected(tmp_path / "a.h5ad" if on_disk else adata, 2, "raw")
+    np.testing.assert_array_equal(got.toarray(), 7 * COUNTS)
+
+
+def test_a_view(adata: anndata.AnnData) -> None:
+    np.testing.assert_array_equal(collected(adata[[3, 1], [0, 4]], 1).toarray(), COUNTS[[3, 1]][:, [0, 4]])
+
+
+def test_a_block_is_the_callers_own(adata: anndata.AnnData) -> None:
+    for layer in (None, "dense"):
+        for _, block in io.iter_blocks(adata, layer=layer):
+            block.data[:] = -1
+    np.testing.assert_array_equal(adata.X.toarray(), COUNTS)
+    np.testing.assert_array_equal(adata.layers["dense"], COUNTS)
+
+
+def test_no_cells_no_blocks(tmp_path: Path) -> None:
+    io.write(anndata.AnnData(sparse.csr_matrix((0, 3), dtype=np.float32)), tmp_path / "a.h5ad")
+    assert list(io.iter_blocks(tmp_path / "a.h5ad")) == []
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr"])
+def test_float16_becomes_float32(tmp_path: Path, kind: str) -> None:
+    values = np.array([[0, 0.1], [3, 0]], dtype=np.float16)
+    path = tmp_path / "a.h5ad"
+    io.write(anndata.AnnData(values if kind == "dense" else sparse.csr_matrix(values.astype(np.float32))), path)
+    if kind == "csr":  # as other languages may write it
+        with h5py.File(path, "a") as file:
+            stored = file["X/data"][:]
+            del file["X/data"]
+            file["X/data"] = stored.astype(np.float16)
+    got = collected(path, 1)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got.toarray(), values.astype(np.float32))
+
+
+def test_old_files(tmp_path: Path, adata: anndata.AnnData) -> None:
+    """AnnData before 0.7 had other attributes, and raw.X at the top."""
+    path = tmp_path / "a.h5ad"
+    adata.write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        file.attrs.clear()
+        file.move("raw/X", "raw.X")
+        del file["raw"]
+        shape = file["X"].attrs["shape"]
+        file["X"].attrs.clear()
+        file["X"].attrs["h5sparse_format"], file["X"].attrs["h5sparse_shape"] = "csr", shape
+    np.testing.assert_array_equal(collected(path, 3).toarray(), COUNTS)
+    assert collected(path, 3, "raw").shape == (4, 7)
+
+
+@pytest.mark.filterwarnings("ignore")  # AnnData remarks on every part of it
+def test_a_real_old_file() -> None:
+    path = Path(str(files("scanpy") / "datasets" / "10x_pbmc68k_reduced.h5ad"))
+    whole = io.read(path)
+    np.testing.assert_array_equal(collected(path, 99).toarray(), whole.X)
+    assert (collected(path, 99, "raw") != whole.raw.X).nnz == 0
+
+
+def test_offsets_beyond_32_bits(tmp_path: Path) -> None:
+    """Rows that start after 2³¹ stored values are where they belong, and their own offsets start at 0."""
+    before = 2**31 + 5
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, dtype, tail in (("data", "u1", [9, 8, 7]), ("indices", "i4", [3, 0, 1])):
+            # chunks that nothing was written to take no room
+            stored = file.create_dataset(name, (before + 3,), dtype=dtype, chunks=(2**16,))
+            stored[before:] = tail
+        block = _stored_block(file, np.array([before, before + 1, before + 3], dtype=np.int64), n_vars=4)
+    np.testing.assert_array_equal(block.toarray(), [[0, 0, 0, 9], [8, 7, 0, 0]])
+
+
+def test_unsigned_offsets_and_indices(tmp_path: Path, adata: anndata.AnnData) -> None:
+    path = tmp_path / "a.h5ad"
+    adata.write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        for name, dtype in (("indices", "u4"), ("indptr", "u8")):
+            stored = file["X"][name][:]
+            del file["X"][name]
+            file["X"][name] = stored.astype(dtype)
+    np.testing.assert_array_equal(collected(path, 3).toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("kind", ["csr", "dense"])
+def test_memory_is_bounded_by_the_block(tmp_path: Path, kind: str) -> None:
+    n_obs, n_vars, block_size = 8000, 200, 400
+    values = sparse.random(n_obs, n_vars, 0.5, format="csr", random_state=0, dtype=np.float32)
+    whole = n_obs * n_vars * 4
+    io.write(anndata.AnnData(values if kind == "csr" else values.toarray()), tmp_path / "a.h5ad")
+    del values
+    tracemalloc.start()
+    total = sum(block.nnz for _, block in io.iter_blocks(tmp_path / "a.h5ad", block_size))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert total == n_obs * n_vars // 2
+    assert peak < whole / 3
+
+
+def test_the_file_is_closed_at_the_end_and_on_leaving_early(tmp_path: Path, adata: anndata.AnnData) -> None:
+    path = tmp_path / "a.h5ad"
+    adata.write_h5ad(path)
+    assert len(list(io.iter_blocks(path, 1))) == 4
+    for _ in io.iter_blocks(path, 1):
+        break
+    with h5py.File(path, "a") as file:  # refused while it is open to read
+        assert "X" in file
+
+
+# What cannot be read
+
+
+@pytest.mark.parametrize("block_size", [0, -1, 2.5, "10", True, None])
+def test_block_size(adata: anndata.AnnData, block_size: object) -> None:
+    with pytest.raises(InputError, match="`block_size` must be a whole number of at least 1, but is"):
+        io.iter_blocks(adata, block_size)
+
+
+def test_csc_in_a_file_is_refused_by_the_call(tmp_path: Path, adata: anndata.AnnData) -> None:
+    io.write(adata, tmp_path / "a.h5ad")
+    with pytest.raises(InputError, match=r"`source` must .*by rows.*/layers/double is CSC; convert it .*tocsr"):
+        io.iter_blocks(tmp_path / "a.h5ad", layer="double")
+    np.testing.assert_array_equal(collected(adata, 3, "double").toarray(), 2 * COUNTS)
+
+
+def test_csc_in_a_backed_anndata_is_refused(tmp_path: Path) -> None:
+    io.write(anndata.AnnData(sparse.csc_matrix(COUNTS)), tmp_path / "a.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    with pytest.raises(InputError, match="/X is CSC"):
+        io.iter_blocks(backed)
+    backed.file.close()
+
+
+def test_10x_is_refused(tenx_hdf5: Callable[..., Path], tenx_mtx: Callable[..., Path]) -> None:
+    for path in (tenx_hdf5(), tenx_mtx()):
+        with pytest.raises(InputError, match=r"`source` must be a \.h5ad file .* is a 10x matrix"):
+            io.iter_blocks(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        io.iter_blocks(tmp_path / "none.h5ad")
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.2, 0.5, 0.8, 0.99])
+def test_truncated(tmp_path: Path, adata: anndata.AnnData, fraction: float) -> None:
+    path = tmp_path / "a.h5ad"
+    adata.write_h5ad(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(fraction * len(whole))])
+    with pytest.raises(InputError, match="`path`"):
+        io.iter_blocks(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "position", "value"), [("indptr", 2, 9), ("indptr", 0, 1), ("indptr", -1, 3), ("indptr", 1, -2)]
+)
+def test_bad_offsets_are_found_by_the_call(
+    tmp_path: Path, adata: anndata.AnnData, name: str, position: int, value: int
+) -> None:
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        file["X"][name][position] = value
+    with pytest.raises(InputError, match=r"`path` .* is damaged.*in /X, indptr does not rise"):
+        io.iter_blocks(tmp_path / "a.h5ad")
+
+
+@pytest.mark.parametrize("missing", ["X/indptr", "X/data", "X/indices"])
+def test_missing_parts(tmp_path: Path, adata: anndata.AnnData, missing: str) -> None:
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        del file[missing]
+    with pytest.raises(InputError, match=r"`path` .* is damaged"):
+        list(io.iter_blocks(tmp_path / "a.h5ad"))
+
+
+def test_a_bad_index_ends_the_block_it_is_in(tmp_path: Path, adata: anndata.AnnData) -> None:
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        file["X/indices"][-1] = 5
+    blocks = io.iter_blocks(tmp_path / "a.h5ad", 2)
+    assert next(blocks)[0] == 0
+    with pytest.raises(InputError, match=r"`path` .*cells 2 to 3, index 5 is not below 5"):
+        next(blocks)
+
+
+def test_a_broken_chunk_ends_the_block_it_is_in(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5ad"
+    values = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    with h5py.File(path, "w") as file:
+        anndata.io.write_elem(file, "/", anndata.AnnData(values), dataset_kwargs={"compression": "gzip"})
+        del file["X"]
+        stored = file.create_dataset("X", data=values, chunks=(8, 64), compression="gzip", fletcher32=True)
+        offset, size = stored.id.get_chunk_info(7).byte_offset, stored.id.get_chunk_info(7).size
+    content = bytearray(path.read_bytes())
+    content[offset + size // 2] ^= 0xFF
+    path.write_bytes(content)
+    blocks = io.iter_blocks(path, 8)
+    with pytest.raises(InputError, match=r"`path` .*cells 56 to 63, "):
+        list(blocks)
+
+
+def test_a_matrix_of_text(tmp_path: Path, adata: anndata.AnnData) -> None:
+    io.write(adata, tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        anndata.io.write_elem(file, "layers/words", np.full(adata.shape, "high"))
+        anndata.io.write_elem(file, "layers/table", adata.obs)
+    with pytest.raises(InputError, match="`layer` must hold numbers"):
+        io.iter_blocks(tmp_path / "a.h5ad", layer="words")
+    with pytest.raises(InputError, match="/layers/table is no matrix"):
+        io.iter_blocks(tmp_path / "a.h5ad", layer="table")

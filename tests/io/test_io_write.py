@@ -1,0 +1,279 @@
+"""`write`: whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from io_samples import COUNTS, tree
+from scipy import sparse
+
+import sccagn_scale
+from sccagn_scale import io
+from sccagn_scale._errors import InputError
+from sccagn_scale.io import _atomic, _write
+
+NAMES = ["a.h5ad", "a.zarr"]
+
+
+def x_of(path: Path) -> np.ndarray:
+    return io.read(path).X.toarray()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_written_and_replaced(tmp_path: Path, adata: anndata.AnnData, name: str) -> None:
+    io.write(adata, tmp_path / name)
+    np.testing.assert_array_equal(x_of(tmp_path / name), COUNTS)
+    adata.X = 3 * adata.X
+    del adata.layers["double"]
+    io.write(adata, str(tmp_path / name))
+    np.testing.assert_array_equal(x_of(tmp_path / name), 3 * COUNTS)
+    assert list(io.read(tmp_path / name).layers) == ["dense"]
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_the_file_is_what_anndata_writes(tmp_path: Path, adata: anndata.AnnData) -> None:
+    """Group for group and attribute for attribute."""
+
+    def contents(path: Path) -> dict[str, tuple[dict[str, Any], Any]]:
+        found = {}
+        with h5py.File(path) as file:
+            found["/"] = (dict(file.attrs), None)
+            file.visititems(
+                lambda name, item: found.update(
+                    {name: (sorted(item.attrs), item[()].tolist() if isinstance(item, h5py.Dataset) else None)}
+                )
+            )
+        return found
+
+    for made in (adata, anndata.AnnData(adata.X, uns={"n": 3, "words": ["a", "b"]}, obsm={"X_pca": np.eye(4)})):
+        made.write_h5ad(tmp_path / "theirs.h5ad")
+        io.write(made, tmp_path / "ours.h5ad")
+        assert contents(tmp_path / "ours.h5ad") == contents(tmp_path / "theirs.h5ad")
+
+
+def test_columns_of_strings_become_categorical(tmp_path: Path, adata: anndata.AnnData) -> None:
+    adata.obs["batch"] = pd.Series(["x", np.nan, "y", "x"], index=adata.obs_names, dtype=object)
+    io.write(adata, tmp_path / "a.h5ad")
+    assert list(io.read(tmp_path / "a.h5ad").obs["batch"].cat.categories) == ["x", "y"]
+
+
+def test_int64_offsets_are_kept(tmp_path: Path, adata: anndata.AnnData) -> None:
+    adata.X.indptr = adata.X.indptr.astype(np.int64)
+    io.write(adata, tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad") as file:
+        assert file["X/indptr"].dtype == np.int64
+        assert file["X/indices"].dtype == np.int32
+
+
+def test_a_link_is_followed(tmp_path: Path, adata: anndata.AnnData) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "a.h5ad").symlink_to(tmp_path / "store" / "real.h5ad")
+    io.write(adata, tmp_path / "a.h5ad")
+    assert (tmp_path / "a.h5ad").is_symlink()
+    np.testing.assert_array_equal(x_of(tmp_path / "store" / "real.h5ad"), COUNTS)
+    assert os.listdir(tmp_path / "store") == ["real.h5ad"]
+
+
+def test_modes(tmp_path: Path, adata: anndata.AnnData) -> None:
+    before = os.umask(0o027)
+    try:
+        io.write(adata, tmp_path / "a.h5ad")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.h5ad").stat().st_mode) == 0o640
+    (tmp_path / "a.h5ad").chmod(0o600)
+    io.write(adata, tmp_path / "a.h5ad")
+    assert stat.S_IMODE((tmp_path / "a.h5ad").stat().st_mode) == 0o600
+
+
+def test_a_backed_anndata_onto_its_own_file(tmp_path: Path, adata: anndata.AnnData) -> None:
+    path = tmp_path / "a.h5ad"
+    io.write(adata, path)
+    backed = anndata.read_h5ad(path, backed="r")
+    backed.obs["sccagn"] = pd.Categorical(list("abab"))
+    io.write(backed, path)
+    assert Path(backed.filename) == path
+    np.testing.assert_array_equal(backed.X[:].toarray(), COUNTS)
+    backed.file.close()
+    got = io.read(path)
+    assert list(got.obs["sccagn"]) == list("abab")
+    np.testing.assert_array_equal(got.X.toarray(), COUNTS)
+    np.testing.assert_array_equal(got.raw.X, adata.raw.X)
+
+
+def test_it_is_flushed_before_the_rename(
+    tmp_path: Path, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b))[1])
+    io.write(adata, tmp_path / "a.h5ad")
+    assert [Path(call).name for call in calls] == ["a.h5ad", "replace", tmp_path.name]
+
+
+def test_sparse_arrays_can_be_written(tmp_path: Path) -> None:
+    io.write(anndata.AnnData(sparse.csr_array(COUNTS)), tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(x_of(tmp_path / "a.h5ad"), COUNTS)
+
+
+# Failures in the middle
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("exists", [False, True])
+def test_content_that_cannot_be_stored(tmp_path: Path, adata: anndata.AnnData, name: str, exists: bool) -> None:
+    if exists:
+        io.write(adata, tmp_path / name)
+    before = tree(tmp_path)
+    adata.uns["ours"] = object()  # comes after X and layers
+    with pytest.raises(Exception, match="object") as caught:
+        io.write(adata, tmp_path / name)
+    assert not isinstance(caught.value, InputError)
+    assert tree(tmp_path) == before
+    assert os.listdir(tmp_path) == ([name] if exists else [])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_the_writer_stops_in_the_middle(
+    tmp_path: Path, adata: anndata.AnnData, name: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    io.write(adata, tmp_path / name)
+    before = tree(tmp_path)
+
+    def broken_h5ad(file: h5py.File, key: str, elem: anndata.AnnData) -> None:
+        anndata.io.write_elem(file, "X", elem.X)
+        raise error
+
+    def broken_zarr(store: Path, elem: anndata.AnnData) -> None:
+        (store / "X").mkdir(parents=True)
+        raise error
+
+    monkeypatch.setattr(_write, "write_elem", broken_h5ad)
+    monkeypatch.setattr(_write, "write_zarr", broken_zarr)
+    expected = InputError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected) as caught:
+        io.write(adata, tmp_path / name)
+    if expected is InputError:
+        assert "`path`" in str(caught.value)
+        assert "No space left" in str(caught.value)
+    assert tree(tmp_path) == before
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_zarr_folder_comes_back_if_the_new_one_cannot_take_its_place(
+    tmp_path: Path, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    io.write(adata, tmp_path / "a.zarr")
+    before = tree(tmp_path)
+    rename, calls = os.rename, []
+
+    def second_fails(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", second_fails)
+    adata.X = 2 * adata.X
+    with pytest.raises(InputError, match="Input/output error"):
+        io.write(adata, tmp_path / "a.zarr")
+    assert tree(tmp_path) == before
+
+
+FULL_DISK = """
+import resource, sys
+import anndata, numpy as np
+from scipy import sparse
+from sccagn_scale import io
+from sccagn_scale._errors import InputError
+
+path, zarr = sys.argv[1:]
+adata = anndata.AnnData(sparse.random(600, 100, 0.3, format="csr", random_state=0))
+adata.raw = adata.copy()
+adata.obsm["X_pca"] = np.random.default_rng(0).random((600, 50))  # noise, so that zarr cannot compress it
+adata.obs["cell_type"] = ["T", "B"] * 300
+
+def write(target, limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        io.write(adata, target)
+    except InputError as error:
+        print(error)
+
+write(zarr, 3000)
+for limit in range(100, 640_000, 16_000):
+    write(path, limit)
+"""
+
+
+def test_a_full_disk(tmp_path: Path, adata: anndata.AnnData) -> None:
+    """HDF5 by itself crashes the process here; so this one runs apart."""
+    io.write(adata, tmp_path / "a.h5ad")
+    io.write(adata, tmp_path / "a.zarr")
+    before = tree(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "a.h5ad"), str(tmp_path / "a.zarr")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(sccagn_scale.__file__).parents[1])},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert all("could not be written" in line and "File too large" in line for line in lines)
+    assert ["a.zarr" in line for line in lines] == [True] + [False] * 40
+    assert tree(tmp_path) == before
+    assert sorted(os.listdir(tmp_path)) == ["a.h5ad", "a.zarr"]
+
+
+pieces = st.lists(st.tuples(st.integers(0, 200), st.binary(max_size=40)), max_size=12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(before=pieces, after=pieces, start=st.integers(0, 250), length=st.integers(0, 250))
+def test_what_is_written_after_a_failure_is_read_back(
+    before: list[tuple[int, bytes]], after: list[tuple[int, bytes]], start: int, length: int
+) -> None:
+    expected = bytearray(600)
+    with tempfile.TemporaryDirectory() as folder, _atomic._PatientFile(Path(folder) / "a", "w+") as file:
+        for i, (offset, content) in enumerate(before + after):
+            if i == len(before):
+                file.failure = OSError(errno.ENOSPC, "No space left on device")
+            file.seek(offset)
+            assert file.write(content) == len(content)
+            expected[offset : offset + len(content)] = content
+        got = bytearray(length)
+        file.seek(start)
+        file.readinto(got)
+        assert os.path.getsize(file.name) == max((at + len(content) for at, content in before if content), default=0)
+    assert got == expected[start : start + length]
+
+
+def test_an_hdf5_file_written_by_hand(tmp_path: Path) -> None:
+    with _atomic.replacing_hdf5(tmp_path / "a.h5") as file:
+        file["x"] = np.arange(3)
+        assert not (tmp_path / "a.h5").exists()
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert list(file["x"]) == [0, 1, 2]
+    with pytest.raises(TypeError), _atomic.replacing_hdf5(tmp_path / "a.h5") as file:
+        file.create_dataset("x", data=[object()])
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert list(file["x"]) == [0, 1, 2]
+    assert os.listdir(tmp_path) == ["a.h5"]

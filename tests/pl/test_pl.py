@@ -1,0 +1,277 @@
+"""Pictures: what they show, what they leave alone, what they refuse."""
+
+from __future__ import annotations
+
+import sys
+from io import BytesIO
+from types import ModuleType
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+from matplotlib.colors import to_hex, to_rgb
+
+import sccagn_scale.pl as pl
+from sccagn_scale._errors import InputError
+from sccagn_scale.pl._palette import MISSING, matched, palette
+
+
+def _clustered(n: int = 90, n_clusters: int = 3) -> ad.AnnData:
+    rng = np.random.default_rng(0)
+    true = np.repeat(np.arange(n_clusters), n // n_clusters)
+    names = true.astype(str).astype(object)
+    names[0] = np.nan
+    adata = ad.AnnData(obs=pd.DataFrame(index=[f"cell{i}" for i in range(n)]))
+    adata.obs["sccagn"] = pd.Categorical(names)
+    adata.obs["sccagn_confidence"] = rng.random(n).astype(np.float32)
+    adata.obs["type"] = pd.Categorical(np.array(["T", "B", "NK", "DC", "Mono"])[(true + 1) % n_clusters])
+    adata.obsm["X_umap"] = (10 * np.eye(n_clusters, 2)[true] + rng.normal(0, 1, (n, 2))).astype(np.float32)
+    joint, before = 6, np.full(4, np.nan)
+    adata.uns["sccagn"] = {
+        "n_clusters": n_clusters,
+        "n_clusters_evidence": {
+            "method": "stability",
+            "n_clusters": np.array([2, 3, 4, 5]),
+            "score": np.array([0.4, 0.9, 0.7, 0.5]),
+        },
+        "history": {
+            "epoch": np.arange(10),
+            "stage": np.array(["pretrain"] * 4 + ["joint"] * joint),
+            "loss": np.linspace(2, 1, 10),
+            "reconstruction": np.geomspace(1, 0.001, 10),
+            "adversarial": np.full(10, np.nan),
+            "clustering": np.concatenate([before, np.linspace(-1, 1, joint)]),
+            "changed": np.concatenate([before, np.linspace(0.5, 0, joint)]),
+        },
+    }
+    return adata
+
+
+def _png(figure: object) -> bytes:
+    stream = BytesIO()
+    figure.savefig(stream, format="png")  # type: ignore[attr-defined]
+    return stream.getvalue()
+
+
+def _colors_by_name(panel: object) -> dict[str, str]:
+    legend = panel.get_legend()  # type: ignore[attr-defined]
+    names = [text.get_text().rsplit(" (", 1)[0] for text in legend.get_texts()]
+    return dict(zip(names, [to_hex(handle.get_color()) for handle in legend.legend_handles], strict=True))
+
+
+def test_no_global_state() -> None:
+    import matplotlib.pyplot as plt
+
+    pl.embedding(_clustered())
+    pl.history(_clustered())
+    pl.n_clusters_curve(_clustered())
+    assert plt.get_fignums() == []
+
+
+def test_clusters_alone_by_default() -> None:
+    figure = pl.embedding(_clustered())
+    (panel,) = figure.axes
+    assert panel.get_title() == "sccagn"
+    assert {text.get_text() for text in panel.texts} == {"0", "1", "2"}
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == [
+        "0 (29)",
+        "1 (30)",
+        "2 (30)",
+        "no group (1)",
+    ]
+    assert _png(figure).startswith(b"\x89PNG")
+
+
+def test_cells_without_a_cluster_are_grey_and_below() -> None:
+    (panel,) = pl.embedding(_clustered()).axes
+    below, above = panel.collections
+    assert len(below.get_offsets()) == 1
+    assert to_hex(below.get_facecolors()[0]) == MISSING
+    assert MISSING not in {to_hex(color) for color in above.get_facecolors()}
+
+
+def test_side_by_side_the_same_cells_have_the_same_colour() -> None:
+    figure = pl.embedding(_clustered(), ["sccagn", "type"])
+    clusters, types = map(_colors_by_name, figure.axes)
+    assert clusters["0"] == types["B"]
+    assert clusters["1"] == types["NK"]
+    assert clusters["2"] == types["T"]
+
+
+def test_users_colours_are_kept_and_guide_the_others() -> None:
+    adata = _clustered()
+    adata.uns["type_colors"] = ["#111111", "#222222", "#333333"]  # B, NK, T
+    clusters, types = map(_colors_by_name, pl.embedding(adata, ["sccagn", "type"]).axes)
+    assert list(types.values()) == ["#111111", "#222222", "#333333"]
+    assert clusters["0"] == "#111111"
+
+
+def test_floats_get_a_colour_bar_and_other_columns_a_legend() -> None:
+    adata = _clustered()
+    adata.obs["batch"] = np.arange(adata.n_obs) % 2
+    figure = pl.embedding(adata, ["sccagn_confidence", "batch"])
+    assert [panel.get_title() for panel in figure.axes[:2]] == ["sccagn_confidence", "batch"]
+    assert figure.axes[0].get_legend() is None
+    assert set(_colors_by_name(figure.axes[1])) == {"0", "1"}
+    assert len(figure.axes) == 3
+
+
+def test_names_never_cover_each_other() -> None:
+    rng = np.random.default_rng(0)
+    n_groups = 40
+    code = rng.integers(0, n_groups, 2000)
+    names = np.array([f"a rather long type name {i}" for i in range(n_groups)])
+    adata = ad.AnnData(obs=pd.DataFrame({"type": pd.Categorical(names[code])}, index=np.arange(2000).astype(str)))
+    adata.obsm["X_umap"] = rng.normal(0, 4, (n_groups, 2))[code] + rng.normal(0, 0.5, (2000, 2))
+    figure = pl.embedding(adata, "type")
+    (panel,) = figure.axes
+    boxes = [text.get_window_extent() for text in panel.texts]
+    assert 5 < len(boxes) < n_groups
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert len(panel.get_legend().get_texts()) == n_groups
+
+
+def test_large_sets_are_sampled_and_say_so() -> None:
+    figure = pl.embedding(_clustered(), max_cells=40)
+    assert sum(len(points.get_offsets()) for points in figure.axes[0].collections) == 40
+    assert figure.get_supxlabel() == "50 of 90 cells are not shown"
+
+
+def test_same_seed_same_picture() -> None:
+    assert _png(pl.embedding(_clustered(), max_cells=50)) == _png(pl.embedding(_clustered(), max_cells=50))
+
+
+def test_umap_is_computed_on_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    adata = sc.datasets.pbmc68k_reduced()
+    del adata.obsm["X_umap"]
+    # Two cells outside the graph, as cells that fail quality control are.
+    graph = adata.obsp["connectivities"].tolil()
+    graph[:2], graph[:, :2] = 0, 0
+    adata.obsp["connectivities"] = graph.tocsr()
+    seen = []
+
+    def optimise(data: np.ndarray, graph: sp.coo_matrix, **options: object) -> tuple[np.ndarray, dict[str, object]]:
+        seen.append((data, graph.tocsr(), options["metric"]))
+        return data[:, :2], {}
+
+    # scanpy is the real thing; importing and compiling umap-learn takes longer than all tests here together.
+    stand_in = ModuleType("umap.umap_")
+    stand_in.simplicial_set_embedding = optimise  # type: ignore[attr-defined]
+    stand_in.find_ab_params = lambda spread, min_dist: (1.0, 1.0)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "umap", ModuleType("umap"))
+    monkeypatch.setitem(sys.modules, "umap.umap_", stand_in)
+    keys = [set(adata.obsm), set(adata.obsp), set(adata.uns), dict(adata.uns["neighbors"]["params"])]
+    figure = pl.embedding(adata, "louvain")
+    assert [set(adata.obsm), set(adata.obsp), set(adata.uns), dict(adata.uns["neighbors"]["params"])] == keys
+    ((data, connectivities, metric),) = seen
+    assert metric == "euclidean"
+    np.testing.assert_array_equal(data, adata.obsm["X_pca"][2:])
+    np.testing.assert_allclose(connectivities.toarray(), adata.obsp["connectivities"][2:, 2:].toarray(), rtol=1e-6)
+    (points,) = (c for c in figure.axes[0].collections if len(c.get_offsets()))
+    assert len(points.get_offsets()) == 698
+    assert figure.get_supxlabel() == "2 of 700 cells are not shown"
+
+
+def test_umap_of_a_sample_uses_a_graph_of_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    adata = sc.datasets.pbmc68k_reduced()
+    del adata.obsm["X_umap"]
+    seen = []
+
+    def neighbors(small: ad.AnnData, *, use_rep: str, **_: object) -> None:
+        seen.append(("neighbors", small.n_obs, use_rep))
+
+    def umap(small: ad.AnnData, **_: object) -> None:
+        seen.append(("umap", small.n_obs, next(iter(small.obsm))))
+        small.obsm["X_umap"] = np.asarray(small.obsm["X_pca"])[:, :2]
+
+    monkeypatch.setattr(sc.pp, "neighbors", neighbors)
+    monkeypatch.setattr(sc.tl, "umap", umap)
+    pl.embedding(adata, "louvain", max_cells=300)
+    assert seen == [("neighbors", 300, "X_pca"), ("umap", 300, "X_pca")]
+
+
+def test_embedding_says_what_is_missing() -> None:
+    adata = _clustered()
+    with pytest.raises(InputError, match=r"`color`.*'nope'.*sccagn, sccagn_confidence, type"):
+        pl.embedding(adata, ["sccagn", "nope"])
+    with pytest.raises(InputError, match=r"`basis`.*'X_tsne'.*X_umap"):
+        pl.embedding(adata, basis="X_tsne")
+    del adata.obsm["X_umap"]
+    with pytest.raises(InputError, match=r"uns\['neighbors'\]"):
+        pl.embedding(adata)
+    adata.uns["neighbors"] = {"params": {}}
+    with pytest.raises(InputError, match="X_pca or X_sccagn"):
+        pl.embedding(adata)
+    adata.obsm["X_umap"] = np.full((adata.n_obs, 2), np.nan)
+    with pytest.raises(InputError, match="at least one cell"):
+        pl.embedding(adata)
+
+
+def test_n_clusters_curve_marks_the_choice() -> None:
+    figure = pl.n_clusters_curve(_clustered())
+    (panel,) = figure.axes
+    assert figure.get_supxlabel() == "stability"
+    assert [text.get_text() for text in panel.texts] == ["3 clusters"]
+    marked = panel.lines[-1].get_xydata()
+    assert np.asarray(marked).tolist() == [[3, 0.9]]
+    assert _png(figure).startswith(b"\x89PNG")
+
+
+def test_n_clusters_curve_shades_what_is_plausible() -> None:
+    adata = _clustered()
+    assert not pl.n_clusters_curve(adata).axes[0].patches
+    adata.uns["sccagn"]["n_clusters_evidence"]["plausible"] = [3, 4]
+    (span,) = pl.n_clusters_curve(adata).axes[0].patches
+    assert span.get_extents().width > 0
+    assert 2 < span.get_x() < 3 < span.get_x() + span.get_width() - 1 < 4
+
+
+@pytest.mark.parametrize("evidence", [None, {}, {"method": "given"}])
+def test_n_clusters_curve_needs_an_estimate(evidence: dict[str, object] | None) -> None:
+    adata = _clustered()
+    adata.uns["sccagn"]["n_clusters_evidence"] = evidence
+    with pytest.raises(InputError, match=r"`n_clusters=None`"):
+        pl.n_clusters_curve(adata)
+    with pytest.raises(InputError, match=r"uns has no 'other'"):
+        pl.n_clusters_curve(adata, "other")
+
+
+def test_history_draws_what_was_measured() -> None:
+    figure = pl.history(_clustered())
+    titles = [panel.get_title() for panel in figure.axes]
+    assert titles == ["loss", "reconstruction", "clustering", "cells that changed cluster"]  # adversarial is all NaN
+    assert [panel.get_yscale() for panel in figure.axes] == ["linear", "log", "linear", "linear"]
+    assert np.asarray(figure.axes[2].lines[0].get_xdata()).tolist() == [5, 6, 7, 8, 9, 10]
+    assert _png(figure).startswith(b"\x89PNG")
+
+
+def test_history_survives_a_file(tmp_path: object) -> None:
+    adata = _clustered()
+    path = f"{tmp_path}/a.h5ad"
+    adata.write_h5ad(path)
+    again = ad.read_h5ad(path)
+    assert _png(pl.history(again)) == _png(pl.history(adata))
+    assert _png(pl.n_clusters_curve(again)) == _png(pl.n_clusters_curve(adata))
+
+
+def test_history_needs_one() -> None:
+    adata = _clustered()
+    del adata.uns["sccagn"]["history"]
+    with pytest.raises(InputError, match="has none"):
+        pl.history(adata)
+
+
+def test_palette_has_distinct_colours() -> None:
+    for n in (1, 8, 20, 60, 102):
+        assert len(set(palette(n))) == n
+    assert len(palette(130)) == 130
+
+
+def test_unmatched_groups_get_colours_of_their_own() -> None:
+    table = np.array([[5, 0, 0, 0], [0, 7, 3, 0]])
+    colors = matched(["#ff0000", "#00ff00"], table)
+    assert colors[:2] == ["#ff0000", "#00ff00"]
+    assert len({to_rgb(color) for color in colors}) == 4
