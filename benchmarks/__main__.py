@@ -22,7 +22,7 @@ NOT_MEASURED = ("json", "resume", "run")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark that the arguments name; 0, or 2 when they ask for something that cannot be done."""
+    """Run the benchmark that the arguments name; 0, 2 for a request that cannot be met, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     verbs = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
     for name, path in BENCHMARKS.items():
@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

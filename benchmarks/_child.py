@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks._outcome import Outcome, peak_rss_mb
 from benchmarks._results import plain
+from sccagn_scale._errors import InputError
 
 
 def execute(target: str, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -21,7 +22,8 @@ def execute(target: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         peak = peak_rss_mb()
         metrics = outcome.score()
     except Exception as error:
-        traceback.print_exc()
+        if not isinstance(error, InputError):  # whose sentence says it all
+            traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}
     return {
         "seconds": outcome.seconds,

@@ -94,7 +94,7 @@ def run_fresh(target: str, kwargs: dict[str, Any], *, threads: int | None = None
         if code != 0 or not answer.exists():
             return {"error": f"the process ended with status {code}: {said.splitlines()[-1] if said else 'no message'}"}
         outcome: dict[str, Any] = json.loads(answer.read_text())
-    if "error" in outcome:
+    if "error" in outcome and said:
         print(said, file=sys.stderr)
     return outcome
 

@@ -1,9 +1,9 @@
 """Deep graph clustering of single-cell RNA-seq atlases: scCAGN at scale.
 
-    import sccagn_scale
-    adata = sccagn_scale.read("cells.h5ad")
-    sccagn_scale.cluster(adata)
-    adata.obs["sccagn"]
+import sccagn_scale
+adata = sccagn_scale.read("cells.h5ad")
+sccagn_scale.cluster(adata)
+adata.obs["sccagn"]
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _PACKAGES = {
     "torch_scatter": ("torch-scatter", "compiled scatter operations for PyG", "pip install 'sccagn-scale[pyg]'"),
     "torch_sparse": ("torch-sparse", "compiled neighbour sampling for PyG", "pip install 'sccagn-scale[pyg]'"),
     "pyg_lib": ("pyg-lib", "compiled neighbour sampling for PyG", "see PyG's installation page"),
-    "zarr": ("zarr", ".zarr input and output", "pip install 'sccagn-scale[zarr]'"),
+    "zarr": ("zarr", ".zarr input and output", "pip install zarr"),
 }
 
 

@@ -62,7 +62,7 @@ class Config:
     # --- network
     n_hidden: tuple[int, int, int] = (100, 200, 200)
     """Widths of the encoder; the graph network has the first two, the decoder mirrors them."""
-    n_latent: int = 8
+    n_latent: int = 24
     """Dimensions of the embedding z."""
     conv: Literal["gcn", "gat", "sage"] = "gcn"
     """Graph convolution."""
@@ -82,21 +82,22 @@ class Config:
     """Degrees of freedom of the Student-t kernel."""
     tau: float = 0.5
     """Temperature of the target distribution; below 1 sharpens."""
-    weight_clustering: float = 1e-4
+    weight_clustering: float = 1.0
     """ε, of KL(P‖Q) + KL(P‖pred)."""
     weight_reconstruction: float = 0.5
     """µ, of the squared error of a cell."""
-    weight_adversarial: float = 0.5
+    weight_adversarial: float = 0.05
     """θ, of the encoder's adversarial loss."""
 
     # --- initial clustering
-    init: Literal["leiden", "kmeans"] = "leiden"
-    """What places the first centroids: Leiden on the cell graph, or k-means on z."""
+    init: Literal["auto", "leiden", "ward", "kmeans"] = "auto"
+    """What places the first centroids: Leiden on the cell graph, or Ward or k-means on z. `"auto"` takes the Leiden
+    communities where the number of clusters is read off them, and Ward where it is given."""
     resolution: float = 0.5
     """Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more."""
     n_init: int = 20
     """Restarts of k-means."""
-    anchor_share: float = 0.5
+    anchor_share: float = 0.9
     """Share of the initial clustering in the target distribution; 0 lets self-supervision go where it will."""
 
     # --- training
@@ -108,9 +109,9 @@ class Config:
     """Cells in a batch, about; up to that many cells, and with None always, the whole graph is the batch."""
     pretrain_batch_size: int | None = 256
     """The same for pretraining, where many small steps serve better than few large ones."""
-    pretrain_steps: int = 200
+    pretrain_steps: int = 50
     """Most batches of pretraining."""
-    joint_steps: int = 100
+    joint_steps: int = 50
     """Most batches of joint training."""
     patience: int = 20
     """Epochs without a fall of the loss that end a stage."""
@@ -139,7 +140,7 @@ class Config:
     @classmethod
     def preset(cls, name: Preset) -> Config:
         """Look up a preset: `"default"`, or `"paper"`, the published setting with the whole graph as one batch."""
-        if name not in _PRESETS:
+        if name not in tuple(_PRESETS):  # what came may be a dict or a list, which have no hash
             raise InputError(f"`config` must be a Config or one of {', '.join(map(repr, _PRESETS))}; it is {name!r}.")
         return cls(**_PRESETS[name])
 
@@ -173,8 +174,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "input_rep": "genes",
         "graph_rep": "genes",
         "n_neighbors": 11,  # ten and the cell itself
+        "n_latent": 8,
         "n_anchors": None,
-        "init": "kmeans",
+        "weight_clustering": 1e-4,
+        "weight_adversarial": 0.5,
+        "pretrain_steps": 200,
         "anchor_share": 0.0,
         "batch_size": None,
     },

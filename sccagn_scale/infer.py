@@ -7,11 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sccagn_scale.loader import Batch
 from sccagn_scale.nn import SCCAGNModule, column_sums
 from sccagn_scale.ops import student_t_assign
-
-
-from sccagn_scale.loader import Batch
 
 
 class Assignment(NamedTuple):
@@ -42,9 +40,7 @@ def assign(z: Tensor, centroids: Tensor, nu: float = 1.0, *, block_size: int = 6
 
 
 @torch.no_grad()
-def target_sums(
-    z: Tensor, centroids: Tensor, nu: float = 1.0, *, tau: float = 0.5, block_size: int = 65_536
-) -> Tensor:
+def target_sums(z: Tensor, centroids: Tensor, nu: float = 1.0, *, tau: float = 0.5, block_size: int = 65_536) -> Tensor:
     """Σ_i q_ij^(1/τ) over all cells [n_clusters], in blocks: the global part of the target distribution."""
     total = torch.zeros(len(centroids), dtype=z.dtype, device=z.device)
     for block in z.split(block_size):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.cli._console import Console
-from sccagn_scale.cli._output import check_distinct, named, write_json
+from sccagn_scale.cli._output import check_distinct, named, write_figure, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from rich.table import Table
 
 _METRICS = {
@@ -24,18 +25,19 @@ _METRICS = {
     "accuracy": ("accuracy", "clusters paired with types as favourably as possible"),
 }
 
+_PICTURE = "comparison.png"
+
 
 def run(arguments: argparse.Namespace) -> None:
     """Compare, show, and write if asked to."""
-    from sccagn_scale.io import check_writable
+    from rich.markup import escape
+
     from sccagn_scale.metrics import contingency, evaluate
 
     with Console(quiet=arguments.quiet) as console:
-        if arguments.json is not None:
-            check_distinct({"FILE": arguments.input}, {"--json": arguments.json})
-            check_writable(arguments.json, "--json", kind="file")
+        _check_paths(arguments)
         with named(path="FILE"):
-            obs = _read_obs(arguments.input)
+            obs = _read(arguments.input, "obs")
         truth = _column(obs, arguments.truth, "--truth")
         labels = _column(obs, arguments.key, "--key")
         with named(truth="--truth", labels="--key"):
@@ -43,6 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
             table = contingency(truth, labels)
         n_compared = int(truth.notna().sum())
         n_refused = int((truth.notna() & labels.isna()).sum())
+        figure = None if arguments.plots is None else _draw(arguments, obs, console)
+        written = []
         if arguments.json is not None:
             facts = {
                 "input": str(arguments.input),
@@ -61,6 +65,10 @@ def run(arguments: argparse.Namespace) -> None:
                 },
             }
             write_json(facts, arguments.json)
+            written.append(arguments.json)
+        if figure is not None:
+            written.append(arguments.plots / _PICTURE)
+            write_figure(figure, written[-1])
 
         compared = f"{n_compared:,} of {len(obs):,} cells have a type in {arguments.truth!r}"
         console.print(compared + (f"; {n_refused:,} of them have no cluster" if n_refused else ""))
@@ -69,10 +77,35 @@ def run(arguments: argparse.Namespace) -> None:
         for part in _contingency_tables(table, console.out.width):
             console.print()
             console.print(part)
+        if written:
+            console.print()
+        for i, path in enumerate(written):
+            console.print(f"[bold]{'' if i else 'Written':<10}[/bold]{escape(str(path))}")
 
 
-def _read_obs(path: Path) -> pd.DataFrame:
-    """The annotation of the cells alone, whatever the size of the matrix."""
+def _check_paths(arguments: argparse.Namespace) -> None:
+    from sccagn_scale.io import check_writable
+
+    check_distinct({"FILE": arguments.input}, {"--json": arguments.json, "--plots": arguments.plots})
+    if arguments.json is not None:
+        check_writable(arguments.json, "--json", kind="file")
+    if arguments.plots is not None:
+        check_writable(arguments.plots, "--plots", kind="folder")
+
+
+def _draw(arguments: argparse.Namespace, obs: pd.DataFrame, console: Console) -> Figure:
+    """Clusters and types side by side, in colours that agree."""
+    from anndata import AnnData
+
+    from sccagn_scale import pl
+
+    with console.stage("Draw"), named(path="FILE", adata="FILE"):
+        parts = {name: _read(arguments.input, name) for name in ("obsm", "obsp", "uns")}
+        return pl.embedding(AnnData(obs=obs, **parts), [arguments.key, arguments.truth], key_added=arguments.key)
+
+
+def _read(path: Path, part: str) -> Any:
+    """One part of the AnnData, and not the matrix, whatever its size."""
     from anndata.io import read_elem
 
     from sccagn_scale.io._layout import damaged, first_line, layout_of, open_hdf5, open_zarr
@@ -82,9 +115,9 @@ def _read_obs(path: Path) -> pd.DataFrame:
         raise InputError(f"`path` must be a clustered .h5ad file or .zarr folder, but {str(path)!r} is 10x's.")
     try:
         if layout == "zarr":
-            return read_elem(open_zarr(path)["obs"])
+            return read_elem(open_zarr(path)[part])
         with open_hdf5(path) as file:
-            return read_elem(file["obs"])
+            return read_elem(file[part])
     except (OSError, KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise

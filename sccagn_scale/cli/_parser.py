@@ -65,7 +65,8 @@ one cluster of their own, so that refusing cells does not pay."""
 
 _EVALUATE_END = """\
 example:
-  sccagn-scale evaluate clustered.h5ad --truth cell_type --json metrics.json"""
+  sccagn-scale evaluate clustered.h5ad --truth cell_type \\
+      --json metrics.json --plots figures"""
 
 _SIMULATE = """\
 Write a synthetic atlas with known types, block by block: its size is bounded
@@ -174,6 +175,7 @@ def _add_evaluate(verbs: Any) -> None:
         "--key", metavar="COLUMN", default="sccagn", help="column of obs with the clusters (default: %(default)s)"
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the metrics and the table")
+    parser.add_argument("--plots", metavar="DIR", type=Path, help="draw clusters and types side by side")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only errors")
 
 

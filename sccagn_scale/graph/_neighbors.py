@@ -86,10 +86,8 @@ def sampled_recall(
         Cells compared; O(n_sample · n_obs · d) time.
     """
     points = _unit(x, metric)
-    rows = np.sort(
-        np.random.default_rng(random_state).choice(len(points), min(n_sample, len(points)), replace=False)
-    )
-    squared, indices = faiss.knn(np.ascontiguousarray(points[rows]), points, found.indices.shape[1])
+    rows = np.sort(np.random.default_rng(random_state).choice(len(points), min(n_sample, len(points)), replace=False))
+    _, indices = faiss.knn(np.ascontiguousarray(points[rows]), points, found.indices.shape[1])
     return knn_recall(found.indices[rows], indices)
 
 

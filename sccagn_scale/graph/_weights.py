@@ -27,7 +27,8 @@ def adjacency(found: Neighbors, *, prune: bool = True) -> sp.csr_matrix:
     indices, distances = found.indices[:, 1:], found.distances[:, 1:]
     keep = indices != np.arange(n_obs)[:, None]
     if prune:
-        bound = distances.mean(axis=1, keepdims=True) + distances.std(axis=1, keepdims=True)
+        exact = distances.astype(np.float64)  # the mean plus one sd of two distances is the longer one to the last bit
+        bound = exact.mean(axis=1, keepdims=True) + exact.std(axis=1, keepdims=True)
         keep &= distances <= bound
     directed = _from_rows(indices, np.ones((n_obs, k - 1), np.float32), keep)
     graph = directed.maximum(directed.T).tocsr()

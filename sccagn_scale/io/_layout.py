@@ -128,9 +128,7 @@ def import_zarr(name: str = "path") -> None:
     try:
         import zarr  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            f"`{name}` is a .zarr folder, which needs the package zarr; run: pip install 'sccagn_scale[zarr]'."
-        ) from error
+        raise InputError(f"`{name}` is a .zarr folder, which needs the package zarr; run: pip install zarr.") from error
 
 
 def open_zarr(path: Path) -> zarr.Group:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import logging
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -19,9 +20,10 @@ from sccagn_scale._keys import Keys
 from sccagn_scale._progress import SILENT, Progress
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import assign, embed
-from sccagn_scale.loader import Batch, FullLoader, Loader, PartitionLoader, partition
-from sccagn_scale.model._prepare import Prepared, Recipe, prepare
+from sccagn_scale.loader import FullLoader, Loader, PartitionLoader, partition
+from sccagn_scale.model._prepare import Prepared, prepare, prepare_like
 from sccagn_scale.model._results import write_results
+from sccagn_scale.model._save import load_model, save_model
 from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize
 from sccagn_scale.ops import student_t_assign
 
@@ -114,9 +116,7 @@ class SCCAGN:
         """
         config = self.config
         with self._progress.stage("Preprocess"):
-            self.recipe_, prepared = prepare(
-                self._adata, config, layer=self.layer, random_state=self.random_state
-            )
+            self.recipe_, prepared = prepare(self._adata, config, layer=self.layer, random_state=self.random_state)
             n_obs = len(prepared.pcs)
             if self._n_clusters is not None:
                 _checked_n_clusters(self._n_clusters, n_obs, "that pass quality control")
@@ -162,8 +162,68 @@ class SCCAGN:
         self.stopped_ = end.stopped
         self.history_ = history.frame()
         with self._progress.stage("Read out"):
+            self._order_by_size(end.z)
             self._read_out(prepared, end.z)
         return self
+
+    def save(self, folder: str | Path) -> None:
+        """Keep the trained model in a folder: `model.json`, `recipe.npz`, `weights.pt`.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be written, or holds something else than a saved model.
+        """
+        save_model(self, folder)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        adata: AnnData,
+        *,
+        layer: str | None = None,
+        device: Device = "auto",
+        progress: Progress = SILENT,
+    ) -> Self:
+        """Assign the cells of an AnnData to the clusters of a saved model; nothing is trained.
+
+        Parameters
+        ----------
+        folder
+            Where `save` put the model.
+        adata
+            The same or other cells, with the genes that the model sees. Preprocessing repeats what was learned from the
+            training cells; the cell graph is that of the cells given; no cell is left out.
+        layer, device, progress
+            See `SCCAGN`.
+
+        Returns
+        -------
+        A model with labels, embedding and graph of these cells.
+
+        Raises
+        ------
+        InputError
+            If the folder holds no model, genes are missing, or the input cannot be used.
+        """
+        saved = load_model(folder)
+        model = cls(
+            adata,
+            config=saved.config,
+            layer=layer,
+            random_state=saved.random_state,
+            device=device,
+            progress=progress,
+        )
+        with progress.stage("Preprocess"):
+            model.recipe_ = saved.recipe
+            prepared = prepare_like(saved.recipe, adata, saved.config, layer=layer)
+        with progress.stage("Neighbors"):
+            model._build_graph(prepared)
+        with progress.stage("Read out"):
+            model._restore(prepared, saved.weights)
+        return model
 
     @property
     def soft_assignments_(self) -> np.ndarray:
@@ -253,9 +313,7 @@ class SCCAGN:
         self.adjacency_ = graph.adjacency(found, prune=config.prune)
         recall = 1.0
         if backend != "exact":
-            recall = graph.sampled_recall(
-                prepared.points, found, metric=config.metric, random_state=self.random_state
-            )
+            recall = graph.sampled_recall(prepared.points, found, metric=config.metric, random_state=self.random_state)
         self.graph_facts_ = {
             "backend": backend,
             "recall": recall,
@@ -263,7 +321,10 @@ class SCCAGN:
             "n_neighbors": config.n_neighbors,
         }
         log.info(
-            "The cell graph has %s edges (%s search, recall %.3f).", f"{self.graph_facts_['n_edges']:,}", backend, recall
+            "The cell graph has %s edges (%s search, recall %.3f).",
+            f"{self.graph_facts_['n_edges']:,}",
+            backend,
+            recall,
         )
 
     def _loader(self, prepared: Prepared, normalized: sp.csr_matrix, size: int | None) -> Loader | None:
@@ -285,21 +346,27 @@ class SCCAGN:
             start = pp.Projection(prepared.x.mean(axis=0), np.eye(prepared.x.shape[1], dtype=np.float32))
         else:
             start = pp.fit_pca(prepared.x, config.n_comps, random_state=self.random_state)
-        scale = float(start.scores(prepared.x)[:, : config.n_latent].std())
+        scale = start.scores(prepared.x).std(axis=0)
+        scale = np.maximum(scale, 1e-3 * scale.max())  # directions without variance stay quiet
         with self._seeded():
-            module = SCCAGNModule(
-                prepared.x.shape[1],
-                config.n_hidden,
-                config.n_latent,
-                conv=config.conv,
-                fusion=config.fusion,
-                n_heads=config.n_heads,
-                n_anchors=config.n_anchors,
-                phi=config.phi,
-                discriminator=config.discriminator,
-            )
-        initialize(module, torch.from_numpy(start.components), torch.from_numpy(start.mean), scale)
+            module = self._new_module(prepared.x.shape[1])
+        axes, mean = torch.from_numpy(start.components), torch.from_numpy(start.mean)
+        initialize(module, axes, mean, scale=torch.from_numpy(scale))
         return module.to(self._device)
+
+    def _new_module(self, n_input: int) -> SCCAGNModule:
+        config = self.config
+        return SCCAGNModule(
+            n_input,
+            config.n_hidden,
+            config.n_latent,
+            conv=config.conv,
+            fusion=config.fusion,
+            n_heads=config.n_heads,
+            n_anchors=config.n_anchors,
+            phi=config.phi,
+            discriminator=config.discriminator,
+        )
 
     def _optimizer(self, generator: torch.Generator) -> train.Optimizer:
         return train.Optimizer(
@@ -312,35 +379,57 @@ class SCCAGN:
     def _initial_labels(self, prepared: Prepared, z: np.ndarray) -> np.ndarray:
         """Cluster the cells before joint training, and settle K: int64 [n]."""
         config = self.config
-        self.estimate_ = None
+        init = config.init if config.init != "auto" else "leiden" if self._n_clusters is None else "ward"
         finder = None
-        if self._n_clusters is None or config.init == "leiden":
+        if self._n_clusters is None or init == "leiden":
             finder = train.CommunityFinder(self.adjacency_, self.random_state)
+        self.estimate_ = None
         if self._n_clusters is None:
             assert finder is not None
             self.estimate_ = train.estimate_n_clusters(finder, config.resolution)
-            low, high = self.estimate_.plausible
             log.info(
                 "The number of clusters is estimated as %d (%d to %d are plausible): %s.",
                 self.estimate_.n_clusters,
-                low,
-                high,
+                *self.estimate_.plausible,
                 self.estimate_.method,
             )
         self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ is not None else int(self._n_clusters or 0)
-        if config.init == "kmeans":
-            return train.kmeans(z, self.n_clusters_, n_init=config.n_init, random_state=self.random_state)
-        assert finder is not None
-        return finder.into(self.n_clusters_, prepared.pcs)
+        if finder is not None and init == "leiden":
+            return finder.into(self.n_clusters_, prepared.pcs)
+        if init == "ward":
+            return train.ward(z, self.n_clusters_, random_state=self.random_state)
+        return train.kmeans(z, self.n_clusters_, n_init=config.n_init, random_state=self.random_state)
 
-    def _read_out(self, prepared: Prepared, z: torch.Tensor) -> None:
-        """Set labels and embedding, clusters renumbered by size."""
+    def _restore(self, prepared: Prepared, weights: dict[str, torch.Tensor]) -> None:
+        """Take saved weights and read the cells out with them."""
+        module = self._new_module(prepared.x.shape[1])
+        self.n_clusters_ = len(weights["centroids"])
+        module.set_centroids(weights["centroids"])
+        module.load_state_dict(weights)
+        self.module_ = module.to(self._device)
+        self.estimate_, self.stopped_, self.history_ = None, "loaded", train.History().frame()
+        full = FullLoader(prepared.x, graph.normalized(self.adjacency_), self._device)
+        self._read_out(prepared, embed(self.module_, next(iter(full))))
+
+    def _order_by_size(self, z: torch.Tensor) -> None:
+        """Renumber the clusters so that 0 is the largest: centroids, and the head's outputs alike."""
         module = self.module_
         assert module.centroids is not None
-        first = assign(z, module.centroids, self.config.nu).labels
-        sizes = torch.bincount(first, minlength=self.n_clusters_)
+        assert module.head is not None
+        sizes = torch.bincount(assign(z, module.centroids, self.config.nu).labels, minlength=self.n_clusters_)
+        order = sizes.argsort(descending=True, stable=True)
         with torch.no_grad():
-            module.centroids.copy_(module.centroids[sizes.argsort(descending=True, stable=True)])
+            for parameter in (module.centroids, *module.head.parameters()):
+                if len(parameter) == len(order):
+                    parameter.copy_(parameter[order])
+        n_empty = int((sizes == 0).sum())
+        if n_empty:
+            log.info("%d of %d clusters are empty after joint training.", n_empty, self.n_clusters_)
+
+    def _read_out(self, prepared: Prepared, z: torch.Tensor) -> None:
+        """Set labels, confidence and embedding."""
+        module = self.module_
+        assert module.centroids is not None
         labels, confidence = assign(z, module.centroids, self.config.nu)
         self.keep_obs_ = prepared.keep_obs
         self.labels_ = np.full(len(self.keep_obs_), -1, np.int64)
@@ -348,9 +437,6 @@ class SCCAGN:
         self.confidence_ = _scatter(confidence.cpu().numpy(), self.keep_obs_)
         self.embedding_ = _scatter(z.cpu().numpy(), self.keep_obs_)
         self.pcs_ = _scatter(prepared.pcs, self.keep_obs_)
-        n_empty = int((sizes == 0).sum())
-        if n_empty:
-            log.info("%d of %d clusters are empty after joint training.", n_empty, self.n_clusters_)
 
     def _seeded(self) -> _Seeded:
         return _Seeded(self.random_state, self._device)
@@ -377,7 +463,7 @@ def pick_device(device: Device) -> torch.device:
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"`device` must be 'auto', 'cpu' or 'cuda'; it is {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("`device` = 'cuda' needs a GPU and a CUDA build of torch; none was found. Use 'auto' or 'cpu'.")
+        raise InputError("`device` = 'cuda' needs a GPU and a CUDA build of torch; none was found. Use 'auto'.")
     return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
 
 

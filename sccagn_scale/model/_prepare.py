@@ -59,8 +59,8 @@ def prepare(adata: AnnData, config: Config, *, layer: str | None, random_state: 
     """
     matrix, names = pp.select_matrix(adata, layer)
     kind = pp.recognize(matrix, config.input_kind)
-    _announce_constant(matrix)
     kept = pp.quality_control(matrix, config.min_cells_frac, config.min_genes_frac)
+    _announce_constant(matrix)
     log.info(
         "Quality control keeps %s of %s cells and %s of %s genes.",
         *(f"{n:,}" for n in (kept.obs.sum(), len(kept.obs), kept.var.sum(), len(kept.var))),
@@ -79,7 +79,13 @@ def prepare(adata: AnnData, config: Config, *, layer: str | None, random_state: 
     pca = pp.fit_pca(unit, config.n_comps, random_state=random_state)
     length = float(np.sqrt(np.square(pca.scores(unit)).sum(axis=1).mean()))
     recipe = Recipe(
-        kind, names[kept.var], target_sum, chosen, pp.gene_maxima(matrix), pca, max(length, np.finfo(np.float32).tiny)
+        kind,
+        names[kept.var],
+        target_sum,
+        chosen,
+        pp.gene_maxima(matrix),
+        pca,
+        max(length, float(np.finfo(np.float32).tiny)),
     )
     return recipe, _represent(recipe, config, matrix, kept.obs)
 
@@ -109,7 +115,9 @@ def prepare_like(recipe: Recipe, adata: AnnData, config: Config, *, layer: str |
 
 
 def _unique_needed(names: pd.Index) -> np.ndarray:
-    raise InputError(f"`adata` has gene names that stand twice, such as '{names[names.duplicated()][0]}'; make them unique.")
+    raise InputError(
+        f"`adata` has gene names that stand twice, such as '{names[names.duplicated()][0]}'; make them unique."
+    )
 
 
 def _announce_constant(matrix: sp.csr_matrix) -> None:
@@ -136,12 +144,9 @@ def _represent(recipe: Recipe, config: Config, matrix: sp.csr_matrix, keep_obs: 
     unit = matrix.copy()
     pp.unit_length(unit)
     pcs = recipe.pca.scores(unit)
-    x: sp.csr_matrix | np.ndarray
     if "genes" in (config.input_rep, config.graph_rep):
         pp.scale_to_unit(matrix, recipe.maxima)
-    if config.input_rep == "genes":
-        x = matrix
-    else:  # to a mean squared length of 1, as the scaled genes have it: loss weights mean the same for both
-        x = pcs / np.float32(recipe.pc_scale)
+    # components get a mean squared length of 1, as the scaled genes have it: loss weights mean the same for both
+    x = matrix if config.input_rep == "genes" else pcs / np.float32(recipe.pc_scale)
     points = matrix.toarray() if config.graph_rep == "genes" else pcs
     return Prepared(keep_obs, x, points, pcs)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def write_results(model: SCCAGN, adata: AnnData, keys: Keys) -> None:
     """Set every key that `SCCAGN.write_to` documents."""
     names = [str(i) for i in range(model.n_clusters_)]
-    labels = pd.Categorical.from_codes(model.labels_, names).remove_unused_categories()
+    labels = pd.Categorical.from_codes(model.labels_, pd.Index(names)).remove_unused_categories()
     adata.obs[keys.labels] = pd.Series(labels, index=adata.obs_names)
     adata.obs[keys.confidence] = model.confidence_
     adata.obsm[keys.embedding] = model.embedding_

@@ -13,14 +13,14 @@ _QUIET = 0.1
 
 
 @torch.no_grad()
-def initialize(module: SCCAGNModule, components: Tensor, mean: Tensor, scale: float) -> None:
+def initialize(module: SCCAGNModule, components: Tensor, mean: Tensor, *, scale: Tensor) -> None:
     """Start every layer as the identity on principal components.
 
     A unit pair holds ReLU(s) and ReLU(−s) for the score s of one component; since s = ReLU(s) − ReLU(−s), each layer
-    can hand the scores on unchanged. So the encoder starts as PCA, the graph network as PCA smoothed over the cell
-    graph (the two are mixed by φ), and the decoder as the reconstruction from the first d components. From a random
-    start thousands of steps pass before an autoencoder of unit-length cells, whose 2,000 values are about 0.02 each and
-    nearly the same in all cells, is as good as that.
+    can hand the scores on unchanged. So the encoder starts as whitened PCA, the graph network as that smoothed over the
+    cell graph (the two are mixed by φ), and the decoder as the reconstruction from the first d components. From a
+    random start thousands of steps pass before an autoencoder of unit-length cells, whose 2,000 values are about 0.02
+    each and nearly the same in all cells, is as good as that.
 
     Parameters
     ----------
@@ -33,10 +33,11 @@ def initialize(module: SCCAGNModule, components: Tensor, mean: Tensor, scale: fl
     mean
         Mean cell [n_input].
     scale
-        What scores are divided by, so that z has about the prior's variance.
+        Standard deviation of the scores [n_comps]: they are divided by it, so that z starts as the prior has it, with
+        variance one in every dimension, and rare types weigh as much as common ones.
     """
-    c = min(len(components), *(layer.out_features // 2 for layer in module.encoder[:-1]))
-    axes = components[:c] / scale  # [c, n_input]
+    c = min(len(components), *(len(_parameters(layer)[1]) // 2 for layer in module.encoder[:-1]))
+    axes = components[:c] / scale[:c, None]  # [c, n_input]
     offset = -axes @ mean
     for first in (module.encoder[0], module.graph[0]):
         weight, bias = _parameters(first)
@@ -49,10 +50,11 @@ def initialize(module: SCCAGNModule, components: Tensor, mean: Tensor, scale: fl
     _hand_on(module.encoder[-1], c, n_in=2 * c, n_out=c)
     _hand_on(module.graph[-1], c, n_in=2 * c, n_out=c)
     _hand_on(module.decoder[0], c, n_in=c, n_out=2 * c)
-    output = module.decoder[-1]
-    output.weight.mul_(_QUIET)
-    output.weight[:, : 2 * c] = torch.cat([components[:c], -components[:c]]).T * scale
-    output.bias.copy_(mean)
+    output_weight, output_bias = _parameters(module.decoder[-1])
+    output_weight.mul_(_QUIET)
+    back = components[:c] * scale[:c, None]
+    output_weight[:, : 2 * c] = torch.cat([back, -back]).T
+    output_bias.copy_(mean)
 
 
 def _hand_on(layer: nn.Module, c: int, *, n_in: int, n_out: int) -> None:

@@ -45,7 +45,8 @@ def reconstruction(hidden: Tensor, output: torch.nn.Linear, x: Rows) -> Tensor:
     """‖x̂ − x‖² of a cell, mean over cells, for x̂ = h Vᵀ + b.
 
     Summed over genes, not averaged: cells have unit length, so this is the unexplained share of a cell's norm whatever
-    the number of genes, and its weight against the adversarial loss does not depend on G. For CSR x the dense x̂ is never formed:
+    the number of genes, and its weight against the adversarial loss does not depend on G.
+    For CSR x the dense x̂ is never formed:
 
         Σ‖x̂ − x‖² = Σ h (VᵀV) hᵀ + 2 Σ h·Vᵀb + n ‖b‖² − 2 [Σ h·(XV) + Σ Xb] + ‖X‖²
 
@@ -70,9 +71,7 @@ def reconstruction(hidden: Tensor, output: torch.nn.Linear, x: Rows) -> Tensor:
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Binary cross-entropy of the discriminator, from the logits of prior draws and of latent vectors [n, 1]."""
     ones, zeros = torch.ones_like(real), torch.zeros_like(fake)
-    return 0.5 * (
-        F.binary_cross_entropy_with_logits(real, ones) + F.binary_cross_entropy_with_logits(fake, zeros)
-    )
+    return 0.5 * (F.binary_cross_entropy_with_logits(real, ones) + F.binary_cross_entropy_with_logits(fake, zeros))
 
 
 def generator_loss(fake: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ class SCCAGNModule(nn.Module):
 
     The encoder runs n_input → h₁ → h₂ → h₃ → d and the graph network n_input → h₁ → h₂ → d → K. Each encoder layer
     after the first takes (1 − φ)·encoder + φ·graph of the same width; the last hidden one has g₂ for partner again.
-    The decoder mirrors the encoder, starts from the fusion of z and g₃ and takes g₂, g₂, g₁ as additive skips.
+    The decoder mirrors the encoder, starts from the fusion of z and g₃ and mixes g₂, g₂, g₁ in, in the same proportion.
+    Half of the reconstruction loss is that of a decoder that has z alone: otherwise z could forget the cells.
 
     Parameters
     ----------
@@ -137,9 +138,9 @@ class SCCAGNModule(nn.Module):
         through the skips alone the decoder could rebuild it and leave z empty.
         """
         z, g1, g2, g3 = latent
-        skips: tuple[Tensor | float, ...] = (g2, g2, g1)
-        if from_z or self.fusion == "none":
-            start, skips = z, (0.0, 0.0, 0.0)
+        plain = from_z or self.fusion == "none"
+        if plain:
+            start = z
         elif self.fusion == "attention":
             start = (z if self.attention is None else self.attention(z, g3)) + g3
         elif self.join is not None:
@@ -147,8 +148,9 @@ class SCCAGNModule(nn.Module):
         else:
             start = z * g3
         hidden = start
-        for layer, skip in zip(self.decoder[:-1], skips, strict=True):
-            hidden = F.relu(layer(hidden)) + skip
+        for layer, skip in zip(self.decoder[:-1], (g2, g2, g1), strict=True):
+            own = F.relu(layer(hidden))
+            hidden = own if plain else self.mix(own, skip)
         return hidden
 
     def assign(self, z: Tensor, nu: float = 1.0) -> Tensor:
@@ -189,9 +191,11 @@ class SCCAGNModule(nn.Module):
         zero = z.new_zeros(())
         rec = adv = kl = zero
         if weights.reconstruction:
-            rec = reconstruction(self.decode(latent, from_z=True), self.decoder[-1], x)
+            output = self.decoder[-1]
+            assert isinstance(output, nn.Linear)
+            rec = reconstruction(self.decode(latent, from_z=True), output, x)
             if not pretraining and self.fusion != "none":
-                rec = 0.5 * (rec + reconstruction(self.decode(latent), self.decoder[-1], x))
+                rec = 0.5 * (rec + reconstruction(self.decode(latent), output, x))
         if weights.adversarial and self.discriminator is not None:
             adv = generator_loss(self.discriminator(z))
         if weights.clustering and not pretraining:

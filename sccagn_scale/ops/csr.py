@@ -118,7 +118,9 @@ def csr_matmul(matrix: Csr, dense: Tensor) -> Tensor:
         If the inner dimensions differ.
     """
     if dense.dim() != 2 or dense.shape[0] != matrix.n_cols:
-        raise ValueError(f"`dense` must be [{matrix.n_cols}, width] to follow {matrix.shape}; it is {list(dense.shape)}.")
+        raise ValueError(
+            f"`dense` must be [{matrix.n_cols}, width] to follow {matrix.shape}; it is {list(dense.shape)}."
+        )
     t = matrix.T
     return torch.ops.sccagn.csr_matmul(
         matrix.indptr, matrix.indices, matrix.values, t.indptr, t.indices, t.values, dense
@@ -127,14 +129,26 @@ def csr_matmul(matrix: Csr, dense: Tensor) -> Tensor:
 
 @torch.library.register_fake("sccagn::csr_matmul")
 def _fake(
-    indptr: Tensor, indices: Tensor, values: Tensor, t_indptr: Tensor, t_indices: Tensor, t_values: Tensor, dense: Tensor
+    indptr: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_values: Tensor,
+    dense: Tensor,
 ) -> Tensor:
     return dense.new_empty(indptr.shape[0] - 1, dense.shape[1])
 
 
 @torch.library.impl("sccagn::csr_matmul", "default")
 def _reference(
-    indptr: Tensor, indices: Tensor, values: Tensor, t_indptr: Tensor, t_indices: Tensor, t_values: Tensor, dense: Tensor
+    indptr: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    t_indptr: Tensor,
+    t_indices: Tensor,
+    t_values: Tensor,
+    dense: Tensor,
 ) -> Tensor:
     shape = (indptr.shape[0] - 1, t_indptr.shape[0] - 1)
     with warnings.catch_warnings():  # torch calls its CSR support a beta; what is used of it here is tested

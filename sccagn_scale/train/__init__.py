@@ -1,7 +1,16 @@
 """Training: pretraining, the initial clustering, joint training, and when to stop."""
 
 from sccagn_scale.train._history import History
-from sccagn_scale.train._initial import CommunityFinder, Estimate, Init, by_size, centers, estimate_n_clusters, kmeans
+from sccagn_scale.train._initial import (
+    CommunityFinder,
+    Estimate,
+    Init,
+    by_size,
+    centers,
+    estimate_n_clusters,
+    kmeans,
+    ward,
+)
 from sccagn_scale.train._joint import JointResult, Target, train_jointly
 from sccagn_scale.train._optimizer import Optimizer
 from sccagn_scale.train._pretrain import pretrain
@@ -23,4 +32,5 @@ __all__ = [
     "kmeans",
     "pretrain",
     "train_jointly",
+    "ward",
 ]

@@ -36,9 +36,9 @@ class History:
         changed: float = float("nan"),
     ) -> Row:
         """Add an epoch from the losses of its batches."""
-        means = torch.stack([torch.stack(list(batch)) for batch in losses]).mean(0).tolist()
+        loss, rec, adv, kl = torch.stack([torch.stack(list(batch)) for batch in losses]).mean(0).tolist()
         epoch = sum(row.stage == stage for row in self.rows) + 1
-        row = Row(stage, epoch, *means, changed)
+        row = Row(stage, epoch, loss, rec, adv, kl, changed)
         self.rows.append(row)
         return row
 

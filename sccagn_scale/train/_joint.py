@@ -48,7 +48,8 @@ def train_jointly(
     """Train network and centroids together until cells keep their clusters, the loss is flat or the steps are spent.
 
     After every epoch all cells are embedded anew over the whole graph: that refreshes the target's sums over all cells
-    and tells how many of them changed cluster.
+    and tells how many of them changed cluster. Centroids first follow their cells, so that a drift of the whole
+    embedding, which the other losses cause, does not change assignments; only the clustering loss does.
 
     Parameters
     ----------
@@ -89,7 +90,8 @@ def train_jointly(
             )
             left -= 1
             progress.advance(1, loss=losses[-1].total.item())
-        z = embed(module, whole)
+        z_before, z = z, embed(module, whole)
+        _follow(module.centroids, labels, z - z_before)
         before, labels = labels, assign(z, module.centroids, target.nu).labels
         changed = (labels != before).float().mean().item()
         loss = history.add("joint", losses, changed=changed).loss
@@ -98,3 +100,11 @@ def train_jointly(
         if plateau.reached(loss):
             return JointResult(z, "plateau")
     return JointResult(z, "budget")
+
+
+@torch.no_grad()
+def _follow(centroids: Tensor, labels: Tensor, shift: Tensor) -> None:
+    """Move each centroid [n_clusters, d] by the mean shift [n_obs, d] of the cells that it had."""
+    total = torch.zeros_like(centroids).index_add_(0, labels, shift)
+    sizes = torch.bincount(labels, minlength=len(centroids)).clamp_min(1)
+    centroids += total / sizes[:, None]

@@ -13,8 +13,8 @@ from sccagn_scale.nn import Losses, LossWeights, SCCAGNModule, discriminator_los
 class Optimizer:
     """Adamax for the network (Kingma & Ba 2015) and Adam for the discriminator.
 
-    The adversarial loss of a step reaches the encoder: the discriminator is held fixed while the network steps, and only
-    then learns to tell the latent vectors of that step from draws of N(0, I).
+    The adversarial loss of a step reaches the encoder: the discriminator is held fixed while the network steps, and
+    only then learns to tell the latent vectors of that step from draws of N(0, I).
 
     Parameters
     ----------
@@ -74,15 +74,17 @@ class Optimizer:
             raise InputError(
                 "Training diverged: the loss is not finite. `learning_rate` or a loss weight is too large; lower it."
             )
-        self._network.zero_grad()
-        losses.total.backward()
-        self._network.step()
+        if losses.total.requires_grad:  # not while every part is off, as in pretraining for the clustering loss alone
+            self._network.zero_grad()
+            losses.total.backward()
+            self._network.step()
         if self._critic is not None and weights.adversarial:
             self._critic_step(z.detach())
         return Losses(*(part.detach() for part in losses))
 
     def _critic_step(self, z: Tensor) -> None:
-        assert self._critic is not None and self.module.discriminator is not None
+        assert self._critic is not None
+        assert self.module.discriminator is not None
         prior = torch.randn(z.shape, generator=self._generator, device=z.device, dtype=z.dtype)
         loss = discriminator_loss(self.module.discriminator(prior), self.module.discriminator(z))
         self._critic.zero_grad()

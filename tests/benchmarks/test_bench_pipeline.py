@@ -19,7 +19,7 @@ FAKE = """
 from benchmarks._outcome import Outcome
 import h5py
 
-def job(path, truth, warm_up, whole, stages):
+def job(path, truth, whole, stages, warm_up=None):
     n_obs = len(h5py.File(path)["X/indptr"]) - 1
     seconds = {"whole": [whole], **{name: [value] for name, value in stages.items()}}
     return Outcome(seconds, lambda: {"whole": {"n_obs": n_obs}}, {"n_obs": n_obs})

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import anndata as ad
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,6 +70,30 @@ def test_evaluate_prints_and_writes(clustered: Path, capsys: pytest.CaptureFixtu
     assert err == ""
 
 
+def test_evaluate_draws_clusters_beside_types(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adata = ad.read_h5ad(clustered)
+    adata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(60, 2))
+    adata.write_h5ad(clustered)
+    folder, scores = clustered.with_name("plots"), clustered.with_name("metrics.json")
+    options = ["--plots", str(folder), "--json", str(scores)]
+    assert main(["evaluate", str(clustered), "--truth", "cell_type", *options]) == 0
+    (picture,) = folder.iterdir()
+    height, width, _ = matplotlib.image.imread(picture).shape
+    assert width > 2 * height  # two panels
+    written = [line.split()[-1] for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert written == [str(scores), str(picture)]
+
+
+def test_evaluate_without_a_graph_to_draw_writes_nothing(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, scores = clustered.with_name("plots"), clustered.with_name("metrics.json")
+    capsys.readouterr()
+    assert (
+        main(["evaluate", str(clustered), "--truth", "cell_type", "--plots", str(folder), "--json", str(scores)]) == 2
+    )
+    assert "error: `FILE` must hold X_umap in obsm or a cell graph" in capsys.readouterr().err
+    assert list(clustered.parent.iterdir()) == [clustered]
+
+
 def test_evaluate_uses_letters_in_a_narrow_terminal(
     clustered: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +122,7 @@ def test_evaluate_says_what_is_wrong(clustered: Path, capsys: pytest.CaptureFixt
     assert "`--key`" in _fails(["evaluate", clustered, "--truth", "cell_type", "--key", "leiden"], capsys)
     assert "`FILE`" in _fails(["evaluate", clustered.with_name("none.h5ad"), "--truth", "x"], capsys)
     assert "`--json`" in _fails(["evaluate", clustered, "--truth", "sccagn", "--json", clustered], capsys)
+    assert "`--plots`" in _fails(["evaluate", clustered, "--truth", "sccagn", "--plots", clustered], capsys)
     cut = clustered.with_name("cut.h5ad")
     cut.write_bytes(clustered.read_bytes()[:3000])
     assert "`FILE`" in _fails(["evaluate", cut, "--truth", "cell_type"], capsys)

@@ -1,0 +1,55 @@
+# Every target sets up what it needs, so any of them can be the first command in a fresh checkout.
+
+PYTHON ?= python3
+EXTRAS ?= dev
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+comma := ,
+# One stamp for each choice of extras, so that asking for more installs more.
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+
+DEMO := demo_out
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
+	@echo "PYTHON=$(PYTHON) makes the environment in $(VENV); it has to be Python 3.11, 3.12 or 3.13."
+
+setup: $(STAMP)  ## make the environment, .venv, and nothing else
+
+demo: $(STAMP)  ## cluster 700 annotated blood cells and compare with the annotation
+	@mkdir -p $(DEMO)
+	@$(BIN)/python -c 'import importlib.util, pathlib, shutil; \
+	  scanpy = pathlib.Path(importlib.util.find_spec("scanpy").origin).parent; \
+	  shutil.copyfile(scanpy / "datasets/10x_pbmc68k_reduced.h5ad", "$(DEMO)/cells.h5ad")'
+	$(BIN)/sccagn-scale cluster $(DEMO)/cells.h5ad --layer raw -o $(DEMO)/clustered.h5ad \
+	  --json $(DEMO)/run.json --plots $(DEMO)/plots
+	@echo
+	$(BIN)/sccagn-scale evaluate $(DEMO)/clustered.h5ad --truth bulk_labels \
+	  --json $(DEMO)/metrics.json --plots $(DEMO)/plots
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(STAMP)  ## check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## put files into the common format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The stamp comes last: an installation that was interrupted is taken up again.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "There is no $(PYTHON); name one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	    "name another: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	@touch $@

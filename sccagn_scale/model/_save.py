@@ -1,0 +1,91 @@
+"""A trained model on disk: configuration, what preprocessing learned, and weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sccagn_scale import pp
+from sccagn_scale._errors import InputError
+from sccagn_scale.config import Config
+from sccagn_scale.model._prepare import Recipe
+
+if TYPE_CHECKING:
+    from sccagn_scale.model._model import SCCAGN
+
+_MODEL, _RECIPE, _WEIGHTS = "model.json", "recipe.npz", "weights.pt"
+_FORMAT = 1
+
+
+class Saved(NamedTuple):
+    """What a folder written by `save_model` holds."""
+
+    config: Config
+    recipe: Recipe
+    weights: dict[str, torch.Tensor]
+    random_state: int
+
+
+def save_model(model: SCCAGN, folder: str | Path) -> None:
+    """Write a folder of three files beside its place, then move it there; an earlier model is replaced whole."""
+    target = Path(folder)
+    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / _MODEL).is_file())):
+        raise InputError(f"`folder` must be new, empty or a saved model; '{target}' is something else.")
+    recipe = model.recipe_
+    facts: dict[str, Any] = {
+        "format": _FORMAT,
+        "config": dataclasses.asdict(model.config),
+        "random_state": model.random_state,
+        "input_kind": recipe.input_kind,
+        "target_sum": recipe.target_sum,
+        "pc_scale": recipe.pc_scale,
+    }
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as name:
+            fresh = Path(name) / "new"
+            fresh.mkdir()
+            (fresh / _MODEL).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            np.savez(
+                fresh / _RECIPE,
+                genes=recipe.genes.to_numpy(dtype=str),
+                chosen=recipe.chosen,
+                maxima=recipe.maxima,
+                mean=recipe.pca.mean,
+                components=recipe.pca.components,
+            )
+            torch.save(model.module_.state_dict(), fresh / _WEIGHTS)
+            if target.exists():
+                shutil.move(target, Path(name) / "old")
+            fresh.rename(target)
+    except OSError as error:
+        raise InputError(f"`folder` '{target}' cannot be written: {error.strerror}.") from error
+
+
+def load_model(folder: str | Path) -> Saved:
+    """Read what `save_model` wrote."""
+    source = Path(folder)
+    try:
+        facts = json.loads((source / _MODEL).read_text(encoding="utf-8"))
+        arrays = np.load(source / _RECIPE, allow_pickle=False)
+        weights = torch.load(source / _WEIGHTS, map_location="cpu", weights_only=True)
+        recipe = Recipe(
+            facts["input_kind"],
+            pd.Index(arrays["genes"]),
+            facts["target_sum"],
+            arrays["chosen"],
+            arrays["maxima"],
+            pp.Projection(arrays["mean"], arrays["components"]),
+            facts["pc_scale"],
+        )
+        config = Config(**facts["config"])
+    except (OSError, KeyError, ValueError, EOFError, RuntimeError, TypeError) as error:
+        raise InputError(f"`folder` '{source}' holds no model that can be read: {error}.") from error
+    return Saved(config, recipe, weights, facts["random_state"])

@@ -1,0 +1,104 @@
+"""Building blocks against dense formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from nn_samples import N_LATENT, N_OBS, N_VARS, cells
+from torch import Tensor
+
+from sccagn_scale.nn import CrossAttention, Discriminator, GCNLayer, RowLinear, graph_layer
+
+
+def latent(n_obs: int = N_OBS, seed: int = 0) -> Tensor:
+    return torch.randn(n_obs, N_LATENT, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def attention(n_heads: int, n_anchors: int | None = None) -> CrossAttention:
+    torch.manual_seed(0)
+    return CrossAttention(N_LATENT, n_heads, n_anchors).double()
+
+
+def naive_attention(layer: CrossAttention, z: Tensor, g: Tensor) -> Tensor:
+    """Head by head, with the whole matrix of weights."""
+    queries, keys, values = layer.query(z), layer.key(g), layer.value(g)
+    width = N_LATENT // layer.n_heads
+    heads = []
+    for h in range(layer.n_heads):
+        own = slice(h * width, (h + 1) * width)
+        weights = torch.softmax(queries[:, own] @ keys[:, own].T / width**0.5, dim=1)
+        heads.append(weights @ values[:, own])
+    return layer.out(torch.cat(heads, dim=1))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_row_linear_layer_treats_sparse_rows_as_dense_ones(bias: bool) -> None:
+    batch = cells()
+    torch.manual_seed(0)
+    layer = RowLinear(N_VARS, 6, bias=bias).double()
+    expected = batch.dense @ layer.weight.T + (layer.bias if bias else 0)
+    results = [layer(batch.sparse), layer(batch.dense)]
+    gradients = [torch.autograd.grad(y.square().sum(), list(layer.parameters())) for y in results]
+    for result in results:
+        torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("layout", ["sparse", "dense"])
+def test_a_graph_convolution_is_axw_plus_b(layout: str) -> None:
+    batch = cells()
+    torch.manual_seed(0)
+    layer = GCNLayer(N_VARS, 6).double()
+    torch.nn.init.normal_(layer.bias)
+    torch.testing.assert_close(
+        layer(getattr(batch, layout), batch.adjacency), batch.a @ batch.dense @ layer.linear.weight.T + layer.bias
+    )
+
+
+def test_graphsage_averages_over_stored_edges() -> None:
+    batch = cells()
+    torch.manual_seed(0)
+    layer = graph_layer("sage", N_VARS, 6).double()
+    edges = (batch.a > 0).double()
+    mean = edges @ batch.dense / edges.sum(1, keepdim=True)
+    expected = mean @ layer.value_weight.T + layer.value_bias + batch.dense @ layer.conv.lin_r.weight.T
+    for x in (batch.dense, batch.sparse):
+        torch.testing.assert_close(layer(x, batch.adjacency), expected)
+
+
+def test_graph_attention_mixes_each_cells_neighbours_only() -> None:
+    batch = cells()
+    torch.manual_seed(0)
+    layer = graph_layer("gat", N_VARS, 6).double()
+    output = layer(batch.dense, batch.adjacency)
+    values = batch.dense @ layer.value_weight.T
+    scores = (values @ layer.conv.att_dst[0, 0])[:, None] + values @ layer.conv.att_src[0, 0]
+    scores = torch.nn.functional.leaky_relu(scores, 0.2).masked_fill(batch.a == 0, -torch.inf)
+    torch.testing.assert_close(output, scores.softmax(1) @ values + layer.value_bias)
+
+
+@pytest.mark.parametrize("n_heads", [1, 2, 4, 8])
+def test_attention_is_the_naive_softmax(n_heads: int) -> None:
+    layer, z, g = attention(n_heads), latent(), latent(seed=1)
+    torch.testing.assert_close(layer(z, g), naive_attention(layer, z, g))
+
+
+@pytest.mark.parametrize("n_anchors", [N_OBS, N_OBS + 1, 10**6])
+def test_as_many_anchors_as_cells_are_full_attention(n_anchors: int) -> None:
+    z, g = latent(), latent(seed=1)
+    torch.testing.assert_close(attention(2, n_anchors)(z, g), attention(2)(z, g))
+
+
+@pytest.mark.parametrize(("n_anchors", "chosen"), [(2, [0, 23]), (4, [0, 7, 15, 23]), (1, [0])])
+def test_fewer_anchors_lie_at_even_distances(n_anchors: int, chosen: list[int]) -> None:
+    layer, z, g = attention(2, n_anchors), latent(), latent(seed=1)
+    torch.testing.assert_close(layer(z, g), naive_attention(layer, z, g[chosen]))
+
+
+def test_the_critic_gives_one_logit_to_a_cell() -> None:
+    torch.manual_seed(0)
+    critic = Discriminator(N_LATENT).double()
+    assert critic(latent()).shape == (N_OBS, 1)
+    block = ["Linear", "BatchNorm1d", "LeakyReLU"]
+    assert [type(layer).__name__ for layer in critic] == [*block, *block, "Linear"]
+    assert critic[2].negative_slope == 0.2

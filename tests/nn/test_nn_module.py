@@ -1,0 +1,199 @@
+"""The network: its losses, its switches, and where gradients go."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nn_samples import N_OBS, cells, clustering, network
+
+from sccagn_scale.nn import (
+    Losses,
+    LossWeights,
+    SCCAGNModule,
+    column_sums,
+    generator_loss,
+    kl_divergence,
+    reconstruction,
+    target_distribution,
+)
+from sccagn_scale.ops import student_t_assign
+
+ALL_ON = LossWeights(clustering=0.3, reconstruction=0.5, adversarial=0.7)
+
+
+def losses_of(module: SCCAGNModule, weights: LossWeights = ALL_ON, *, dense: bool = False, **options: Any) -> Losses:
+    batch = cells()
+    return module.loss(batch.dense if dense else batch.sparse, batch.adjacency, weights, **options)[0]
+
+
+def reached(module: SCCAGNModule) -> set[str]:
+    """Parts of the network that have a gradient other than zero."""
+    moved = {name.split(".")[0] for name, p in module.named_parameters() if p.grad is not None and p.grad.any()}
+    return moved - {"discriminator"}
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
+@pytest.mark.parametrize(
+    ("fusion", "n_heads"),
+    [*itertools.product(["attention"], [0, 1, 2, 4, 8]), ("concat", 4), ("multiply", 4), ("none", 4)],
+)
+def test_every_architecture_learns(conv: Any, fusion: Any, n_heads: int, dense: bool) -> None:
+    module = clustering(network(conv=conv, fusion=fusion, n_heads=n_heads))
+    losses = losses_of(module, dense=dense)
+    losses.total.backward()
+    gradients = {name: p.grad for name, p in module.named_parameters()}
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients.values())
+    parts = {"encoder", "graph", "decoder", "centroids", "head"}
+    parts |= {"attention"} if fusion == "attention" and n_heads else set()
+    parts |= {"join"} if fusion == "concat" else set()
+    assert reached(module) == parts
+
+
+def test_sparse_and_dense_cells_have_one_loss() -> None:
+    module = clustering(network())
+    torch.testing.assert_close(losses_of(module), losses_of(module, dense=True))
+
+
+def test_losses_are_the_parts_put_together_by_hand() -> None:
+    batch, module = cells(), clustering(network())
+    losses, z = module.loss(batch.sparse, batch.adjacency, ALL_ON, nu=2.0, tau=0.7)
+    latent = module.encode(batch.sparse, batch.adjacency)
+    torch.testing.assert_close(z, latent.z)
+    rebuilt = [reconstruction(module.decode(latent, from_z=f), module.decoder[-1], batch.dense) for f in (True, False)]
+    torch.testing.assert_close(losses.reconstruction, 0.5 * sum(rebuilt))
+    torch.testing.assert_close(losses.adversarial, generator_loss(module.discriminator(z)))
+    q = student_t_assign(z, module.centroids, 2.0)
+    predicted = module.head(latent.g3, batch.adjacency).softmax(1)
+    p = target_distribution(q, 0.7)
+    torch.testing.assert_close(losses.clustering, kl_divergence(p, q) + kl_divergence(p, predicted))
+    torch.testing.assert_close(
+        losses.total, 0.3 * losses.clustering + 0.5 * losses.reconstruction + 0.7 * losses.adversarial
+    )
+
+
+def test_sums_over_all_cells_enter_the_target() -> None:
+    batch, module = cells(), clustering(network())
+    q = module.assign(module.encode(batch.sparse, batch.adjacency).z)
+    own = losses_of(module, column_sums=column_sums(q))
+    torch.testing.assert_close(own, losses_of(module))
+    other = losses_of(module, column_sums=column_sums(q) * torch.tensor([1.0, 50, 1]))
+    assert abs(other.clustering - own.clustering) > 1e-3
+
+
+@pytest.mark.parametrize("part", ["clustering", "reconstruction", "adversarial"])
+def test_a_weight_of_zero_switches_a_loss_off(part: str) -> None:
+    module = clustering(network())
+    losses = losses_of(module, ALL_ON._replace(**{part: 0.0}))
+    assert getattr(losses, part).item() == 0
+    others = {"clustering", "reconstruction", "adversarial"} - {part}
+    assert all(getattr(losses, other).item() > 0 for other in others)
+    torch.testing.assert_close(losses.total, sum(getattr(ALL_ON, other) * getattr(losses, other) for other in others))
+    losses.total.backward()
+    unreached = {"clustering": {"centroids", "head"}, "reconstruction": {"decoder", "attention"}, "adversarial": set()}
+    assert reached(module) == {"encoder", "graph", "decoder", "attention", "centroids", "head"} - unreached[part]
+
+
+def test_the_adversarial_loss_reaches_every_layer_of_the_encoder() -> None:
+    module = network()
+    losses_of(module, LossWeights(0, 0, 1)).total.backward()
+    assert all(layer.weight.grad.abs().max() > 0 for layer in module.encoder)
+    assert all(layer.linear.weight.grad.abs().max() > 0 for layer in module.graph[:2])  # g3 plays no part in z
+    assert reached(module) == {"encoder", "graph"}
+
+
+def test_without_the_discriminator_there_is_no_adversarial_loss() -> None:
+    module = network(discriminator=False)
+    losses = losses_of(module, LossWeights(0, 0, 1))
+    assert losses.adversarial.item() == losses.total.item() == 0
+    assert not losses.total.requires_grad
+
+
+def test_pretraining_rebuilds_from_z_alone_and_clusters_nothing() -> None:
+    batch, module = cells(), network()
+    losses = losses_of(module, pretraining=True)
+    latent = module.encode(batch.sparse, batch.adjacency)
+    expected = reconstruction(module.decode(latent, from_z=True), module.decoder[-1], batch.dense)
+    torch.testing.assert_close(losses.reconstruction, expected)
+    assert losses.clustering.item() == 0
+    losses.total.backward()
+    assert reached(module) == {"encoder", "graph", "decoder"}
+
+
+def test_an_anchor_is_the_target_by_its_share() -> None:
+    batch, module = cells(), clustering(network())
+    anchor = torch.arange(N_OBS) % 3
+    latent = module.encode(batch.sparse, batch.adjacency)
+    q, predicted = module.assign(latent.z), module.head(latent.g3, batch.adjacency).softmax(1)
+    whole = losses_of(module, anchor=anchor, anchor_share=1.0).clustering
+    rows = torch.arange(N_OBS)
+    torch.testing.assert_close(whole, -(q[rows, anchor].log() + predicted[rows, anchor].log()).mean())
+    p = target_distribution(q)
+    p = 0.75 * p + 0.25 * torch.nn.functional.one_hot(anchor, 3)
+    quarter = losses_of(module, anchor=anchor, anchor_share=0.25).clustering
+    torch.testing.assert_close(quarter, kl_divergence(p, q) + kl_divergence(p, predicted))
+    torch.testing.assert_close(losses_of(module, anchor=anchor, anchor_share=0.0), losses_of(module))
+
+
+def test_fusion_without_attention_follows_its_formula() -> None:
+    batch = cells()
+    for fusion, n_heads in (("attention", 0), ("concat", 4), ("multiply", 4), ("none", 4)):
+        module = network(fusion=fusion, n_heads=n_heads, phi=0.3)
+        z, g1, g2, g3 = latent = module.encode(batch.sparse, batch.adjacency)
+        if fusion == "attention":
+            start = z + g3
+        elif fusion == "concat":
+            start = module.join(torch.cat([z, g3], 1))
+        else:
+            start = z * g3 if fusion == "multiply" else z
+        hidden = start
+        for layer, skip in zip(module.decoder[:-1], (g2, g2, g1), strict=True):
+            own = layer(hidden).relu()
+            hidden = own if fusion == "none" else 0.7 * own + 0.3 * skip
+        torch.testing.assert_close(module.decode(latent), hidden)
+
+
+def test_attention_starts_the_decoder_with_what_it_found_and_g3() -> None:
+    batch, module = cells(), network(n_heads=2, phi=0.3)
+    z, g1, g2, g3 = latent = module.encode(batch.sparse, batch.adjacency)
+    hidden = module.attention(z, g3) + g3
+    for layer, skip in zip(module.decoder[:-1], (g2, g2, g1), strict=True):
+        hidden = 0.7 * layer(hidden).relu() + 0.3 * skip
+    torch.testing.assert_close(module.decode(latent), hidden)
+
+
+def test_phi_mixes_the_graph_network_into_the_encoder() -> None:
+    batch = cells()
+    for phi in (0.0, 0.3, 1.0):
+        module = network(phi=phi)
+        latent = module.encode(batch.sparse, batch.adjacency)
+        g1 = (batch.a @ batch.dense @ module.graph[0].linear.weight.T + module.graph[0].bias).relu()
+        g2 = (batch.a @ g1 @ module.graph[1].linear.weight.T + module.graph[1].bias).relu()
+        g3 = (batch.a @ g2 @ module.graph[2].linear.weight.T + module.graph[2].bias).relu()
+        hidden = batch.dense
+        for layer, g in zip(module.encoder[:3], (g1, g2, g2), strict=True):
+            hidden = (1 - phi) * layer(hidden).relu() + phi * g
+        torch.testing.assert_close(latent, (module.encoder[3](hidden), g1, g2, g3))
+
+
+@pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
+def test_the_order_of_cells_does_not_matter(conv: Any) -> None:
+    order = np.random.default_rng(0).permutation(N_OBS)
+    batch, shuffled, module = cells(), cells(order=order), clustering(network(conv=conv))
+    losses, z = module.loss(batch.sparse, batch.adjacency, ALL_ON)
+    losses_shuffled, z_shuffled = module.loss(shuffled.sparse, shuffled.adjacency, ALL_ON)
+    torch.testing.assert_close(z_shuffled, z[order])
+    torch.testing.assert_close(losses_shuffled, losses)
+
+
+def test_centroids_are_a_copy_that_is_learned() -> None:
+    module, start = network().float(), torch.zeros(3, 8)
+    module.set_centroids(start)
+    start += 1
+    assert not module.centroids.any()
+    assert "centroids" in dict(module.named_parameters())
+    assert module.head.linear.weight.shape == (3, 8)

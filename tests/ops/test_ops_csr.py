@@ -1,0 +1,138 @@
+"""Sparse × dense: values, gradients and sharing against dense torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sccagn_scale.ops import Csr, csr_matmul
+
+
+def sample(n_rows: int = 7, n_cols: int = 5, seed: int = 0) -> sp.csr_matrix:
+    """A third filled, with an empty row and an empty column."""
+    rng = np.random.default_rng(seed)
+    dense = rng.normal(size=(n_rows, n_cols)) * (rng.random((n_rows, n_cols)) < 0.4)
+    dense[n_rows // 2] = dense[:, n_cols // 2] = 0
+    return sp.csr_matrix(dense)
+
+
+def parts(matrix: Csr) -> tuple[torch.Tensor, ...]:
+    t = matrix.T
+    return matrix.indptr, matrix.indices, matrix.values, t.indptr, t.indices, t.values
+
+
+def test_a_product_of_literals() -> None:
+    matrix = Csr.from_scipy(sp.csr_matrix([[1.0, 0, 2], [0, 0, 0]]))
+    dense = torch.tensor([[1.0, 10], [2, 20], [3, 30]])
+    assert csr_matmul(matrix, dense).tolist() == [[7, 70], [0, 0]]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 10**6))
+def test_value_and_gradient_are_those_of_the_dense_product(n_rows: int, n_cols: int, width: int, seed: int) -> None:
+    matrix = sample(n_rows, n_cols, seed)
+    rng = np.random.default_rng(seed)
+    dense = torch.from_numpy(rng.normal(size=(n_cols, width))).requires_grad_()
+    cotangent = torch.from_numpy(rng.normal(size=(n_rows, width)))
+    ours = csr_matmul(Csr.from_scipy(matrix, dtype=torch.float64), dense)
+    theirs = torch.from_numpy(matrix.toarray()) @ dense
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(y, dense, cotangent)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0), (3, 4)])
+def test_matrices_without_values(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    matrix = Csr.from_scipy(sp.csr_matrix(shape), dtype=dtype)
+    dense = torch.ones(shape[1], 2, dtype=dtype, requires_grad=True)
+    product = csr_matmul(matrix, dense)
+    assert product.shape == (shape[0], 2)
+    assert product.dtype == dtype
+    assert not product.any()
+    product.sum().backward()
+    assert dense.grad is not None
+    assert not dense.grad.any()
+
+
+def test_gradcheck() -> None:
+    matrix = Csr.from_scipy(sample(), dtype=torch.float64)
+    dense = torch.randn(5, 3, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda b: csr_matmul(matrix, b), dense)
+
+
+def test_a_transposed_operand_and_a_broadcast_gradient() -> None:
+    matrix = Csr.from_scipy(sample(), dtype=torch.float64)
+    weight = torch.arange(15, dtype=torch.float64).reshape(3, 5).requires_grad_()
+    csr_matmul(matrix, weight.T).sum().backward()  # the gradient that comes in is an expanded scalar
+    expected = matrix.to_dense().sum(0).expand(3, 5)
+    torch.testing.assert_close(weight.grad, expected)
+
+
+def test_opcheck() -> None:
+    matrix = Csr.from_scipy(sample(), dtype=torch.float64)
+    dense = torch.ones(5, 3, dtype=torch.float64, requires_grad=True)
+    checked = torch.library.opcheck(torch.ops.sccagn.csr_matmul.default, (*parts(matrix), dense))
+    assert set(checked.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("index_type", [np.int32, np.int64])
+def test_offsets_are_int64_whatever_scipy_chose(index_type: type) -> None:
+    matrix = sample()
+    matrix.indptr, matrix.indices = matrix.indptr.astype(index_type), matrix.indices.astype(index_type)
+    ours = Csr.from_scipy(matrix)
+    assert {t.dtype for t in (*parts(ours)[:2], *parts(ours)[3:5])} == {torch.int64}
+    assert ours.values.dtype == ours.T.values.dtype == torch.float32
+    np.testing.assert_allclose(ours.to_dense().numpy(), matrix.toarray(), rtol=1e-6)
+
+
+def test_the_transpose_is_shared_both_ways() -> None:
+    matrix = Csr.from_scipy(sample())
+    assert matrix.T.T is matrix
+    assert matrix.shape == (7, 5)
+    assert matrix.T.shape == (5, 7)
+    torch.testing.assert_close(matrix.T.to_dense(), matrix.to_dense().T)
+
+
+def test_a_symmetric_matrix_is_its_own_transpose() -> None:
+    square = sample(6, 6)
+    symmetric = square + square.T
+    matrix = Csr.from_scipy(symmetric, symmetric=True, dtype=torch.float64)
+    assert matrix.T is matrix
+    dense = torch.arange(12, dtype=torch.float64).reshape(6, 2).requires_grad_()
+    csr_matmul(matrix, dense).square().sum().backward()
+    a = torch.from_numpy(symmetric.toarray())
+    torch.testing.assert_close(dense.grad, 2 * a.T @ (a @ dense.detach()))
+
+
+def test_values_are_shared_with_scipy_where_types_allow() -> None:
+    matrix = sample().astype(np.float32)
+    assert Csr.from_scipy(matrix).values.data_ptr() == matrix.data.ctypes.data
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_moving_keeps_the_pair_together(symmetric: bool) -> None:
+    matrix = Csr.from_scipy(sp.identity(4, format="csr"), symmetric=symmetric)
+    assert matrix.to(torch.device("cpu")) is matrix
+    moved = matrix.to(torch.device("meta"))
+    assert {t.device.type for t in parts(moved)} == {"meta"}
+    assert (moved.T is moved) == symmetric
+    assert moved.T.T is moved
+    assert moved.shape == (4, 4)
+    assert csr_matmul(moved, torch.empty(4, 2, device="meta")).shape == (4, 2)
+
+
+def test_edges_run_from_the_column_to_the_row() -> None:
+    matrix = Csr.from_scipy(sp.csr_matrix([[0, 5.0, 6], [0, 0, 0], [7, 0, 0]]))
+    assert matrix.edge_index.tolist() == [[1, 2, 0], [0, 0, 2]]
+    assert matrix.row_of_value().tolist() == [0, 0, 2]
+    assert matrix.edge_index.dtype == torch.int64
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (5,), (5, 2, 1)])
+def test_a_wrong_shape_is_told(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"`dense` must be \[5, width\] to follow \(7, 5\); it is \["):
+        csr_matmul(Csr.from_scipy(sample()), torch.ones(shape))

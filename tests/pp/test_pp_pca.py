@@ -1,0 +1,65 @@
+"""Sparse PCA against the dense one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.decomposition import PCA
+
+from sccagn_scale._errors import InputError
+from sccagn_scale.pp import fit_pca
+
+
+def sample(n_obs: int = 60, n_vars: int = 25) -> np.ndarray:
+    """Sparse values with a few strong directions of well separated variance."""
+    rng = np.random.default_rng(0)
+    loadings = rng.random((5, n_vars)) * (rng.random((5, n_vars)) < 0.4)
+    values = rng.random((n_obs, 5)) * [16, 8, 4, 2, 1] @ loadings
+    return (values + 0.01 * rng.random(values.shape) * (values > 0)).astype(np.float32)
+
+
+def test_components_and_scores_are_those_of_dense_pca_up_to_sign() -> None:
+    dense = sample()
+    ours = fit_pca(sp.csr_matrix(dense), 4)
+    theirs = PCA(4, svd_solver="full").fit(dense.astype(np.float64))
+    sign = np.sign((ours.components * theirs.components_).sum(axis=1))
+    np.testing.assert_allclose(ours.components * sign[:, None], theirs.components_, atol=1e-4)
+    np.testing.assert_allclose(ours.mean, dense.mean(axis=0), atol=1e-5)
+    scores = ours.scores(sp.csr_matrix(dense))
+    np.testing.assert_allclose(scores * sign, theirs.transform(dense), atol=1e-3)
+    assert scores.dtype == ours.components.dtype == ours.mean.dtype == np.float32
+    assert scores.flags.c_contiguous
+
+
+def test_new_cells_are_projected_with_the_mean_of_the_old() -> None:
+    dense = sample()
+    fitted = fit_pca(sp.csr_matrix(dense[:40]), 3)
+    expected = (dense[40:] - dense[:40].mean(axis=0)) @ fitted.components.T
+    np.testing.assert_allclose(fitted.scores(sp.csr_matrix(dense[40:])), expected, atol=1e-3)
+
+
+def test_axes_are_orthonormal_and_fall_in_variance() -> None:
+    dense = sample()
+    fitted = fit_pca(sp.csr_matrix(dense), 5)
+    np.testing.assert_allclose(fitted.components @ fitted.components.T, np.eye(5), atol=1e-5)
+    variance = fitted.scores(sp.csr_matrix(dense)).var(axis=0)
+    assert (np.diff(variance) < 0).all()
+
+
+@pytest.mark.parametrize(("shape", "n_comps"), [((60, 3), 2), ((4, 25), 3), ((2, 2), 1)])
+def test_fewer_components_where_there_are_fewer_cells_or_genes(shape: tuple[int, int], n_comps: int) -> None:
+    fitted = fit_pca(sp.csr_matrix(sample(60, 25)[: shape[0], : shape[1]]), 50)
+    assert fitted.components.shape == (n_comps, shape[1])
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1)])
+def test_one_cell_or_one_gene_is_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=f"at least 2 cells and 2 genes; {shape[0]} × {shape[1]} are left"):
+        fit_pca(sp.csr_matrix(np.ones(shape, np.float32)))
+
+
+def test_the_seed_decides_everything() -> None:
+    matrix = sp.csr_matrix(sample())
+    first, second = (fit_pca(matrix, 4, random_state=3) for _ in range(2))
+    np.testing.assert_array_equal(first.components, second.components)

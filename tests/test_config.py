@@ -1,0 +1,206 @@
+"""Presets, files and the checks of every value."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+from sccagn_scale._errors import InputError
+from sccagn_scale.config import Config
+
+HINTS = get_type_hints(Config)
+CHOICES = [name for name, hint in HINTS.items() if get_origin(hint) is Literal]
+NUMBERS = [name for name, hint in HINTS.items() if {int, float} & {hint, *get_args(hint)} and "hidden" not in name]
+MAY_BE_NONE = [name for name, hint in HINTS.items() if type(None) in get_args(hint)]
+
+TOO_SMALL: dict[str, float] = {
+    "min_cells_frac": -0.01,
+    "min_genes_frac": -0.01,
+    "target_sum": 0.0,
+    "n_top_genes": 1,
+    "n_comps": 0,
+    "n_neighbors": 1,
+    "n_latent": 0,
+    "phi": -0.1,
+    "n_heads": -1,
+    "n_anchors": 0,
+    "nu": 0.0,
+    "tau": 0.0,
+    "weight_clustering": -1e-9,
+    "weight_reconstruction": -1.0,
+    "weight_adversarial": -1.0,
+    "resolution": 0.0,
+    "n_init": 0,
+    "anchor_share": -0.1,
+    "learning_rate": 0.0,
+    "discriminator_learning_rate": 0.0,
+    "batch_size": 1,
+    "pretrain_batch_size": 1,
+    "pretrain_steps": -1,
+    "joint_steps": -1,
+    "patience": 0,
+    "tolerance": -0.1,
+    "settle_epochs": 0,
+}
+TOO_LARGE = {"min_cells_frac": 1.1, "min_genes_frac": 1.1, "phi": 1.1, "anchor_share": 1.1, "tolerance": 1.1}
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "run.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_defaults_are_the_default_preset() -> None:
+    assert Config() == Config.preset("default")
+
+
+def test_the_paper_preset_is_the_published_setting() -> None:
+    paper = Config.preset("paper")
+    assert (paper.input_rep, paper.graph_rep) == ("genes", "genes")
+    assert (paper.min_cells_frac, paper.min_genes_frac, paper.n_top_genes) == (0.01, 0.01, 2000)
+    assert paper.n_neighbors == 11  # the ten of the paper and the cell itself
+    assert paper.prune
+    assert (paper.n_hidden, paper.n_latent, paper.n_heads, paper.phi) == ((100, 200, 200), 8, 4, 0.5)
+    assert (paper.conv, paper.fusion, paper.discriminator, paper.n_anchors) == ("gcn", "attention", True, None)
+    assert (paper.nu, paper.tau) == (1.0, 0.5)
+    assert (paper.weight_clustering, paper.weight_reconstruction, paper.weight_adversarial) == (1e-4, 0.5, 0.5)
+    assert (paper.learning_rate, paper.discriminator_learning_rate) == (1e-3, 2e-4)
+    assert paper.batch_size is None  # the whole graph is the batch
+    assert paper.anchor_share == 0
+
+
+def test_an_unknown_preset_is_told_with_the_choices() -> None:
+    with pytest.raises(InputError, match=r"`config` .* 'default', 'paper'; it is 'papr'"):
+        Config.preset("papr")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [{"n_latent": 8}, ["paper"], 3])
+def test_what_is_neither_config_nor_name_is_told(value: Any) -> None:
+    with pytest.raises(InputError, match="`config` must be a Config or one of"):
+        Config.preset(value)
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().n_latent = 16  # type: ignore[misc]
+
+
+def test_replacing_checks_again() -> None:
+    assert dataclasses.replace(Config(), n_latent=16).n_latent == 16
+    with pytest.raises(InputError, match="`n_latent` must be at least 1; it is 0"):
+        dataclasses.replace(Config(), n_latent=0)
+
+
+def test_every_number_has_its_bounds_tested() -> None:
+    assert sorted(TOO_SMALL) == sorted(NUMBERS)
+
+
+@pytest.mark.parametrize(("name", "value"), [*TOO_SMALL.items(), *TOO_LARGE.items()])
+def test_a_number_out_of_range_is_named(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"^`{name}` must be .*; it is {value}"):
+        Config(**{name: value})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["3", True, [3], math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_named(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"^`{name}` must be a (finite |whole )?number; it is "):
+        Config(**{name: value})
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if {int} & {HINTS[name], *get_args(HINTS[name])}])
+def test_a_count_is_a_whole_number(name: str) -> None:
+    with pytest.raises(InputError, match=f"^`{name}` must be a whole number; it is 2.5"):
+        Config(**{name: 2.5})
+
+
+def test_a_whole_number_serves_where_a_number_is_meant() -> None:
+    config = Config(nu=2, target_sum=10_000)  # type: ignore[arg-type]
+    assert (config.nu, config.target_sum) == (2.0, 10_000.0)
+    assert type(config.nu) is type(config.target_sum) is float
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_is_taken_and_another_is_told_with_them(name: str) -> None:
+    for choice in get_args(HINTS[name]):
+        assert getattr(Config(**{name: choice}), name) == choice
+    with pytest.raises(InputError, match=f"^`{name}` must be one of '{get_args(HINTS[name])[0]}', .*; it is 'other'"):
+        Config(**{name: "other"})
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_none_is_taken_only_where_it_means_something(name: str) -> None:
+    if name in MAY_BE_NONE:
+        assert getattr(Config(**{name: None}), name) is None
+    else:
+        with pytest.raises(InputError, match=f"^`{name}` must be "):
+            Config(**{name: None})
+
+
+@pytest.mark.parametrize("name", ["prune", "discriminator"])
+def test_a_switch_is_true_or_false(name: str) -> None:
+    with pytest.raises(InputError, match=f"^`{name}` must be true or false; it is 1"):
+        Config(**{name: 1})
+
+
+@pytest.mark.parametrize("value", [(100, 200), (100, 200, 100), (0, 200, 200), (100, -1, -1), (1.5, 2, 2), 100, "abc"])
+def test_hidden_widths_fit_the_graph_network(value: Any) -> None:
+    with pytest.raises(InputError, match=r"^`n_hidden` must be "):
+        Config(n_hidden=value)
+
+
+def test_heads_divide_the_latent_dimensions_where_there_is_attention() -> None:
+    with pytest.raises(InputError, match=r"`n_latent` must be a multiple of `n_heads`; they are 6 and 4"):
+        Config(n_latent=6, n_heads=4)
+    assert Config(n_latent=6, n_heads=0).n_latent == 6
+    assert Config(n_latent=6, n_heads=4, fusion="concat").n_latent == 6
+
+
+def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, '# a run\nn_latent = 16\nfusion = "concat"\nn_hidden = [50, 60, 60]\nprune = false\ntau = 1\n'
+    )
+    config = Config.from_toml(path)
+    assert config == Config(n_latent=16, fusion="concat", n_hidden=(50, 60, 60), prune=False, tau=1.0)
+    based = Config.from_toml(str(path), Config.preset("paper"))
+    assert based == dataclasses.replace(
+        Config.preset("paper"), n_latent=16, fusion="concat", n_hidden=(50, 60, 60), prune=False, tau=1.0
+    )
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert Config.from_toml(write(tmp_path, "")) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n_latents = 8", "unknown name 'n_latents'; did you mean 'n_latent'?"),
+        ("xyzzy = 8", "unknown name 'xyzzy'; the names are input_kind, "),
+        ("[train]\npatience = 3", "unknown name 'train'"),
+        ("n_latent = 0", "`n_latent` must be at least 1; it is 0"),
+        ('n_latent = "8"', "`n_latent` must be a whole number; it is '8'"),
+        ("n_latent = 8.5", "`n_latent` must be a whole number; it is 8.5"),
+        ("tau = nan", "`tau` must be a finite number"),
+        ("n_hidden = [1, 2]", "`n_hidden` must be 3 whole numbers"),
+        ("n_latent = ", "is not a TOML file"),
+        ("n_latent = 8\nn_latent = 8", "is not a TOML file"),
+        (b"\xff\xfe", "is not a TOML file"),
+    ],
+)
+def test_what_a_file_has_wrong_is_told(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Config.from_toml(write(tmp_path, text))
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"`config` '.*none\.toml' cannot be read: No such file"):
+        Config.from_toml(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="cannot be read"):
+        Config.from_toml(tmp_path)

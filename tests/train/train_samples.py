@@ -1,0 +1,76 @@
+"""Planted clusters, a small network for them, and a stage that remembers."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from sccagn_scale.graph import adjacency, neighbors, normalized
+from sccagn_scale.loader import Batch, FullLoader
+from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize
+from sccagn_scale.train import Optimizer
+
+WEIGHTS = LossWeights(clustering=0.1, reconstruction=0.5, adversarial=0.5)
+
+
+class Stage:
+    """Counts steps."""
+
+    def __init__(self) -> None:
+        self.steps, self.seen = 0.0, []  # type: ignore[var-annotated]
+
+    def advance(self, n: float = 1, /, **info: float | int | str) -> None:
+        self.steps += n
+        self.seen.append(info)
+
+
+def blobs(sizes: list[int], seed: int = 0, spread: float = 8.0) -> tuple[np.ndarray, np.ndarray]:
+    """Points around well separated centres, shuffled, and the group of each."""
+    rng = np.random.default_rng(seed)
+    truth = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    centres = spread * np.eye(len(sizes), max(6, len(sizes)))
+    return (centres[truth] + rng.normal(size=(len(truth), centres.shape[1]))).astype(np.float32), truth
+
+
+def planted(sizes: list[int], between: float = 0.01, seed: int = 0) -> tuple[sp.csr_matrix, np.ndarray]:
+    """A graph in which cells of one group are joined far more often than others, and the group of each."""
+    rng = np.random.default_rng(seed)
+    truth = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    odds = np.where(truth[:, None] == truth, 0.5, between)
+    upper = np.triu(rng.random(odds.shape) < odds, 1)
+    return sp.csr_matrix((upper | upper.T).astype(np.float32)), truth
+
+
+def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two labellings differ in names only."""
+    pairs = set(zip(a.tolist(), b.tolist(), strict=True))
+    return len(pairs) == len(set(a.tolist())) == len(set(b.tolist()))
+
+
+def toy_points() -> np.ndarray:
+    """60 cells of unit length in three groups."""
+    points, _ = blobs([20, 20, 20])
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+def toy_graph() -> sp.csr_matrix:
+    """Â of those cells."""
+    return normalized(adjacency(neighbors(toy_points(), 8)))
+
+
+def toy(*, as_pca: bool = False, **options: object) -> tuple[SCCAGNModule, FullLoader, Batch]:
+    """A network, the loader of the cells it is to learn, and their one batch; `as_pca` starts it as in a real run."""
+    points = toy_points()
+    full = FullLoader(points, toy_graph(), torch.device("cpu"))
+    torch.manual_seed(0)
+    module = SCCAGNModule(points.shape[1], (16, 16, 16), 4, **options)  # type: ignore[arg-type]
+    if as_pca:
+        mean = torch.from_numpy(points.mean(axis=0))
+        _, lengths, axes = torch.linalg.svd(torch.from_numpy(points) - mean, full_matrices=False)
+        initialize(module, axes, mean, scale=lengths / len(points) ** 0.5)
+    return module, full, next(iter(full))
+
+
+def optimizer(module: SCCAGNModule, learning_rate: float = 1e-2) -> Optimizer:
+    return Optimizer(module, learning_rate, 1e-3, generator=torch.Generator().manual_seed(0))
