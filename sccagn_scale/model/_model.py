@@ -26,6 +26,8 @@ from sccagn_scale.model._results import write_results
 from sccagn_scale.model._save import load_model, save_model
 from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize
 from sccagn_scale.ops import student_t_assign
+from sccagn_scale.train import Optimizer
+from sccagn_scale.train import Optimizer
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -84,6 +86,8 @@ class SCCAGN:
     """Clusters given or estimated."""
     estimate_: train.Estimate | None
     """What speaks for the number of clusters; None where it was given."""
+    stopped_: Literal["settled", "plateau", "budget", "loaded"]
+    """What ended joint training; `"loaded"` for a model that was read from disk."""
 
     def __init__(
         self,
@@ -368,8 +372,8 @@ class SCCAGN:
             discriminator=config.discriminator,
         )
 
-    def _optimizer(self, generator: torch.Generator) -> train.Optimizer:
-        return train.Optimizer(
+    def _optimizer(self, generator: torch.Generator) -> Optimizer:
+        return Optimizer(
             self.module_,
             self.config.learning_rate,
             self.config.discriminator_learning_rate,
