@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark that the arguments name; 0, 2 for a request that cannot be met, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     verbs = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
-    for name, path in BENCHMARKS.items():
-        module = importlib.import_module(path)
+    for name, home in BENCHMARKS.items():
+        module = importlib.import_module(home)
         summary = (module.__doc__ or "").splitlines()[0]
         verb = verbs.add_parser(name, help=summary, description=summary)
         verb.add_argument("--quick", action="store_true", help="small and short: shows that it works, proves nothing")
@@ -38,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     default = None if arguments.quick else RESULTS / f"{arguments.benchmark}.json"
     measured = {name: str(value) for name, value in vars(arguments).items() if name not in NOT_MEASURED}
-    session = Session(arguments.benchmark, path=arguments.json or default, arguments=measured, resume=arguments.resume)
+    path = arguments.json or default
     try:
+        session = Session(arguments.benchmark, path=path, arguments=measured, resume=arguments.resume)
         arguments.run(arguments, session)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HEADINGS = {"given": "Number of clusters given", "auto": "Number of clusters estimated"}
 SUMMARY = ("nmi", "ari", "ami", "completeness", "accuracy", "cross_seed_ari")
 # Okabe and Ito's colours, told apart by everyone; black is the default preset's.
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#7F7F7F")
 MARKERS = "osD^v<>PX"
 
 

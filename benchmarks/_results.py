@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from sccagn_scale._errors import InputError
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -83,15 +85,27 @@ class Checkpoint:
         self.stamp = plain(stamp)
         self.rows: list[Row] = []
 
-    def take_up(self) -> bool:
-        """Load the rows of an interrupted run, all but failed ones; False when there are none of the same stamp."""
+    def take_up(self) -> None:
+        """Load the rows of an interrupted run, all but failed ones.
+
+        Raises
+        ------
+        InputError
+            When there are none, or they are of another machine, code or request: going on would overwrite them.
+        """
         if self.path is None or not self.path.exists():
-            return False
+            where = self.path or "the place of a run without a result file"
+            raise InputError(f"`--resume` needs an interrupted run's rows, but {where} has none; leave it out.")
         kept = json.loads(self.path.read_text())
-        if kept["stamp"] != self.stamp:
-            return False
+        for part in self.stamp:
+            for name in sorted(self.stamp[part].keys() | kept["stamp"][part].keys()):
+                was, now = kept["stamp"][part].get(name), self.stamp[part].get(name)
+                if was != now:
+                    raise InputError(
+                        f"`--resume` needs the same machine, code and request as in {self.path}, but {name} was {was} "
+                        f"and is now {now}; go back to that, or leave `--resume` out to start anew."
+                    )
         self.rows = [row for row in kept["rows"] if "error" not in row["metrics"]]
-        return True
 
     def add(self, row: Row) -> None:
         """Keep one more row."""

@@ -28,6 +28,11 @@ class Session:
         What the run was asked for; an interrupted run is taken up only by one with the same.
     resume
         Take up an interrupted run's rows instead of measuring them again.
+
+    Raises
+    ------
+    InputError
+        When there is nothing to resume, or it was another kind of run.
     """
 
     def __init__(self, benchmark: str, *, path: Path | None, arguments: dict[str, Any], resume: bool = False) -> None:
@@ -39,8 +44,8 @@ class Session:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         if resume:
-            taken = self._checkpoint.take_up()
-            say(f"{len(self._checkpoint.rows)} rows taken up" if taken else "no interrupted run of the same kind")
+            self._checkpoint.take_up()
+            say(f"{len(self._checkpoint.rows)} rows taken up")
 
     def run(self, contests: Sequence[Contest], *, jobs: int = 1) -> list[Row]:
         """Run all contests, `jobs` at a time, and return the rows in the order of contests and methods.

@@ -105,7 +105,7 @@ class Config:
     """Of the network (Adamax)."""
     discriminator_learning_rate: float = 2e-4
     """Of the discriminator (Adam)."""
-    batch_size: int | None = 4096
+    batch_size: int | None = 1024
     """Cells in a batch, about; up to that many cells, and with None always, the whole graph is the batch."""
     pretrain_batch_size: int | None = 256
     """The same for pretraining, where many small steps serve better than few large ones."""

@@ -50,6 +50,7 @@ def dense(x: Csr | torch.Tensor) -> np.ndarray:
 
 def check(batch: Batch, x: np.ndarray, weights: sp.csr_matrix) -> None:
     n_id = batch.n_id.numpy()
+    assert (np.diff(n_id) > 0).all()
     np.testing.assert_array_equal(dense(batch.x), x[n_id])
     np.testing.assert_array_equal(batch.adjacency.to_dense().numpy(), weights.toarray()[np.ix_(n_id, n_id)])
     assert batch.adjacency.T is batch.adjacency

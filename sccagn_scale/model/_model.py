@@ -27,7 +27,6 @@ from sccagn_scale.model._save import load_model, save_model
 from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize
 from sccagn_scale.ops import student_t_assign
 from sccagn_scale.train import Optimizer
-from sccagn_scale.train import Optimizer
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -105,6 +104,8 @@ class SCCAGN:
         self._adata, self._progress = adata, progress
         self._n_clusters = _checked_n_clusters(n_clusters, adata.n_obs)
         self._device = pick_device(device)
+        if 0 in adata.shape:
+            raise InputError(f"The input is empty: it has {adata.n_obs} cells and {adata.n_vars} genes.")
         if self.config.n_neighbors > adata.n_obs:
             raise InputError(
                 f"`n_neighbors` = {self.config.n_neighbors} needs at least as many cells (it counts the cell itself); "

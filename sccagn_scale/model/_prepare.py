@@ -58,7 +58,7 @@ def prepare(adata: AnnData, config: Config, *, layer: str | None, random_state: 
         For every input that cannot be clustered; see `sccagn_scale.pp`.
     """
     matrix, names = pp.select_matrix(adata, layer)
-    kind = pp.recognize(matrix, config.input_kind)
+    kind = pp.recognize(matrix, config.input_kind, stored_as=pp.stored_dtype(adata, layer))
     kept = pp.quality_control(matrix, config.min_cells_frac, config.min_genes_frac)
     _announce_constant(matrix)
     log.info(

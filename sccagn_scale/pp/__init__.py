@@ -1,6 +1,6 @@
 """From the matrix as it came to the matrix that is clustered."""
 
-from sccagn_scale.pp._input import InputKind, recognize, select_matrix
+from sccagn_scale.pp._input import InputKind, recognize, select_matrix, stored_dtype
 from sccagn_scale.pp._pca import Projection, fit_pca
 from sccagn_scale.pp._recipe import (
     Kept,
@@ -28,5 +28,6 @@ __all__ = [
     "recognize",
     "scale_to_unit",
     "select_matrix",
+    "stored_dtype",
     "unit_length",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -48,16 +48,7 @@ def select_matrix(adata: AnnData, layer: str | None = None) -> tuple[sp.csr_matr
     InputError
         If there is no such layer, the matrix is empty, or a value is negative, NaN or infinite.
     """
-    if layer is None:
-        matrix, names, where = adata.X, adata.var_names, "X"
-    elif layer in adata.layers:
-        matrix, names, where = adata.layers[layer], adata.var_names, f"layers['{layer}']"
-    elif layer == "raw" and adata.raw is not None:
-        matrix, names, where = adata.raw.X, adata.raw.var_names, "raw.X"
-    else:
-        raise InputError(f"`layer` must be one of {_choices(adata)}; there is no '{layer}'.")
-    if matrix is None:
-        raise InputError(f"`layer` points at {where}, which holds no matrix; choose one of {_choices(adata)}.")
+    matrix, names, where = _locate(adata, layer)
     if 0 in matrix.shape:
         raise InputError(f"The input is empty: {where} has {matrix.shape[0]} cells and {matrix.shape[1]} genes.")
     if not (np.issubdtype(matrix.dtype, np.number) or matrix.dtype == bool):
@@ -73,6 +64,26 @@ def select_matrix(adata: AnnData, layer: str | None = None) -> tuple[sp.csr_matr
         csr = csr.copy()
         csr.eliminate_zeros()
     return csr, names
+
+
+def stored_dtype(adata: AnnData, layer: str | None = None) -> np.dtype:
+    """Type of the values as they came, before `select_matrix` converts them; parameters and errors as there."""
+    return np.dtype(_locate(adata, layer)[0].dtype)
+
+
+def _locate(adata: AnnData, layer: str | None) -> tuple[Any, pd.Index, str]:
+    """Matrix, gene names, and where they stand."""
+    if layer is None:
+        matrix, names, where = adata.X, adata.var_names, "X"
+    elif layer in adata.layers:
+        matrix, names, where = adata.layers[layer], adata.var_names, f"layers['{layer}']"
+    elif layer == "raw" and adata.raw is not None:
+        matrix, names, where = adata.raw.X, adata.raw.var_names, "raw.X"
+    else:
+        raise InputError(f"`layer` must be one of {_choices(adata)}; there is no '{layer}'.")
+    if matrix is None:
+        raise InputError(f"`layer` points at {where}, which holds no matrix; choose one of {_choices(adata)}.")
+    return matrix, names, where
 
 
 def _choices(adata: AnnData) -> str:
@@ -99,7 +110,9 @@ def _check_values(matrix: sp.csr_matrix, where: str, adata: AnnData, layer: str 
         )
 
 
-def recognize(matrix: sp.csr_matrix, kind: InputKind | Literal["auto"] = "auto") -> InputKind:
+def recognize(
+    matrix: sp.csr_matrix, kind: InputKind | Literal["auto"] = "auto", *, stored_as: np.dtype | None = None
+) -> InputKind:
     """Tell what kind of values a matrix holds, and say so.
 
     Whole numbers are counts; other values are logged if none exceeds 50, and linear (TPM, RPM, CPM) if one does.
@@ -111,6 +124,9 @@ def recognize(matrix: sp.csr_matrix, kind: InputKind | Literal["auto"] = "auto")
         Cells × genes, no negative values.
     kind
         `"auto"`, or the answer, where the user knows it.
+    stored_as
+        Type of the values before they were converted: whole numbers stored as floats are taken for counts with a
+        warning.
 
     Returns
     -------
@@ -121,6 +137,12 @@ def recognize(matrix: sp.csr_matrix, kind: InputKind | Literal["auto"] = "auto")
         whole = bool(np.all(data == np.rint(data)))
         kind = "counts" if whole else "log" if data.size == 0 or data.max() <= _LOG_MAX else "linear"
         log.info("The values were recognised as %s. Set `input_kind` if that is wrong.", _DESCRIPTION[kind])
+        if kind == "counts" and stored_as is not None and np.issubdtype(stored_as, np.floating):
+            warnings.warn(
+                f"The values are stored as {stored_as} but all are whole numbers: they were taken for counts.",
+                InputWarning,
+                stacklevel=3,
+            )
         if kind == "linear":
             warnings.warn(
                 f"The values are neither counts nor logged (largest {data.max():,.4g}, not whole numbers): taken as "

@@ -14,6 +14,7 @@ from benchmarks._contest import Contest, Method
 from benchmarks._machine import machine_facts
 from benchmarks._results import Row, as_json, means, print_table, write_atomically
 from benchmarks._session import Session
+from sccagn_scale._errors import InputError
 
 CONTESTS = [Contest(f"{name}/given", (Method("a", "x:y"), Method("b", "x:y"))) for name in ("one", "two")]
 
@@ -83,13 +84,16 @@ def test_an_interrupted_run_loses_nothing(tmp_path: Path, ran: list[tuple[str, s
     assert [one.name for one in tmp_path.iterdir()] == ["fake.json"]
 
 
-@pytest.mark.parametrize(("resume", "seeds"), [(True, 3), (False, 5)])
-def test_rows_of_another_kind_of_run_are_not_taken_up(
-    tmp_path: Path, ran: list[tuple[str, str]], resume: bool, seeds: int
-) -> None:
+def test_a_run_of_another_kind_is_not_taken_up_and_not_lost(tmp_path: Path, ran: list[tuple[str, str]]) -> None:
     session(tmp_path / "fake.json", seeds=5).run(CONTESTS)
+    before = (tmp_path / "fake.partial").read_bytes()
+    with pytest.raises(InputError, match="seeds was 5 and is now 3"):
+        session(tmp_path / "fake.json", seeds=3, resume=True)
+    assert (tmp_path / "fake.partial").read_bytes() == before
+    with pytest.raises(InputError, match=r"other\.partial has none"):
+        session(tmp_path / "other.json", resume=True)
     ran.clear()
-    session(tmp_path / "fake.json", seeds=seeds, resume=resume).run(CONTESTS)
+    session(tmp_path / "fake.json", seeds=5).run(CONTESTS)
     assert len(ran) == 4
 
 
