@@ -95,8 +95,8 @@ def test_far_cells_neither_overflow_nor_vanish(far: float) -> None:
 
 def test_small_distances_survive_a_common_offset() -> None:
     """‖z‖² + ‖μ‖² − 2zμᵀ in float32 would lose them altogether."""
-    z, centroids = torch.tensor([[1234.567]]), torch.tensor([[1234.567], [1235.067]])
-    torch.testing.assert_close(student_t_assign(z, centroids), torch.tensor([[5 / 9, 4 / 9]]), atol=1e-3, rtol=0)
+    z, centroids = torch.tensor([[30_000.0]]), torch.tensor([[30_000.0], [30_000.5]])
+    torch.testing.assert_close(student_t_assign(z, centroids), torch.tensor([[5 / 9, 4 / 9]]))
 
 
 def test_identical_points_are_shared_evenly_without_a_pull() -> None:

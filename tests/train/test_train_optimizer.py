@@ -60,7 +60,7 @@ def test_the_network_step_leaves_the_critic_alone_and_the_critics_the_network(mo
 def test_the_critic_learns_from_the_latent_vectors_of_the_step() -> None:
     module, _, batch = toy()
     steps = Optimizer(module, 1e-12, 1e-2, generator=torch.Generator().manual_seed(0))
-    for _ in range(150):
+    for _ in range(80):
         steps.step(batch, WEIGHTS, pretraining=True)
     z = module.encode(batch.x, batch.adjacency).z.detach()
     prior = torch.randn(len(z), 4, generator=torch.Generator().manual_seed(9))
@@ -72,7 +72,7 @@ def test_the_adversarial_loss_moves_z_towards_the_prior() -> None:
     module, _, batch = toy()
     steps = Optimizer(module, 1e-2, 1e-2, generator=torch.Generator().manual_seed(0))
     before = module.encode(batch.x, batch.adjacency).z.detach()
-    for _ in range(150):
+    for _ in range(100):
         steps.step(batch, LossWeights(0, 0, 1))
     after = module.encode(batch.x, batch.adjacency).z.detach()
     assert 2 * before.std() < after.std() < 2

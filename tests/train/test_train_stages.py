@@ -15,12 +15,13 @@ from train_samples import WEIGHTS, Stage, blobs, optimizer, same_partition, toy,
 import sccagn_scale
 from sccagn_scale import train
 from sccagn_scale._errors import InputError
-from sccagn_scale.infer import assign, embed
-from sccagn_scale.loader import PartitionLoader
-from sccagn_scale.nn import LossWeights, SCCAGNModule
+from sccagn_scale.infer import assign, embed, target_sums
+from sccagn_scale.loader import Batch, PartitionLoader
+from sccagn_scale.nn import Losses, LossWeights, SCCAGNModule
 from sccagn_scale.train import (
     History,
     JointResult,
+    Optimizer,
     Plateau,
     Settled,
     Target,
@@ -170,6 +171,27 @@ def test_an_anchor_holds_the_initial_clusters() -> None:
     start, _, whole = toy(as_pca=True)
     labels = assign(result.z, module.centroids).labels.numpy()  # type: ignore[arg-type]
     assert same_partition(labels, kmeans(embed(start, whole).numpy(), 3))
+
+
+def test_every_batch_is_told_of_its_anchors_and_of_the_sums_over_all_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[Any, dict[str, Any]]] = []
+    step = Optimizer.step
+
+    def spy(self: Optimizer, batch: Batch, *args: Any, **options: Any) -> Losses:
+        told.append((batch, options))
+        return step(self, batch, *args, **options)
+
+    monkeypatch.setattr(Optimizer, "step", spy)
+    joint(n_steps=3, n_parts=3, anchor_share=0.25)
+    start, _, whole = toy(as_pca=True)
+    z = embed(start, whole)
+    initial = torch.from_numpy(kmeans(z.numpy(), 3))
+    sums = target_sums(z, torch.from_numpy(centers(z.numpy(), initial.numpy())), 1.0, tau=0.5)
+    assert len(told) == 3
+    for batch, options in told:
+        torch.testing.assert_close(options["target_sums"], sums)
+        assert torch.equal(options["anchor"], initial[batch.n_id])
+        assert (options["anchor_share"], options["nu"], options["tau"]) == (0.25, 1.0, 0.5)
 
 
 def test_joint_training_that_diverges_is_told() -> None:
