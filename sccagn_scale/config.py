@@ -178,7 +178,6 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "n_anchors": None,
         "weight_clustering": 1e-4,
         "weight_adversarial": 0.5,
-        "pretrain_steps": 200,
         "anchor_share": 0.0,
         "batch_size": None,
     },

@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 from sccagn_scale._errors import InputError, InputWarning
-from sccagn_scale.pp import recognize, select_matrix
+from sccagn_scale.pp import recognize, select_matrix, stored_dtype
 
 COUNTS = np.array([[0, 3, 0, 1], [2, 0, 0, 7], [0, 0, 0, 0]])
 
@@ -147,16 +147,32 @@ def test_linear_values_are_recognised_with_a_warning() -> None:
         assert recognize(csr([[0, 0.7], [50.5, 2]])) == "linear"
 
 
-@pytest.mark.xfail(strict=True, reason="float counts that are whole numbers are taken without a warning")
-def test_whole_numbers_kept_as_floats_are_taken_with_a_warning() -> None:
-    with pytest.warns(InputWarning):
-        recognize(select_matrix(ad.AnnData(COUNTS.astype(np.float32)))[0])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_whole_numbers_kept_as_floats_are_counts_with_a_warning(dtype: type) -> None:
+    adata = ad.AnnData(COUNTS.astype(dtype))
+    with pytest.warns(InputWarning, match=f"stored as {np.dtype(dtype)} .*whole numbers: they were taken for counts"):
+        assert recognize(select_matrix(adata)[0], stored_as=stored_dtype(adata)) == "counts"
 
 
-def test_whole_numbers_kept_as_integers_are_taken_in_silence() -> None:
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
+def test_whole_numbers_kept_as_such_are_counts_in_silence(dtype: type) -> None:
+    adata = ad.AnnData(sp.csr_matrix(COUNTS.astype(dtype)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert recognize(select_matrix(ad.AnnData(COUNTS))[0]) == "counts"
+        assert recognize(select_matrix(adata)[0], stored_as=stored_dtype(adata)) == "counts"
+
+
+def test_logged_values_are_taken_in_silence() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert recognize(csr([[0, 0.7], [1.5, 2]]), stored_as=np.dtype(np.float32)) == "log"
+
+
+def test_the_stored_type_is_that_of_the_matrix_chosen(adata: ad.AnnData) -> None:
+    assert stored_dtype(adata) == COUNTS.dtype
+    assert stored_dtype(adata, "raw") == np.float64
+    with pytest.raises(InputError, match="there is no 'counts'"):
+        stored_dtype(adata, "counts")
 
 
 @pytest.mark.parametrize("kind", ["counts", "linear", "log"])
