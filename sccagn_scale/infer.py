@@ -42,7 +42,7 @@ def assign(z: Tensor, centroids: Tensor, nu: float = 1.0, *, block_size: int = 6
 @torch.no_grad()
 def target_sums(z: Tensor, centroids: Tensor, nu: float = 1.0, *, tau: float = 0.5, block_size: int = 65_536) -> Tensor:
     """Σ_i q_ij^(1/τ) over all cells [n_clusters], in blocks: the global part of the target distribution."""
-    total = torch.zeros(len(centroids), dtype=z.dtype, device=z.device)
+    total = torch.zeros(len(centroids), dtype=torch.float64, device=z.device)
     for block in z.split(block_size):
         total += column_sums(student_t_assign(block, centroids, nu), tau)
     return total

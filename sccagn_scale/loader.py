@@ -82,7 +82,7 @@ class PartitionLoader:
         order = np.argsort(parts, kind="stable")
         sizes = np.bincount(parts)
         self._parts = [part for part in np.split(order, np.cumsum(sizes)[:-1]) if len(part)]
-        self._n_batches = max(1, round(len(parts) / batch_size))
+        self._n_batches = min(max(1, round(len(parts) / batch_size)), len(self._parts))
         self._device = device
         self._generator = generator
 
@@ -91,13 +91,16 @@ class PartitionLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         drawn = [self._parts[i] for i in self._generator.permutation(len(self._parts))]
-        # parts differ in size: cut the sequence of parts where the running number of cells is nearest to even shares
-        reached = np.cumsum([len(part) for part in drawn])
-        cuts = np.searchsorted(reached, reached[-1] * np.arange(1, self._n_batches) / self._n_batches)
-        groups = np.split(np.arange(len(drawn)), cuts)
-        for group in groups:
-            if len(group):
-                yield self._take(np.sort(np.concatenate([drawn[i] for i in group])))
+        # parts differ in size: cut the sequence of parts where the running number of cells is nearest to even shares,
+        # and leave every batch at least one part
+        reached = np.cumsum([0, *(len(part) for part in drawn)])
+        shares = reached[-1] * np.arange(1, self._n_batches) / self._n_batches
+        nearest = np.searchsorted((reached[1:] + reached[:-1]) / 2, shares)
+        earlier = np.arange(self._n_batches - 1)
+        nearest = np.maximum.accumulate(nearest - earlier)
+        cuts = np.clip(nearest, 1, len(drawn) - self._n_batches + 1) + earlier
+        for group in np.split(np.arange(len(drawn)), cuts):
+            yield self._take(np.sort(np.concatenate([drawn[i] for i in group])))
 
     def _take(self, n_id: np.ndarray) -> Batch:
         subgraph = self._adjacency[n_id][:, n_id]

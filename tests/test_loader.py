@@ -102,13 +102,11 @@ def test_the_number_and_size_of_batches_are_steady(points: np.ndarray, weights: 
         assert 30 <= min(sizes) <= max(sizes) <= 90
 
 
-@pytest.mark.xfail(strict=True, reason="a batch is cut one part before its share, so the first lack one")
 def test_equal_parts_make_equal_batches() -> None:
     batches = of_parts(np.repeat(np.arange(32), 4), 32)
     assert [len(batch.n_id) for batch in batches] == [32] * 4
 
 
-@pytest.mark.xfail(strict=True, reason="a part larger than a batch's share leaves a batch empty")
 def test_unequal_parts_make_as_many_batches_as_were_promised() -> None:
     batches = of_parts(np.repeat(np.arange(8), [70, 10, 5, 5, 4, 3, 2, 1]), 25)
     for _ in range(10):

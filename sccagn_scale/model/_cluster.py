@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from sccagn_scale._progress import SILENT, Progress
 from sccagn_scale.config import Config, Preset
-from sccagn_scale.model._model import SCCAGN, Device
+from sccagn_scale.model._model import SCCAGN
+from sccagn_scale.model._setup import Device
 
 if TYPE_CHECKING:
     from anndata import AnnData

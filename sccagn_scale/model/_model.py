@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
 import logging
-import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -22,8 +19,9 @@ from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import assign, embed
 from sccagn_scale.loader import FullLoader, Loader, PartitionLoader, partition
 from sccagn_scale.model._prepare import Prepared, prepare, prepare_like
-from sccagn_scale.model._results import write_results
+from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import load_model, save_model
+from sccagn_scale.model._setup import Device, Seeded, checked_n_clusters, pick_device
 from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize
 from sccagn_scale.ops import student_t_assign
 from sccagn_scale.train import Optimizer
@@ -35,8 +33,6 @@ log = logging.getLogger("sccagn_scale")
 
 _PARTS_IN_BATCH = 8
 """Parts of the graph that are joined in a batch: enough for varied batches, few enough to keep most edges."""
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 class SCCAGN:
@@ -102,8 +98,8 @@ class SCCAGN:
         self.config = config if isinstance(config, Config) else Config.preset(config or "default")
         self.layer, self.random_state = layer, random_state
         self._adata, self._progress = adata, progress
-        self._n_clusters = _checked_n_clusters(n_clusters, adata.n_obs)
-        self._device = pick_device(device)
+        self.n_clusters_given = checked_n_clusters(n_clusters, adata.n_obs)
+        self.device = pick_device(device)
         if 0 in adata.shape:
             raise InputError(f"The input is empty: it has {adata.n_obs} cells and {adata.n_vars} genes.")
         if self.config.n_neighbors > adata.n_obs:
@@ -123,15 +119,15 @@ class SCCAGN:
         with self._progress.stage("Preprocess"):
             self.recipe_, prepared = prepare(self._adata, config, layer=self.layer, random_state=self.random_state)
             n_obs = len(prepared.pcs)
-            if self._n_clusters is not None:
-                _checked_n_clusters(self._n_clusters, n_obs, "that pass quality control")
+            if self.n_clusters_given is not None:
+                checked_n_clusters(self.n_clusters_given, n_obs, "that pass quality control")
         with self._progress.stage("Neighbors"):
             self._build_graph(prepared)
         normalized = graph.normalized(self.adjacency_)
-        full = FullLoader(prepared.x, normalized, self._device)
+        full = FullLoader(prepared.x, normalized, self.device)
         whole = next(iter(full))
         self.module_ = self._make_module(prepared)
-        generator = torch.Generator(self._device).manual_seed(self.random_state)
+        generator = torch.Generator(self.device).manual_seed(self.random_state)
         history = train.History()
         weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
         with self._progress.stage("Pretrain", total=config.pretrain_steps) as stage:
@@ -147,8 +143,13 @@ class SCCAGN:
         with self._progress.stage("Initial clusters"):
             z = embed(self.module_, whole).cpu().numpy()
             initial = self._initial_labels(prepared, z)
+            if initial.max() + 1 < self.n_clusters_:
+                raise InputError(
+                    f"`n_clusters` = {self.n_clusters_} is more than the {initial.max() + 1} groups of distinct cells "
+                    "that there are; lower it."
+                )
             with self._seeded():
-                self.module_.set_centroids(torch.from_numpy(train.centers(z, initial)).to(self._device))
+                self.module_.set_centroids(torch.from_numpy(train.centers(z, initial)).to(self.device))
         with self._progress.stage("Joint training", total=config.joint_steps) as stage:
             end = train.train_jointly(
                 self._optimizer(generator),
@@ -156,7 +157,7 @@ class SCCAGN:
                 whole,
                 weights=weights,
                 target=train.Target(
-                    config.nu, config.tau, config.anchor_share, torch.from_numpy(initial).to(self._device)
+                    config.nu, config.tau, config.anchor_share, torch.from_numpy(initial).to(self.device)
                 ),
                 n_steps=config.joint_steps,
                 settled=train.Settled(config.tolerance, config.settle_epochs),
@@ -236,7 +237,7 @@ class SCCAGN:
         z = torch.from_numpy(self.embedding_[self.keep_obs_])
         assert self.module_.centroids is not None
         q = student_t_assign(z, self.module_.centroids.detach().cpu(), self.config.nu).numpy()
-        return _scatter(q, self.keep_obs_)
+        return scatter(q, self.keep_obs_)
 
     def write_to(self, adata: AnnData, key_added: str = "sccagn") -> None:
         """Write the results into an AnnData of the same cells.
@@ -274,41 +275,6 @@ class SCCAGN:
             )
         write_results(self, adata, Keys(key_added))
 
-    def facts(self) -> dict[str, Any]:
-        """What was done and decided, of plain types: the content of `uns[key_added]`."""
-        config = {k: "none" if v is None else v for k, v in dataclasses.asdict(self.config).items()}
-        config["n_hidden"] = list(self.config.n_hidden)
-        evidence = {}
-        if self.estimate_ is not None:
-            evidence = {
-                "method": self.estimate_.method,
-                "n_clusters": self.estimate_.candidates,
-                "score": self.estimate_.scores,
-                "plausible": list(self.estimate_.plausible),
-            }
-        return {
-            "params": config
-            | {
-                "n_clusters": "auto" if self._n_clusters is None else self._n_clusters,
-                "layer": self.layer or "X",
-                "random_state": self.random_state,
-                "device": self._device.type,
-            },
-            "versions": _versions(),
-            "n_clusters": self.n_clusters_,
-            "n_clusters_evidence": evidence,
-            "preprocessing": {
-                "input_kind": self.recipe_.input_kind,
-                "n_obs_kept": int(self.keep_obs_.sum()),
-                "n_vars_kept": len(self.recipe_.genes),
-                "n_top_genes": len(self.recipe_.chosen),
-                "target_sum": self.recipe_.target_sum,
-            },
-            "graph": self.graph_facts_,
-            "history": {name: self.history_[name].to_numpy() for name in self.history_},
-            "stopped": self.stopped_,
-        }
-
     def _build_graph(self, prepared: Prepared) -> None:
         config = self.config
         n_obs = len(prepared.points)
@@ -341,7 +307,7 @@ class SCCAGN:
             normalized,
             partition(prepared.pcs, max(1, size // _PARTS_IN_BATCH), self.random_state),
             batch_size=size,
-            device=self._device,
+            device=self.device,
             generator=np.random.default_rng(self.random_state),
         )
 
@@ -357,7 +323,7 @@ class SCCAGN:
             module = self._new_module(prepared.x.shape[1])
         axes, mean = torch.from_numpy(start.components), torch.from_numpy(start.mean)
         initialize(module, axes, mean, scale=torch.from_numpy(scale))
-        return module.to(self._device)
+        return module.to(self.device)
 
     def _new_module(self, n_input: int) -> SCCAGNModule:
         config = self.config
@@ -384,12 +350,12 @@ class SCCAGN:
     def _initial_labels(self, prepared: Prepared, z: np.ndarray) -> np.ndarray:
         """Cluster the cells before joint training, and settle K: int64 [n]."""
         config = self.config
-        init = config.init if config.init != "auto" else "leiden" if self._n_clusters is None else "ward"
+        init = config.init if config.init != "auto" else "leiden" if self.n_clusters_given is None else "ward"
         finder = None
-        if self._n_clusters is None or init == "leiden":
+        if self.n_clusters_given is None or init == "leiden":
             finder = train.CommunityFinder(self.adjacency_, self.random_state)
         self.estimate_ = None
-        if self._n_clusters is None:
+        if self.n_clusters_given is None:
             assert finder is not None
             self.estimate_ = train.estimate_n_clusters(finder, config.resolution)
             log.info(
@@ -398,7 +364,7 @@ class SCCAGN:
                 *self.estimate_.plausible,
                 self.estimate_.method,
             )
-        self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ is not None else int(self._n_clusters or 0)
+        self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ is not None else int(self.n_clusters_given or 0)
         if finder is not None and init == "leiden":
             return finder.into(self.n_clusters_, prepared.pcs)
         if init == "ward":
@@ -411,9 +377,9 @@ class SCCAGN:
         self.n_clusters_ = len(weights["centroids"])
         module.set_centroids(weights["centroids"])
         module.load_state_dict(weights)
-        self.module_ = module.to(self._device)
+        self.module_ = module.to(self.device)
         self.estimate_, self.stopped_, self.history_ = None, "loaded", train.History().frame()
-        full = FullLoader(prepared.x, graph.normalized(self.adjacency_), self._device)
+        full = FullLoader(prepared.x, graph.normalized(self.adjacency_), self.device)
         self._read_out(prepared, embed(self.module_, next(iter(full))))
 
     def _order_by_size(self, z: torch.Tensor) -> None:
@@ -425,8 +391,8 @@ class SCCAGN:
         order = sizes.argsort(descending=True, stable=True)
         with torch.no_grad():
             for parameter in (module.centroids, *module.head.parameters()):
-                if len(parameter) == len(order):
-                    parameter.copy_(parameter[order])
+                of_clusters = list(parameter.shape).index(len(order))  # the first: GAT's attention has it last
+                parameter.copy_(parameter.index_select(of_clusters, order))
         n_empty = int((sizes == 0).sum())
         if n_empty:
             log.info("%d of %d clusters are empty after joint training.", n_empty, self.n_clusters_)
@@ -439,64 +405,9 @@ class SCCAGN:
         self.keep_obs_ = prepared.keep_obs
         self.labels_ = np.full(len(self.keep_obs_), -1, np.int64)
         self.labels_[self.keep_obs_] = labels.cpu().numpy()
-        self.confidence_ = _scatter(confidence.cpu().numpy(), self.keep_obs_)
-        self.embedding_ = _scatter(z.cpu().numpy(), self.keep_obs_)
-        self.pcs_ = _scatter(prepared.pcs, self.keep_obs_)
+        self.confidence_ = scatter(confidence.cpu().numpy(), self.keep_obs_)
+        self.embedding_ = scatter(z.cpu().numpy(), self.keep_obs_)
+        self.pcs_ = scatter(prepared.pcs, self.keep_obs_)
 
-    def _seeded(self) -> _Seeded:
-        return _Seeded(self.random_state, self._device)
-
-
-class _Seeded:
-    """Initialise parameters from a seed and leave torch's global generators as they were."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        devices = [torch.cuda.current_device()] if device.type == "cuda" else []
-        self._fork = torch.random.fork_rng(devices)
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self._fork.__exit__(*error)
-
-
-def pick_device(device: Device) -> torch.device:
-    """Resolve `"auto"`, and refuse a GPU that is not there."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"`device` must be 'auto', 'cpu' or 'cuda'; it is {device!r}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("`device` = 'cuda' needs a GPU and a CUDA build of torch; none was found. Use 'auto'.")
-    return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def _checked_n_clusters(n_clusters: int | None, n_obs: int, which: str = "in the input") -> int | None:
-    if n_clusters is None:
-        return None
-    if isinstance(n_clusters, bool) or not isinstance(n_clusters, (int, np.integer)):
-        raise InputError(f"`n_clusters` must be a whole number or None; it is {n_clusters!r}.")
-    if n_clusters < 2:
-        raise InputError(f"`n_clusters` must be at least 2; it is {n_clusters}.")
-    if n_clusters > n_obs:
-        raise InputError(f"`n_clusters` = {n_clusters} needs at least as many cells; there are {n_obs:,} {which}.")
-    return int(n_clusters)
-
-
-def _scatter(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Lay rows out over all cells, NaN elsewhere: float32 [n_obs, ...]."""
-    out = np.full((len(keep), *values.shape[1:]), np.nan, np.float32)
-    out[keep] = values
-    return out
-
-
-def _versions() -> dict[str, str]:
-    packages = ("sccagn-scale", "torch", "torch-geometric", "faiss-cpu", "anndata", "numpy", "scipy", "scikit-learn")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    def _seeded(self) -> Seeded:
+        return Seeded(self.random_state, self.device)

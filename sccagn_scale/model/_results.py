@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+import importlib.metadata
+import platform
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +41,7 @@ def write_results(model: SCCAGN, adata: AnnData, keys: Keys) -> None:
             "use_rep": PCA,
         },
     }
-    adata.uns[keys.uns] = model.facts()
+    adata.uns[keys.uns] = facts(model)
 
 
 def _over_all(matrix: sp.csr_matrix, keep: np.ndarray) -> sp.csr_matrix:
@@ -50,3 +53,57 @@ def _over_all(matrix: sp.csr_matrix, keep: np.ndarray) -> sp.csr_matrix:
     rows[where] = np.diff(matrix.indptr)
     indptr = np.concatenate([[0], np.cumsum(rows)])
     return sp.csr_matrix((matrix.data, where[matrix.indices], indptr), shape=(len(keep), len(keep)))
+
+
+def facts(model: SCCAGN) -> dict[str, Any]:
+    """What was done and decided, of plain types: the content of `uns[key_added]`."""
+    config = {k: "none" if v is None else v for k, v in dataclasses.asdict(model.config).items()}
+    config["n_hidden"] = list(model.config.n_hidden)
+    evidence = {}
+    if model.estimate_ is not None:
+        evidence = {
+            "method": model.estimate_.method,
+            "n_clusters": model.estimate_.candidates,
+            "score": model.estimate_.scores,
+            "plausible": list(model.estimate_.plausible),
+        }
+    return {
+        "params": config
+        | {
+            "n_clusters": "auto" if model.n_clusters_given is None else model.n_clusters_given,
+            "layer": model.layer or "X",
+            "random_state": model.random_state,
+            "device": model.device.type,
+        },
+        "versions": versions(),
+        "n_clusters": model.n_clusters_,
+        "n_clusters_evidence": evidence,
+        "preprocessing": {
+            "input_kind": model.recipe_.input_kind,
+            "n_obs_kept": int(model.keep_obs_.sum()),
+            "n_vars_kept": len(model.recipe_.genes),
+            "n_top_genes": len(model.recipe_.chosen),
+            "target_sum": model.recipe_.target_sum,
+        },
+        "graph": model.graph_facts_,
+        "history": {name: model.history_[name].to_numpy() for name in model.history_},
+        "stopped": model.stopped_,
+    }
+
+
+def scatter(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Lay rows out over all cells, NaN elsewhere: float32 [n_obs, ...]."""
+    out = np.full((len(keep), *values.shape[1:]), np.nan, np.float32)
+    out[keep] = values
+    return out
+
+
+def versions() -> dict[str, str]:
+    packages = ("sccagn-scale", "torch", "torch-geometric", "faiss-cpu", "anndata", "numpy", "scipy", "scikit-learn")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -27,13 +27,16 @@ def target_distribution(q: Tensor, tau: float = 0.5, column_sums: Tensor | None 
     p [n, n_clusters], rows sum to one, detached: a target is a constant.
     """
     log_s = q.detach().clamp_min(torch.finfo(q.dtype).tiny).log() / tau
-    sums = log_s.logsumexp(0) if column_sums is None else column_sums.log()
+    sums = log_s.logsumexp(0) if column_sums is None else column_sums.log().to(q.dtype)
     return torch.softmax(2 * log_s - sums, dim=1)
 
 
 def column_sums(q: Tensor, tau: float = 0.5) -> Tensor:
-    """Σ_i q_ij^(1/τ) of some cells [n_clusters]: the one global quantity of the target. Add up over batches."""
-    return q.detach().clamp_min(torch.finfo(q.dtype).tiny).pow(1 / tau).sum(0)
+    """Σ_i q_ij^(1/τ) of some cells [n_clusters]: the one global quantity of the target. Add up over batches.
+
+    In float64, since powers of small q leave float32 where τ is small.
+    """
+    return q.detach().clamp_min(torch.finfo(q.dtype).tiny).double().pow(1 / tau).sum(0)
 
 
 def kl_divergence(p: Tensor, q: Tensor) -> Tensor:

@@ -196,7 +196,7 @@ class SCCAGNModule(nn.Module):
             rec = reconstruction(self.decode(latent, from_z=True), output, x)
             if not pretraining and self.fusion != "none":
                 rec = 0.5 * (rec + reconstruction(self.decode(latent), output, x))
-        if weights.adversarial and self.discriminator is not None:
+        if weights.adversarial and self.discriminator is not None and len(z) > 1:  # batch norm needs two
             adv = generator_loss(self.discriminator(z))
         if weights.clustering and not pretraining:
             assert self.head is not None, "set_centroids comes first"

@@ -12,7 +12,7 @@ from sccagn_scale.infer import assign, embed, target_sums
 from sccagn_scale.loader import Batch, Loader
 from sccagn_scale.nn import Losses, LossWeights
 from sccagn_scale.train._history import History
-from sccagn_scale.train._optimizer import Optimizer
+from sccagn_scale.train._optimizer import Optimizer, check_finite
 from sccagn_scale.train._stopping import Plateau, Settled
 
 
@@ -91,6 +91,7 @@ def train_jointly(
             left -= 1
             progress.advance(1, loss=losses[-1].total.item())
         z_before, z = z, embed(module, whole)
+        check_finite(z)
         _follow(module.centroids, labels, z - z_before)
         before, labels = labels, assign(z, module.centroids, target.nu).labels
         changed = (labels != before).float().mean().item()

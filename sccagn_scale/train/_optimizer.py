@@ -70,15 +70,12 @@ class Optimizer:
             anchor=anchor,
             anchor_share=anchor_share,
         )
-        if not torch.isfinite(losses.total):
-            raise InputError(
-                "Training diverged: the loss is not finite. `learning_rate` or a loss weight is too large; lower it."
-            )
+        check_finite(losses.total)
         if losses.total.requires_grad:  # not while every part is off, as in pretraining for the clustering loss alone
             self._network.zero_grad()
             losses.total.backward()
             self._network.step()
-        if self._critic is not None and weights.adversarial:
+        if self._critic is not None and weights.adversarial and len(z) > 1:
             self._critic_step(z.detach())
         return Losses(*(part.detach() for part in losses))
 
@@ -90,3 +87,11 @@ class Optimizer:
         self._critic.zero_grad()
         loss.backward()
         self._critic.step()
+
+
+def check_finite(values: Tensor) -> None:
+    """Raise an InputError if training has left the finite numbers."""
+    if not torch.isfinite(values).all():
+        raise InputError(
+            "Training diverged: the loss is not finite. `learning_rate` or a loss weight is too large; lower it."
+        )

@@ -1,0 +1,50 @@
+"""What has to be right before a run starts: device, number of clusters, seed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from sccagn_scale._errors import InputError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Seeded:
+    """Initialise parameters from a seed and leave torch's global generators as they were."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+        self._fork = torch.random.fork_rng(devices)
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self._fork.__exit__(*error)
+
+
+def pick_device(device: Device) -> torch.device:
+    """Resolve `"auto"`, and refuse a GPU that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"`device` must be 'auto', 'cpu' or 'cuda'; it is {device!r}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("`device` = 'cuda' needs a GPU and a CUDA build of torch; none was found. Use 'auto'.")
+    return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def checked_n_clusters(n_clusters: int | None, n_obs: int, which: str = "in the input") -> int | None:
+    """Return the number of clusters as an int, or refuse one that `n_obs` cells cannot have."""
+    if n_clusters is None:
+        return None
+    if isinstance(n_clusters, bool) or not isinstance(n_clusters, (int, np.integer)):
+        raise InputError(f"`n_clusters` must be a whole number or None; it is {n_clusters!r}.")
+    if n_clusters < 2:
+        raise InputError(f"`n_clusters` must be at least 2; it is {n_clusters}.")
+    if n_clusters > n_obs:
+        raise InputError(f"`n_clusters` = {n_clusters} needs at least as many cells; there are {n_obs:,} {which}.")
+    return int(n_clusters)
