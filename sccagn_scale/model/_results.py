@@ -35,7 +35,7 @@ def write_results(model: SCCAGN, adata: AnnData, keys: Keys) -> None:
         "distances_key": DISTANCES,
         "params": {
             "n_neighbors": model.config.n_neighbors,
-            "method": "umap",
+            "method": "sccagn",
             "metric": model.config.metric,
             "random_state": model.random_state,
             "use_rep": PCA,

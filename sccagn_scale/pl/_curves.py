@@ -114,7 +114,7 @@ def history(adata: AnnData, key_added: str = "sccagn") -> Figure:
         When there are no clusters under this name, or no history was kept with them.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     kept = _record(adata, key_added).get("history") or {}
     series = {name: np.asarray(kept[name], dtype=float) for name in _PANELS if name in kept}
@@ -139,7 +139,7 @@ def history(adata: AnnData, key_added: str = "sccagn") -> Figure:
         panel.set_xlabel("epoch", fontsize=9)
         panel.tick_params(labelsize=8)
         if name == "changed":
-            panel.yaxis.set_major_formatter("{x:.0%}")
+            panel.yaxis.set_major_formatter(PercentFormatter(1.0))  # as many decimals as the range needs
             panel.set_ylim(bottom=0)
         elif _spans_decades(values[seen]):
             panel.set_yscale("log")
