@@ -11,7 +11,7 @@ from torch import Tensor
 from sccagn_scale.graph import adjacency, neighbors, normalized
 from sccagn_scale.infer import assign, embed, target_sums
 from sccagn_scale.loader import Batch, FullLoader
-from sccagn_scale.nn import SCCAGNModule, column_sums
+from sccagn_scale.nn import Conv, SCCAGNModule, column_sums
 from sccagn_scale.ops import student_t_assign
 
 
@@ -45,6 +45,22 @@ def test_embedding_is_the_encoders_and_leaves_the_mode_alone(
     assert not z.requires_grad
     torch.testing.assert_close(z, module.encode(whole.x, whole.adjacency).z.detach())
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
+@pytest.mark.parametrize("widths", [(8, 8, 8), (4, 9, 9)])  # narrower and wider than the input
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("block_size", [1, 7, 50, 1000])
+def test_embedding_in_blocks_is_that_of_the_whole_graph(
+    conv: Conv, widths: tuple[int, int, int], sparse: bool, block_size: int
+) -> None:
+    values = np.random.default_rng(0).random((50, 6), dtype=np.float32) * (np.arange(300).reshape(50, 6) % 7 > 2)
+    graph = normalized(adjacency(neighbors(values, 5)))
+    whole = next(iter(FullLoader(sp.csr_matrix(values) if sparse else values, graph, torch.device("cpu"))))
+    torch.manual_seed(0)
+    module = SCCAGNModule(6, widths, 4, conv=conv)
+    expected = module.encode(whole.x, whole.adjacency).z.detach()
+    torch.testing.assert_close(embed(module, whole, block_size=block_size), expected)
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 53, 1000])

@@ -1,7 +1,16 @@
 """The network: blocks, losses and the module that joins them. Tensors in, tensors out."""
 
 from sccagn_scale.nn._init import initialize
-from sccagn_scale.nn._layers import Conv, CrossAttention, Discriminator, GCNLayer, RowLinear, Rows, graph_layer
+from sccagn_scale.nn._layers import (
+    Conv,
+    CrossAttention,
+    Discriminator,
+    GCNLayer,
+    GraphLayer,
+    RowLinear,
+    Rows,
+    graph_layer,
+)
 from sccagn_scale.nn._losses import (
     column_sums,
     discriminator_loss,
@@ -18,6 +27,7 @@ __all__ = [
     "Discriminator",
     "Fusion",
     "GCNLayer",
+    "GraphLayer",
     "Latent",
     "LossWeights",
     "Losses",

@@ -26,11 +26,24 @@ class RowLinear(nn.Linear):
         return product if self.bias is None else product + self.bias
 
 
-class GCNLayer(nn.Module):
+class GraphLayer(nn.Module):
+    """A graph convolution that can be computed for all cells at once or for some rows after the others."""
+
+    def send(self, x: Rows) -> Rows:
+        """Compute what cells [n, n_in] send to their neighbours, each on its own."""
+        raise NotImplementedError
+
+    def gather(self, sent: Rows, adjacency: Csr, start: int = 0) -> Tensor:
+        """Compute the layer for the cells from `start` on, whose rows the adjacency [m, n] has: [m, n_out]."""
+        raise NotImplementedError
+
+
+class GCNLayer(GraphLayer):
     """Graph convolution Â·X·W + b (Kipf & Welling 2017).
 
     The edge weights come with the batch, normalised once on the whole graph. PyG's `GCNConv` would either normalise the
-    sampled subgraph, with the wrong degrees, or densify X.
+    sampled subgraph, with the wrong degrees, or densify X. Of (ÂX)W and Â(XW) the one is computed that gathers the
+    narrower rows.
     """
 
     def __init__(self, n_in: int, n_out: int) -> None:
@@ -40,14 +53,26 @@ class GCNLayer(nn.Module):
 
     def forward(self, x: Rows, adjacency: Csr) -> Tensor:
         """Map [n, n_in] to [n, n_out] over the normalised adjacency [n, n]."""
-        return csr_matmul(adjacency, self.linear(x)) + self.bias
+        return self.gather(self.send(x), adjacency)
+
+    def send(self, x: Rows) -> Tensor:
+        return x if isinstance(x, Tensor) and self._sends_itself(x) else self.linear(x)
+
+    def gather(self, sent: Rows, adjacency: Csr, start: int = 0) -> Tensor:
+        assert isinstance(sent, Tensor)
+        gathered = csr_matmul(adjacency, sent)
+        return (self.linear(gathered) if self._sends_itself(sent) else gathered) + self.bias
+
+    def _sends_itself(self, x: Tensor) -> bool:
+        n_out, n_in = self.linear.weight.shape
+        return n_in < n_out and x.shape[1] == n_in
 
 
-class PyGLayer(nn.Module):
+class PyGLayer(GraphLayer):
     """GAT (Veličković et al. 2018) or GraphSAGE (Hamilton et al. 2017) from PyG, in the place of `GCNLayer`.
 
     Both learn or average their own weights and take only the edges of the adjacency, which has self-loops already.
-    Their input is dense: a CSR batch is filled in, at n · n_in memory.
+    Their input is dense: CSR rows are filled in, at n · n_in memory.
     """
 
     def __init__(self, conv: Literal["gat", "sage"], n_in: int, n_out: int) -> None:
@@ -58,8 +83,16 @@ class PyGLayer(nn.Module):
 
     def forward(self, x: Rows, adjacency: Csr) -> Tensor:
         """Map [n, n_in] to [n, n_out] over the edges of the adjacency [n, n]."""
-        dense = x if isinstance(x, Tensor) else x.to_dense()
-        return self.conv(dense, adjacency.edge_index)
+        return self.conv(_filled(x), adjacency.edge_index)
+
+    def send(self, x: Rows) -> Rows:
+        return x
+
+    def gather(self, sent: Rows, adjacency: Csr, start: int = 0) -> Tensor:
+        own = torch.arange(start, start + adjacency.shape[0], device=adjacency.indices.device)
+        used, position = torch.unique(adjacency.indices, return_inverse=True)  # the others send nothing here
+        edges = torch.stack([position, adjacency.row_of_value()])
+        return self.conv((_filled(_taken(sent, used)), _filled(_taken(sent, own))), edges)
 
     @property
     def value_weight(self) -> Tensor:
@@ -72,7 +105,15 @@ class PyGLayer(nn.Module):
         return self.conv.bias if hasattr(self.conv, "lin") else self.conv.lin_l.bias
 
 
-def graph_layer(conv: Conv, n_in: int, n_out: int) -> nn.Module:
+def _filled(x: Rows) -> Tensor:
+    return x if isinstance(x, Tensor) else x.to_dense()
+
+
+def _taken(x: Rows, rows: Tensor) -> Rows:
+    return x[rows] if isinstance(x, Tensor) else x.take(rows)
+
+
+def graph_layer(conv: Conv, n_in: int, n_out: int) -> GraphLayer:
     """Make a graph convolution by name."""
     return GCNLayer(n_in, n_out) if conv == "gcn" else PyGLayer(conv, n_in, n_out)
 

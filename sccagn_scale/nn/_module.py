@@ -92,6 +92,7 @@ class SCCAGNModule(nn.Module):
     ) -> None:
         super().__init__()
         h1, h2, h3 = n_hidden
+        self.n_hidden, self.n_latent = n_hidden, n_latent
         self.phi = phi
         self.fusion = fusion
         self.encoder = nn.ModuleList(
@@ -122,14 +123,18 @@ class SCCAGNModule(nn.Module):
 
     def encode(self, x: Rows, adjacency: Csr) -> Latent:
         """Embed the cells x [n, n_input] of a batch with adjacency [n, n]."""
-        first, second, third, last = self.encoder
         g1 = F.relu(self.graph[0](x, adjacency))
         g2 = F.relu(self.graph[1](g1, adjacency))
         g3 = F.relu(self.graph[2](g2, adjacency))
+        return Latent(self.code(x, g1, g2), g1, g2, g3)
+
+    def code(self, x: Rows, g1: Tensor, g2: Tensor) -> Tensor:
+        """Run the encoder, every cell on its own: x [n, n_input] and the graph network's layers to z [n, n_latent]."""
+        first, second, third, last = self.encoder
         hidden = self.mix(F.relu(first(x)), g1)
         hidden = self.mix(F.relu(second(hidden)), g2)
         hidden = self.mix(F.relu(third(hidden)), g2)
-        return Latent(last(hidden), g1, g2, g3)
+        return last(hidden)
 
     def decode(self, latent: Latent, *, from_z: bool = False) -> Tensor:
         """Carry a latent batch to the last hidden layer [n, h₁]; the output layer is `decoder[-1]`.

@@ -2,14 +2,18 @@
 
     ∂L/∂B = Aᵀ · ∂L/∂Y
 
-A carries its transpose as CSR too, so that the gradient is another CSR product with contiguous rows: scattering into
-the gradient, as torch's own CSR backward does, is several times slower on the CPU. The same operator serves the input
-layer (cells × genes times weights), the reconstruction loss and the aggregation over the cell graph.
+The gradient is another CSR product, of the transpose, with contiguous rows: scattering into the gradient, as torch's own
+CSR backward does, is several times slower on the CPU. A matrix makes its transpose when a gradient first asks for it, so
+that what is only read out has none. The same operator serves the input layer (cells × genes times weights), the
+reconstruction loss and the aggregation over the cell graph.
+
+The reference sums embeddings: row i of Y is the sum of the rows of B that row i of A stores, weighted by its values.
+torch has vectorised kernels for just that, faster on the CPU than its CSR product (MKL's), SciPy's and torch-sparse's;
+`python -m benchmarks sparse` has the figures.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,17 +21,18 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 torch.library.define(
     "sccagn::csr_matmul",
-    "(Tensor indptr, Tensor indices, Tensor values, Tensor t_indptr, Tensor t_indices, Tensor t_values, Tensor dense)"
-    " -> Tensor",
+    "(Tensor indptr, Tensor indices, Tensor values, int n_cols, Tensor? t_indptr, Tensor? t_indices, Tensor? t_values,"
+    " Tensor dense) -> Tensor",
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Csr:
-    """A constant sparse matrix [n_rows, n_cols] with its transpose, both CSR."""
+    """A constant sparse matrix [n_rows, n_cols]."""
 
     indptr: Tensor  # int64 [n_rows + 1]
     indices: Tensor  # int64 [nnz]
@@ -37,24 +42,16 @@ class Csr:
 
     @classmethod
     def from_scipy(cls, matrix: sp.csr_matrix, *, symmetric: bool = False, dtype: torch.dtype = torch.float32) -> Csr:
-        """Share (where dtypes allow) a scipy CSR matrix, and make its transpose unless it is `symmetric`."""
-        forward = cls._one_way(matrix, dtype)
-        if symmetric:
-            forward._transposed.append(forward)
-        else:
-            backward = cls._one_way(matrix.T.tocsr(), dtype)
-            forward._transposed.append(backward)
-            backward._transposed.append(forward)
-        return forward
-
-    @classmethod
-    def _one_way(cls, matrix: sp.csr_matrix, dtype: torch.dtype) -> Csr:
-        return cls(
+        """Share (where dtypes allow) a scipy CSR matrix; a `symmetric` one is its own transpose."""
+        made = cls(
             torch.from_numpy(matrix.indptr.astype(np.int64, copy=False)),
             torch.from_numpy(matrix.indices.astype(np.int64, copy=False)),
             torch.from_numpy(matrix.data).to(dtype),
             matrix.shape[1],
         )
+        if symmetric:
+            made._transposed.append(made)
+        return made
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,8 +60,43 @@ class Csr:
 
     @property
     def T(self) -> Csr:
-        """The transpose, shared, not computed."""
+        """The transpose, made once and kept."""
+        if not self._transposed:
+            made = self._make_transpose()
+            made._transposed.append(self)
+            self._transposed.append(made)
         return self._transposed[0]
+
+    def _make_transpose(self) -> Csr:
+        if self.values.device.type != "cpu":
+            return self._sorted_by_column()
+        arrays = (
+            self.values.numpy(),
+            self.indices.numpy(),
+            self.indptr.numpy(),
+        )  # SciPy counts, where torch would sort
+        return Csr.from_scipy(sp.csr_matrix(arrays, self.shape).T.tocsr(), dtype=self.values.dtype)
+
+    def _sorted_by_column(self) -> Csr:
+        order = self.indices.argsort(stable=True)
+        per_column = torch.bincount(self.indices, minlength=self.n_cols)
+        indptr = torch.cat([per_column.new_zeros(1), per_column.cumsum(0)])
+        return Csr(indptr, self.row_of_value()[order], self.values[order], self.shape[0])
+
+    def rows(self, start: int, stop: int) -> Csr:
+        """Rows from `start` to before `stop`, which share the stored values."""
+        indptr = self.indptr[start : stop + 1]
+        low, high = int(indptr[0]), int(indptr[-1])
+        return Csr(indptr - low, self.indices[low:high], self.values[low:high], self.n_cols)
+
+    def take(self, rows: Tensor) -> Csr:
+        """Copy rows, int64 [n], in that order."""
+        lengths = self.indptr.diff()[rows]
+        indptr = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        n_values = int(indptr[-1])
+        shift = torch.repeat_interleave(self.indptr[rows] - indptr[:-1], lengths, output_size=n_values)
+        where = torch.arange(n_values, device=rows.device) + shift
+        return Csr(indptr, self.indices[where], self.values[where], self.n_cols)
 
     @property
     def edge_index(self) -> Tensor:
@@ -80,17 +112,10 @@ class Csr:
         """Copy to a device; a symmetric matrix stays one matrix."""
         if self.indptr.device == device:
             return self
-        forward = self._moved(device)
-        if self.T is self:
-            forward._transposed.append(forward)
-        else:
-            backward = self.T._moved(device)
-            forward._transposed.append(backward)
-            backward._transposed.append(forward)
-        return forward
-
-    def _moved(self, device: torch.device) -> Csr:
-        return Csr(self.indptr.to(device), self.indices.to(device), self.values.to(device), self.n_cols)
+        moved = Csr(self.indptr.to(device), self.indices.to(device), self.values.to(device), self.n_cols)
+        if self._transposed and self.T is self:
+            moved._transposed.append(moved)
+        return moved
 
     def to_dense(self) -> Tensor:
         """Fill in the zeros: [n_rows, n_cols]."""
@@ -121,9 +146,16 @@ def csr_matmul(matrix: Csr, dense: Tensor) -> Tensor:
         raise ValueError(
             f"`dense` must be [{matrix.n_cols}, width] to follow {matrix.shape}; it is {list(dense.shape)}."
         )
-    t = matrix.T
+    t = matrix.T if dense.requires_grad and torch.is_grad_enabled() else None
     return torch.ops.sccagn.csr_matmul(
-        matrix.indptr, matrix.indices, matrix.values, t.indptr, t.indices, t.values, dense
+        matrix.indptr,
+        matrix.indices,
+        matrix.values,
+        matrix.n_cols,
+        t and t.indptr,
+        t and t.indices,
+        t and t.values,
+        dense,
     )
 
 
@@ -132,9 +164,10 @@ def _fake(
     indptr: Tensor,
     indices: Tensor,
     values: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_values: Tensor,
+    n_cols: int,
+    t_indptr: Tensor | None,
+    t_indices: Tensor | None,
+    t_values: Tensor | None,
     dense: Tensor,
 ) -> Tensor:
     return dense.new_empty(indptr.shape[0] - 1, dense.shape[1])
@@ -145,25 +178,29 @@ def _reference(
     indptr: Tensor,
     indices: Tensor,
     values: Tensor,
-    t_indptr: Tensor,
-    t_indices: Tensor,
-    t_values: Tensor,
+    n_cols: int,
+    t_indptr: Tensor | None,
+    t_indices: Tensor | None,
+    t_values: Tensor | None,
     dense: Tensor,
 ) -> Tensor:
-    shape = (indptr.shape[0] - 1, t_indptr.shape[0] - 1)
-    with warnings.catch_warnings():  # torch calls its CSR support a beta; what is used of it here is tested
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
-        return torch.sparse_csr_tensor(indptr, indices, values, shape, check_invariants=False) @ dense
+    if not len(indices):  # which embedding_bag refuses where B has no rows
+        return dense.new_zeros(len(indptr) - 1, dense.shape[1])
+    return embedding_bag(
+        indices, dense.contiguous(), indptr, mode="sum", per_sample_weights=values, include_last_offset=True
+    )
 
 
-def _setup(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:6])
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    indptr, indices, values, _, t_indptr, t_indices, t_values, _ = inputs
+    ctx.save_for_backward(indptr, indices, values, t_indptr, t_indices, t_values)
+    ctx.n_rows = output.shape[0]
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     indptr, indices, values, t_indptr, t_indices, t_values = ctx.saved_tensors
-    grad = torch.ops.sccagn.csr_matmul(t_indptr, t_indices, t_values, indptr, indices, values, grad.contiguous())
-    return None, None, None, None, None, None, grad
+    grad = torch.ops.sccagn.csr_matmul(t_indptr, t_indices, t_values, ctx.n_rows, indptr, indices, values, grad)
+    return None, None, None, None, None, None, None, grad
 
 
 torch.library.register_autograd("sccagn::csr_matmul", _backward, setup_context=_setup)

@@ -75,7 +75,8 @@ def test_a_transposed_operand_and_a_broadcast_gradient() -> None:
 def test_opcheck() -> None:
     matrix = Csr.from_scipy(sample(), dtype=torch.float64)
     dense = torch.ones(5, 3, dtype=torch.float64, requires_grad=True)
-    checked = torch.library.opcheck(torch.ops.sccagn.csr_matmul.default, (*parts(matrix), dense))
+    own, transposed = parts(matrix)[:3], parts(matrix)[3:]
+    checked = torch.library.opcheck(torch.ops.sccagn.csr_matmul.default, (*own, 5, *transposed, dense))
     assert set(checked.values()) == {"SUCCESS"}
 
 
@@ -108,9 +109,44 @@ def test_a_symmetric_matrix_is_its_own_transpose() -> None:
     torch.testing.assert_close(dense.grad, 2 * a.T @ (a @ dense.detach()))
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
+def test_rows_and_taken_rows_are_numpys(n_rows: int, n_cols: int, seed: int) -> None:
+    matrix = sample(n_rows, n_cols, seed)
+    ours = Csr.from_scipy(matrix, dtype=torch.float64)
+    rng = np.random.default_rng(seed)
+    start, stop = sorted(rng.integers(0, n_rows + 1, 2).tolist())
+    np.testing.assert_array_equal(ours.rows(start, stop).to_dense().numpy(), matrix.toarray()[start:stop])
+    taken = torch.from_numpy(rng.integers(0, n_rows, rng.integers(0, 12)))
+    np.testing.assert_array_equal(ours.take(taken).to_dense().numpy(), matrix.toarray()[taken.numpy()])
+
+
+def test_rows_share_their_values() -> None:
+    matrix = Csr.from_scipy(sample())
+    assert matrix.rows(0, 7).values.data_ptr() == matrix.values.data_ptr()
+
+
+def test_a_product_that_nothing_learns_from_makes_no_transpose() -> None:
+    matrix = Csr.from_scipy(sample())
+    csr_matmul(matrix, torch.ones(5, 2))
+    with torch.no_grad():
+        csr_matmul(matrix, torch.ones(5, 2, requires_grad=True))
+    assert matrix._transposed == []
+    csr_matmul(matrix, torch.ones(5, 2, requires_grad=True))
+    assert matrix._transposed != []
+
+
 def test_values_are_shared_with_scipy_where_types_allow() -> None:
     matrix = sample().astype(np.float32)
     assert Csr.from_scipy(matrix).values.data_ptr() == matrix.data.ctypes.data
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
+def test_both_ways_to_a_transpose_agree(n_rows: int, n_cols: int, seed: int) -> None:
+    matrix = Csr.from_scipy(sample(n_rows, n_cols, seed))
+    sorted_one = matrix._sorted_by_column()  # what a GPU does
+    assert sorted_one.shape == matrix.T.shape
+    for name in ("indptr", "indices", "values"):
+        assert torch.equal(getattr(sorted_one, name), getattr(matrix.T, name))
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -118,9 +154,8 @@ def test_moving_keeps_the_pair_together(symmetric: bool) -> None:
     matrix = Csr.from_scipy(sp.identity(4, format="csr"), symmetric=symmetric)
     assert matrix.to(torch.device("cpu")) is matrix
     moved = matrix.to(torch.device("meta"))
-    assert {t.device.type for t in parts(moved)} == {"meta"}
-    assert (moved.T is moved) == symmetric
-    assert moved.T.T is moved
+    assert {t.device.type for t in (moved.indptr, moved.indices, moved.values)} == {"meta"}
+    assert (moved._transposed == [moved]) == symmetric
     assert moved.shape == (4, 4)
     assert csr_matmul(moved, torch.empty(4, 2, device="meta")).shape == (4, 2)
 

@@ -93,13 +93,13 @@ def pretrained(n_steps: int, *, n_parts: int = 1, patience: int = NEVER, **optio
 
 
 def test_pretraining_rebuilds_cells_better_and_better() -> None:
-    history, stage = pretrained(100)
+    history, stage = pretrained(200)
     rebuilt = history.frame()["reconstruction"]
-    assert rebuilt.iloc[-1] < 0.6 * rebuilt.iloc[0]
-    assert stage.steps == 100
+    assert rebuilt.iloc[-1] < 0.3 * rebuilt.iloc[0]
+    assert stage.steps == 200
     assert stage.seen[-1] == {"loss": pytest.approx(history.rows[-1].loss)}
     assert {row.stage for row in history.rows} == {"pretrain"}
-    assert [row.epoch for row in history.rows] == list(range(1, 101))
+    assert [row.epoch for row in history.rows] == list(range(1, 201))
     assert all(row.clustering == 0 and math.isnan(row.changed) for row in history.rows)
 
 
