@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -26,16 +27,16 @@ class RowLinear(nn.Linear):
         return product if self.bias is None else product + self.bias
 
 
-class GraphLayer(nn.Module):
+class GraphLayer(nn.Module, ABC):
     """A graph convolution that can be computed for all cells at once or for some rows after the others."""
 
+    @abstractmethod
     def send(self, x: Rows) -> Rows:
         """Compute what cells [n, n_in] send to their neighbours, each on its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gather(self, sent: Rows, adjacency: Csr, start: int = 0) -> Tensor:
         """Compute the layer for the cells from `start` on, whose rows the adjacency [m, n] has: [m, n_out]."""
-        raise NotImplementedError
 
 
 class GCNLayer(GraphLayer):

@@ -2,9 +2,9 @@
 
     ∂L/∂B = Aᵀ · ∂L/∂Y
 
-The gradient is another CSR product, of the transpose, with contiguous rows: scattering into the gradient, as torch's own
-CSR backward does, is several times slower on the CPU. A matrix makes its transpose when a gradient first asks for it, so
-that what is only read out has none. The same operator serves the input layer (cells × genes times weights), the
+The gradient is another CSR product, of the transpose, with contiguous rows: scattering into the gradient, as torch's
+own CSR backward does, is several times slower on the CPU. A matrix makes its transpose when a gradient first asks for
+it, so that what is only read out has none. The same operator serves the input layer (cells × genes times weights), the
 reconstruction loss and the aggregation over the cell graph.
 
 The reference sums embeddings: row i of Y is the sum of the rows of B that row i of A stores, weighted by its values.
