@@ -316,7 +316,8 @@ class SCCAGN:
         if isinstance(prepared.x, np.ndarray):  # principal components already
             start = pp.Projection(prepared.x.mean(axis=0), np.eye(prepared.x.shape[1], dtype=np.float32))
         else:
-            start = pp.fit_pca(prepared.x, config.n_comps, random_state=self.random_state)
+            blocks = (prepared.x[i : i + pp.BLOCK_SIZE] for i in range(0, prepared.x.shape[0], pp.BLOCK_SIZE))
+            start = pp.fit_pca(blocks, config.n_comps, random_state=self.random_state)
         scale = start.scores(prepared.x).std(axis=0)
         scale = np.maximum(scale, 1e-3 * scale.max())  # directions without variance stay quiet
         with self._seeded():

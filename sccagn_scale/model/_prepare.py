@@ -57,37 +57,40 @@ def prepare(adata: AnnData, config: Config, *, layer: str | None, random_state: 
     InputError
         For every input that cannot be clustered; see `sccagn_scale.pp`.
     """
-    matrix, names = pp.select_matrix(adata, layer)
-    kind = pp.recognize(matrix, config.input_kind, stored_as=pp.stored_dtype(adata, layer))
-    kept = pp.quality_control(matrix, config.min_cells_frac, config.min_genes_frac)
-    _announce_constant(matrix)
+    matrix = pp.select_matrix(adata, layer)
+    found = pp.scan(matrix)
+    kind = pp.recognize(found, config.input_kind, stored_as=matrix.dtype)
+    kept = pp.quality_control(
+        matrix, found.n_detected, min_cells_frac=config.min_cells_frac, min_genes_frac=config.min_genes_frac
+    )
+    _announce_constant(int(found.constant.sum()), matrix.shape[1])
     log.info(
         "Quality control keeps %s of %s cells and %s of %s genes.",
         *(f"{n:,}" for n in (kept.obs.sum(), len(kept.obs), kept.var.sum(), len(kept.var))),
     )
-    matrix = matrix[kept.obs][:, kept.var]
-    target_sum = _normalize(matrix, kind, config.target_sum)
-    chosen = pp.highest_std_genes(matrix, config.n_top_genes)
+    target_sum = 0.0 if kind == "log" else config.target_sum or pp.median_total(kept.totals[kept.obs])
+    logged = pp.LogExpression(matrix, kept.obs, kept.totals, kind, target_sum)
+    genes = np.flatnonzero(kept.var)
+    chosen = pp.highest_std_genes(logged.blocks(), config.n_top_genes, genes)
     if len(chosen) < 2:
         raise InputError(
             f"The input has {len(chosen)} gene(s) that vary between cells; at least 2 are needed. Check the input, or "
             "lower `min_cells_frac`."
         )
-    matrix = matrix[:, chosen]
-    unit = matrix.copy()
-    pp.unit_length(unit)
-    pca = pp.fit_pca(unit, config.n_comps, random_state=random_state)
-    length = float(np.sqrt(np.square(pca.scores(unit)).sum(axis=1).mean()))
+    blocks = list(logged.blocks(genes[chosen]))
+    pca = pp.fit_pca(map(_unit, blocks), config.n_comps, random_state=random_state)
+    pcs = _scores(pca, blocks)
+    length = float(np.sqrt(np.square(pcs).sum(axis=1).mean()))
     recipe = Recipe(
         kind,
-        names[kept.var],
+        matrix.names[genes],
         target_sum,
         chosen,
-        pp.gene_maxima(matrix),
+        pp.gene_maxima(blocks),
         pca,
         max(length, float(np.finfo(np.float32).tiny)),
     )
-    return recipe, _represent(recipe, config, matrix, kept.obs)
+    return recipe, _represent(recipe, config, blocks, pcs=pcs, keep_obs=kept.obs)
 
 
 def prepare_like(recipe: Recipe, adata: AnnData, config: Config, *, layer: str | None) -> Prepared:
@@ -98,7 +101,8 @@ def prepare_like(recipe: Recipe, adata: AnnData, config: Config, *, layer: str |
     InputError
         If genes that the network sees are missing.
     """
-    matrix, names = pp.select_matrix(adata, layer)
+    matrix = pp.select_matrix(adata, layer)
+    names = matrix.names
     where = pd.Index(names).get_indexer(recipe.genes) if names.is_unique else _unique_needed(names)
     missing = recipe.gene_names[where[recipe.chosen] < 0]
     if len(missing):
@@ -106,12 +110,14 @@ def prepare_like(recipe: Recipe, adata: AnnData, config: Config, *, layer: str |
             f"`adata` lacks {len(missing):,} of the {len(recipe.chosen):,} genes that the model was trained on, such "
             f"as {', '.join(missing[:3])}; give it the same genes."
         )
-    pp.recognize(matrix, recipe.input_kind)
-    matrix = matrix[:, where[where >= 0]]
-    _normalize(matrix, recipe.input_kind, recipe.target_sum)
-    positions = np.cumsum(where >= 0) - 1
-    matrix = matrix[:, positions[recipe.chosen]]
-    return _represent(recipe, config, matrix, np.ones(matrix.shape[0], bool))
+    pp.recognize(pp.scan(matrix), recipe.input_kind)
+    counted = np.zeros(matrix.shape[1], bool)
+    counted[where[where >= 0]] = True
+    totals, _ = pp.cell_sums(matrix, counted)
+    keep_obs = np.ones(matrix.shape[0], bool)
+    logged = pp.LogExpression(matrix, keep_obs, totals, recipe.input_kind, recipe.target_sum)
+    blocks = list(logged.blocks(where[recipe.chosen]))
+    return _represent(recipe, config, blocks, pcs=_scores(recipe.pca, blocks), keep_obs=keep_obs)
 
 
 def _unique_needed(names: pd.Index) -> np.ndarray:
@@ -120,33 +126,35 @@ def _unique_needed(names: pd.Index) -> np.ndarray:
     )
 
 
-def _announce_constant(matrix: sp.csr_matrix) -> None:
-    n_constant = int(pp.constant_genes(matrix).sum())
+def _announce_constant(n_constant: int, n_vars: int) -> None:
     if n_constant:
         warnings.warn(
-            f"{n_constant:,} of {matrix.shape[1]:,} genes have the same value in every cell and play no part.",
+            f"{n_constant:,} of {n_vars:,} genes have the same value in every cell and play no part.",
             InputWarning,
             stacklevel=3,
         )
 
 
-def _normalize(matrix: sp.csr_matrix, kind: pp.InputKind, target_sum: float | None) -> float:
-    """Normalise and log in place what is not logged yet; returns the common total (0 where there is none)."""
-    if kind == "log":
-        return 0.0
-    target = pp.normalize_total(matrix, target_sum)
-    pp.log1p(matrix)
-    return target
-
-
-def _represent(recipe: Recipe, config: Config, matrix: sp.csr_matrix, keep_obs: np.ndarray) -> Prepared:
-    """Make the representations that the configuration asks for, from the logged values of the chosen genes."""
-    unit = matrix.copy()
+def _unit(block: sp.csr_matrix) -> sp.csr_matrix:
+    unit = block.copy()
     pp.unit_length(unit)
-    pcs = recipe.pca.scores(unit)
+    return unit
+
+
+def _scores(pca: pp.Projection, blocks: list[sp.csr_matrix]) -> np.ndarray:
+    return np.concatenate([pca.scores(_unit(block)) for block in blocks])
+
+
+def _represent(
+    recipe: Recipe, config: Config, blocks: list[sp.csr_matrix], *, pcs: np.ndarray, keep_obs: np.ndarray
+) -> Prepared:
+    """Make the representations that the configuration asks for, from the logged values of the chosen genes."""
+    matrix = None
     if "genes" in (config.input_rep, config.graph_rep):
-        pp.scale_to_unit(matrix, recipe.maxima)
+        for block in blocks:
+            pp.scale_to_unit(block, recipe.maxima)
+        matrix = sp.vstack(blocks, format="csr")
     # components get a mean squared length of 1, as the scaled genes have it: loss weights mean the same for both
     x = matrix if config.input_rep == "genes" else pcs / np.float32(recipe.pc_scale)
-    points = matrix.toarray() if config.graph_rep == "genes" else pcs
+    points = matrix.toarray() if matrix is not None and config.graph_rep == "genes" else pcs
     return Prepared(keep_obs, x, points, pcs)

@@ -1,13 +1,16 @@
 """From the matrix as it came to the matrix that is clustered."""
 
-from sccagn_scale.pp._input import InputKind, recognize, select_matrix, stored_dtype
+from sccagn_scale.pp._input import InputKind, Scan, recognize, scan
+from sccagn_scale.pp._matrix import BLOCK_SIZE, Expression, select_matrix
 from sccagn_scale.pp._pca import Projection, fit_pca
 from sccagn_scale.pp._recipe import (
     Kept,
-    constant_genes,
+    LogExpression,
+    cell_sums,
     gene_maxima,
     highest_std_genes,
     log1p,
+    median_total,
     normalize_total,
     quality_control,
     scale_to_unit,
@@ -15,19 +18,24 @@ from sccagn_scale.pp._recipe import (
 )
 
 __all__ = [
+    "BLOCK_SIZE",
+    "Expression",
     "InputKind",
     "Kept",
+    "LogExpression",
     "Projection",
-    "constant_genes",
+    "Scan",
+    "cell_sums",
     "fit_pca",
     "gene_maxima",
     "highest_std_genes",
     "log1p",
+    "median_total",
     "normalize_total",
     "quality_control",
     "recognize",
     "scale_to_unit",
+    "scan",
     "select_matrix",
-    "stored_dtype",
     "unit_length",
 ]

@@ -1,19 +1,15 @@
-"""Which matrix of the AnnData is clustered, and what kind of values it holds."""
+"""Whether a matrix can be clustered, and what kind of values it holds."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
 from sccagn_scale._errors import InputError, InputWarning
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
+from sccagn_scale.pp._matrix import Expression
 
 log = logging.getLogger("sccagn_scale")
 
@@ -29,89 +25,55 @@ _DESCRIPTION = {
 }
 
 
-def select_matrix(adata: AnnData, layer: str | None = None) -> tuple[sp.csr_matrix, pd.Index]:
-    """Take the expression matrix out of an AnnData.
+class Scan(NamedTuple):
+    """What one look at every value tells."""
 
-    Parameters
-    ----------
-    adata
-        Annotated cells × genes.
-    layer
-        None for `X`, `"raw"` for `.raw.X`, or a name in `layers`. A layer that is itself called `"raw"` goes first.
+    n_detected: np.ndarray  # int64 [n_vars], cells in which each gene is not zero
+    constant: np.ndarray  # bool [n_vars], genes of one and the same value in every cell
+    is_whole: bool
+    highest: float
 
-    Returns
-    -------
-    The matrix as CSR float32 [n_obs, n_vars], a copy wherever it has to be converted, and the names of its genes.
+
+def scan(matrix: Expression) -> Scan:
+    """Look at every value once.
 
     Raises
     ------
     InputError
-        If there is no such layer, the matrix is empty, or a value is negative, NaN or infinite.
+        If a value is negative, NaN or infinite.
     """
-    matrix, names, where = _locate(adata, layer)
-    if 0 in matrix.shape:
-        raise InputError(f"The input is empty: {where} has {matrix.shape[0]} cells and {matrix.shape[1]} genes.")
-    if not (np.issubdtype(matrix.dtype, np.number) or matrix.dtype == bool):
-        raise InputError(f"{where} must hold numbers; its values are of type {matrix.dtype}.")
-    # float32 holds whole numbers up to 2^24 exactly: more than any UMI count
-    csr = sp.csr_matrix(matrix, dtype=np.float32)
-    _check_values(csr, where, adata, layer)
-    if csr is matrix or not csr.has_canonical_format:
-        csr = csr.copy()
-        csr.sum_duplicates()
-        csr.eliminate_zeros()
-    elif (csr.data == 0).any():
-        csr = csr.copy()
-        csr.eliminate_zeros()
-    return csr, names
-
-
-def stored_dtype(adata: AnnData, layer: str | None = None) -> np.dtype:
-    """Type of the values as they came, before `select_matrix` converts them; parameters and errors as there."""
-    return np.dtype(_locate(adata, layer)[0].dtype)
-
-
-def _locate(adata: AnnData, layer: str | None) -> tuple[Any, pd.Index, str]:
-    """Matrix, gene names, and where they stand."""
-    if layer is None:
-        matrix, names, where = adata.X, adata.var_names, "X"
-    elif layer in adata.layers:
-        matrix, names, where = adata.layers[layer], adata.var_names, f"layers['{layer}']"
-    elif layer == "raw" and adata.raw is not None:
-        matrix, names, where = adata.raw.X, adata.raw.var_names, "raw.X"
-    else:
-        raise InputError(f"`layer` must be one of {_choices(adata)}; there is no '{layer}'.")
-    if matrix is None:
-        raise InputError(f"`layer` points at {where}, which holds no matrix; choose one of {_choices(adata)}.")
-    return matrix, names, where
-
-
-def _choices(adata: AnnData) -> str:
-    names = ["None (X)"] if adata.X is not None else []
-    names += [f"'{name}'" for name in adata.layers]
-    if adata.raw is not None and "raw" not in adata.layers:
-        names.append("'raw'")
-    return ", ".join(names)
-
-
-def _check_values(matrix: sp.csr_matrix, where: str, adata: AnnData, layer: str | None) -> None:
-    data = matrix.data
-    if data.size == 0:
-        return
-    n_bad = int(data.size - np.isfinite(data).sum())
+    n_vars = matrix.shape[1]
+    n_detected = np.zeros(n_vars, np.int64)
+    low, high = np.full(n_vars, np.inf), np.full(n_vars, -np.inf)
+    everywhere = np.ones(n_vars, bool)  # genes detected in all cells so far: only these can be constant and not zero
+    n_bad, lowest, highest, is_whole = 0, 0.0, 0.0, True
+    for _, block in matrix.blocks():
+        values = block.data
+        finite = np.isfinite(values)
+        n_bad += len(values) - int(np.count_nonzero(finite))
+        lowest, highest = min(lowest, values.min(initial=0)), max(highest, values.max(initial=0))
+        is_whole = is_whole and np.array_equal(values, np.rint(values))
+        detected = np.bincount(block.indices, minlength=n_vars)
+        n_detected += detected
+        everywhere &= detected == block.shape[0]
+        genes = np.flatnonzero(everywhere)
+        if len(genes):
+            dense = block[:, genes].toarray()
+            low[genes] = np.minimum(low[genes], dense.min(axis=0))
+            high[genes] = np.maximum(high[genes], dense.max(axis=0))
     if n_bad:
-        raise InputError(f"{where} holds {n_bad:,} NaN or infinite values; remove or replace them first.")
-    lowest = float(data.min())
+        raise InputError(f"{matrix.where} holds {n_bad:,} NaN or infinite values; remove or replace them first.")
     if lowest < 0:
-        hint = f"The choices for `layer` are {_choices(adata)}." if len(adata.layers) or adata.raw is not None else ""
         raise InputError(
-            f"{where} holds negative values (lowest {lowest:.3g}), so it is z-scored or corrected data; "
-            f"`layer` must point at counts or log-normalised values. {hint}".strip()
+            f"{matrix.where} holds negative values (lowest {lowest:.3g}), so it is z-scored or corrected data; `layer` "
+            f"must point at counts or log-normalised values. The choices for `layer` are {matrix.choices}."
         )
+    constant = (n_detected == 0) | (everywhere & (low == high))
+    return Scan(n_detected, constant, is_whole, float(highest))
 
 
 def recognize(
-    matrix: sp.csr_matrix, kind: InputKind | Literal["auto"] = "auto", *, stored_as: np.dtype | None = None
+    found: Scan, kind: InputKind | Literal["auto"] = "auto", *, stored_as: np.dtype | None = None
 ) -> InputKind:
     """Tell what kind of values a matrix holds, and say so.
 
@@ -120,8 +82,8 @@ def recognize(
 
     Parameters
     ----------
-    matrix
-        Cells × genes, no negative values.
+    found
+        What `scan` saw of the matrix.
     kind
         `"auto"`, or the answer, where the user knows it.
     stored_as
@@ -133,9 +95,7 @@ def recognize(
     `"counts"`, `"linear"` or `"log"`.
     """
     if kind == "auto":
-        data = matrix.data
-        whole = bool(np.all(data == np.rint(data)))
-        kind = "counts" if whole else "log" if data.size == 0 or data.max() <= _LOG_MAX else "linear"
+        kind = "counts" if found.is_whole else "log" if found.highest <= _LOG_MAX else "linear"
         log.info("The values were recognised as %s. Set `input_kind` if that is wrong.", _DESCRIPTION[kind])
         if kind == "counts" and stored_as is not None and np.issubdtype(stored_as, np.floating):
             warnings.warn(
@@ -145,7 +105,7 @@ def recognize(
             )
         if kind == "linear":
             warnings.warn(
-                f"The values are neither counts nor logged (largest {data.max():,.4g}, not whole numbers): taken as "
+                f"The values are neither counts nor logged (largest {found.highest:,.4g}, not whole numbers): taken as "
                 "TPM/RPM-like, cell totals brought to their median and log1p applied.",
                 InputWarning,
                 stacklevel=3,

@@ -1,14 +1,19 @@
-"""Principal components of a sparse matrix, without ever centring it in memory."""
+"""Principal components of sparse cells × genes, never centred or held dense as a whole."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.sparse.linalg import eigsh
 from sklearn.decomposition import PCA
 
 from sccagn_scale._errors import InputError
+
+_LANCZOS_UP_TO = 20_000
+"""Cells. Lanczos on the matrix goes over its values some hundred times, building the covariance over them once."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,13 @@ class Projection:
         return np.ascontiguousarray(matrix @ self.components.T - self.components @ self.mean, dtype=np.float32)
 
 
-def fit_pca(matrix: sp.csr_matrix, n_comps: int = 50, *, random_state: int = 0) -> Projection:
+def fit_pca(blocks: Iterable[sp.csr_matrix], n_comps: int = 50, *, random_state: int = 0) -> Projection:
     """Find the principal components of cells × genes.
 
     Parameters
     ----------
-    matrix
-        CSR float [n_obs, n_vars], normalised and logged.
+    blocks
+        CSR float [n, n_vars] each, normalised and logged: the cells in blocks, gone through once.
     n_comps
         Components wanted; fewer are returned where the matrix has fewer cells or genes.
     random_state
@@ -40,8 +45,52 @@ def fit_pca(matrix: sp.csr_matrix, n_comps: int = 50, *, random_state: int = 0) 
     InputError
         If there are fewer than two cells or genes.
     """
+    coming = iter(blocks)
+    first: list[sp.csr_matrix] = []
+    for block in coming:
+        first.append(block)
+        if sum(block.shape[0] for block in first) > _LANCZOS_UP_TO:
+            covariance = _Covariance(block.shape[1])
+            while first:
+                covariance.add(first.pop(0))
+            for more in coming:
+                covariance.add(more)
+            return covariance.projection(n_comps, random_state)
+    matrix = sp.vstack(first, format="csr")
     most = min(matrix.shape) - 1
     if most < 1:
         raise InputError(f"PCA needs at least 2 cells and 2 genes; {matrix.shape[0]} × {matrix.shape[1]} are left.")
     solver = PCA(n_components=min(n_comps, most), svd_solver="arpack", random_state=random_state).fit(matrix)
     return Projection(solver.mean_.astype(np.float32), solver.components_.astype(np.float32))
+
+
+class _Covariance:
+    """Covariance of genes, added up over blocks of cells: n · n_vars² operations, O(n_vars²) memory and a block's."""
+
+    def __init__(self, n_vars: int) -> None:
+        self._n = 0
+        self._sum = np.zeros(n_vars)
+        self._products = np.zeros((n_vars, n_vars))
+        self._dense = np.empty((0, n_vars), np.float32)
+
+    def add(self, block: sp.csr_matrix) -> None:
+        if len(self._dense) < block.shape[0]:
+            self._dense = np.empty(block.shape, np.float32)
+        dense = block.toarray(out=self._dense[: block.shape[0]])
+        self._n += block.shape[0]
+        self._sum += dense.sum(axis=0, dtype=np.float64)
+        self._products += dense.T @ dense  # of its own transpose numpy computes one half
+
+    def projection(self, n_comps: int, random_state: int) -> Projection:
+        mean = self._sum / self._n
+        covariance = self._products / self._n - np.outer(mean, mean)
+        start = np.random.default_rng(random_state).standard_normal(len(mean))
+        n_comps = min(n_comps, len(mean) - 1)
+        if n_comps < 1:
+            raise InputError(f"PCA needs at least 2 cells and 2 genes; {self._n} × {len(mean)} are left.")
+        _, vectors = eigsh(covariance, n_comps, v0=start)  # rising eigenvalues
+        components = vectors[:, ::-1].T
+        # a sign of its own for every axis, so that it does not hang on the library's
+        largest = np.abs(components).argmax(axis=1)
+        components *= np.sign(components[np.arange(n_comps), largest])[:, None]
+        return Projection(mean.astype(np.float32), np.ascontiguousarray(components, np.float32))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +12,11 @@ from sklearn.preprocessing import normalize
 from sklearn.utils.sparsefuncs import inplace_column_scale, inplace_row_scale, mean_variance_axis
 
 from sccagn_scale._errors import InputError
+from sccagn_scale.pp._input import InputKind
+from sccagn_scale.pp._matrix import Expression
+
+_ROUNDING = 1e-10
+"""Variance over squared mean below which a gene is constant but for rounding."""
 
 
 class Kept(NamedTuple):
@@ -17,15 +24,20 @@ class Kept(NamedTuple):
 
     obs: np.ndarray  # bool [n_obs]
     var: np.ndarray  # bool [n_vars]
+    totals: np.ndarray  # float64 [n_obs], of each cell over the genes that passed
 
 
-def quality_control(matrix: sp.csr_matrix, min_cells_frac: float = 0.01, min_genes_frac: float = 0.01) -> Kept:
+def quality_control(
+    matrix: Expression, n_detected: np.ndarray, *, min_cells_frac: float = 0.01, min_genes_frac: float = 0.01
+) -> Kept:
     """Choose the genes seen in enough cells, then the cells that show enough of those genes.
 
     Parameters
     ----------
     matrix
-        Cells × genes, CSR, zeros not stored.
+        Cells × genes.
+    n_detected
+        Cells in which each gene is not zero [n_vars].
     min_cells_frac
         A gene must be detected in more than this fraction of the cells.
     min_genes_frac
@@ -36,42 +48,75 @@ def quality_control(matrix: sp.csr_matrix, min_cells_frac: float = 0.01, min_gen
     InputError
         If no gene or no cell passes; names the threshold.
     """
-    n_obs = matrix.shape[0]
-    detected = np.bincount(matrix.indices, minlength=matrix.shape[1])
-    keep_var = detected > min_cells_frac * n_obs
+    n_obs, n_vars = matrix.shape
+    keep_var = n_detected > min_cells_frac * n_obs
     if not keep_var.any():
         raise InputError(
-            f"`min_cells_frac` = {min_cells_frac:g} filters out all {matrix.shape[1]:,} genes: the most widespread is "
-            f"detected in {detected.max() / n_obs:.2%} of the cells. Lower it, or check the input."
+            f"`min_cells_frac` = {min_cells_frac:g} filters out all {n_vars:,} genes: the most widespread is "
+            f"detected in {n_detected.max() / n_obs:.2%} of the cells. Lower it, or check the input."
         )
-    per_cell = np.bincount(
-        np.repeat(np.arange(n_obs), np.diff(matrix.indptr)), weights=keep_var[matrix.indices], minlength=n_obs
-    )
+    totals, per_cell = cell_sums(matrix, keep_var)
     keep_obs = per_cell > min_genes_frac * keep_var.sum()
     if not keep_obs.any():
         raise InputError(
             f"`min_genes_frac` = {min_genes_frac:g} filters out all {n_obs:,} cells: the richest shows "
             f"{per_cell.max() / keep_var.sum():.2%} of the genes. Lower it, or check the input."
         )
-    return Kept(keep_obs, keep_var)
+    return Kept(keep_obs, keep_var, totals)
 
 
-def normalize_total(matrix: sp.csr_matrix, target_sum: float | None = None) -> float:
-    """Scale every cell, in place, to the same total, and return that total.
+def cell_sums(matrix: Expression, keep_var: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Total, and number of genes detected, of every cell over some genes: both float64 [n_obs]."""
+    totals, detected = np.empty(matrix.shape[0]), np.empty(matrix.shape[0])
+    chosen = keep_var.astype(np.float64)
+    for start, block in matrix.blocks():
+        rows = slice(start, start + block.shape[0])
+        totals[rows] = block @ chosen
+        block.data = np.ones(block.nnz, np.int8)
+        detected[rows] = block @ keep_var.astype(np.int32)
+    return totals, detected
 
-    Parameters
-    ----------
-    matrix
-        Cells × genes, CSR float. Cells without counts stay as they are.
-    target_sum
-        The common total; the median of the non-empty cells if None.
-    """
-    totals = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-    filled = totals > 0
-    target = target_sum if target_sum is not None else float(np.median(totals[filled])) if filled.any() else 1.0
-    factors = np.divide(target, totals, out=np.ones_like(totals), where=filled)
+
+@dataclass(frozen=True, eq=False)
+class LogExpression:
+    """Log expression of the cells that passed quality control, made anew from the matrix in every pass."""
+
+    matrix: Expression
+    keep_obs: np.ndarray  # bool [n_obs]
+    totals: np.ndarray  # float64 [n_obs]
+    kind: InputKind
+    target_sum: float
+
+    def blocks(self, genes: np.ndarray | None = None) -> Iterator[sp.csr_matrix]:
+        """Go through the cells: CSR float32 [≤ 4,096, all or the chosen genes].
+
+        Parameters
+        ----------
+        genes
+            Positions of the genes wanted, in the order wanted; all if None.
+        """
+        for start, block in self.matrix.blocks():
+            keep = self.keep_obs[start : start + block.shape[0]]
+            if not keep.all():
+                block = block[keep]
+            if genes is not None:
+                block = block[:, genes]
+            if self.kind != "log":
+                normalize_total(block, self.totals[start : start + len(keep)][keep], self.target_sum)
+                log1p(block)
+            yield block
+
+
+def median_total(totals: np.ndarray) -> float:
+    """Median of the totals above zero; 1 if there are none."""
+    filled = totals[totals > 0]
+    return float(np.median(filled)) if len(filled) else 1.0
+
+
+def normalize_total(matrix: sp.csr_matrix, totals: np.ndarray, target_sum: float) -> None:
+    """Scale cells, in place, from their totals [n_obs] to a common one. Cells without counts stay as they are."""
+    factors = np.divide(target_sum, totals, out=np.ones_like(totals), where=totals > 0)
     inplace_row_scale(matrix, factors.astype(matrix.dtype))
-    return target
 
 
 def log1p(matrix: sp.csr_matrix) -> None:
@@ -79,37 +124,41 @@ def log1p(matrix: sp.csr_matrix) -> None:
     np.log1p(matrix.data, out=matrix.data)
 
 
-def highest_std_genes(matrix: sp.csr_matrix, n_top_genes: int) -> np.ndarray:
+def highest_std_genes(blocks: Iterable[sp.csr_matrix], n_top_genes: int, among: np.ndarray) -> np.ndarray:
     """Choose the genes of highest standard deviation.
 
     Parameters
     ----------
-    matrix
+    blocks
         Cells × genes, normalised and logged.
     n_top_genes
         How many to choose at most. Constant genes are never chosen.
+    among
+        Positions of the genes to choose from, rising.
 
     Returns
     -------
-    Sorted column indices, int64.
+    Positions in `among`, sorted, int64.
     """
-    _, variance = mean_variance_axis(matrix, axis=0)
+    n, mean, squares = 0, np.zeros(1), np.zeros(1)
+    for block in blocks:  # means and sums of squared deviations are joined as in Chan et al. (1983)
+        n_new = block.shape[0]
+        if n_new == 0:
+            continue
+        mean_new, variance_new = mean_variance_axis(block, axis=0)
+        shift = mean_new.astype(np.float64) - mean
+        mean = mean + shift * n_new / (n + n_new)
+        squares = squares + variance_new.astype(np.float64) * n_new + shift**2 * (n * n_new / (n + n_new))
+        n += n_new
+    variance, mean = squares[among] / n, mean[among]
     order = np.argsort(-variance, kind="stable")[:n_top_genes]
-    return np.sort(order[variance[order] > 0])
+    return np.sort(order[variance[order] > _ROUNDING * mean[order] ** 2])
 
 
-def constant_genes(matrix: sp.csr_matrix) -> np.ndarray:
-    """Tell which genes have one and the same value in every cell: bool [n_vars]. Zeros must not be stored."""
-    detected = np.bincount(matrix.indices, minlength=matrix.shape[1])
-    full = detected == matrix.shape[0]
-    lowest, highest = (getattr(matrix, end)(axis=0).toarray().ravel() for end in ("min", "max"))
-    return (detected == 0) | (full & (lowest == highest))
-
-
-def gene_maxima(matrix: sp.csr_matrix) -> np.ndarray:
-    """Largest value of each gene [n_vars], 1 for genes without any."""
-    largest = matrix.max(axis=0).toarray().ravel()
-    return np.where(largest > 0, largest, 1).astype(matrix.dtype)
+def gene_maxima(blocks: Iterable[sp.csr_matrix]) -> np.ndarray:
+    """Largest value of each gene, float32 [n_vars], 1 for genes without any."""
+    largest = np.max([block.max(axis=0).toarray().ravel() for block in blocks if block.shape[0]], axis=0)
+    return np.where(largest > 0, largest, 1).astype(np.float32)
 
 
 def scale_to_unit(matrix: sp.csr_matrix, maxima: np.ndarray) -> None:

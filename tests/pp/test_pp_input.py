@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
+from sccagn_scale import pp
 from sccagn_scale._errors import InputError, InputWarning
-from sccagn_scale.pp import recognize, select_matrix, stored_dtype
+from sccagn_scale.pp import recognize, scan, select_matrix
 
 COUNTS = np.array([[0, 3, 0, 1], [2, 0, 0, 7], [0, 0, 0, 0]])
 
@@ -31,9 +36,19 @@ def adata() -> ad.AnnData:
     return made
 
 
+def held(adata: ad.AnnData, layer: str | None = None) -> sp.csr_matrix:
+    """The whole matrix, from its blocks."""
+    starts, blocks = zip(*select_matrix(adata, layer).blocks(), strict=True)
+    assert list(starts) == np.cumsum([0, *(block.shape[0] for block in blocks)])[:-1].tolist()
+    return sp.vstack(blocks, format="csr")
+
+
+def seen(values: Any) -> pp.Scan:
+    return scan(select_matrix(ad.AnnData(csr(values))))
+
+
 def choice(adata: ad.AnnData, layer: str | None = None) -> tuple[np.ndarray, list[str]]:
-    matrix, names = select_matrix(adata, layer)
-    return matrix.toarray(), list(names)
+    return held(adata, layer).toarray(), list(select_matrix(adata, layer).names)
 
 
 @pytest.mark.parametrize(
@@ -42,13 +57,14 @@ def choice(adata: ad.AnnData, layer: str | None = None) -> tuple[np.ndarray, lis
 @pytest.mark.parametrize("layout", [np.asarray, sp.csr_matrix, sp.csc_matrix, sp.csr_array, sp.csc_array])
 def test_every_layout_and_type_gives_the_same_csr(dtype: type, layout: Callable[[np.ndarray], Any]) -> None:
     values = COUNTS.astype(dtype)
-    matrix, names = select_matrix(ad.AnnData(layout(values)))
+    adata = ad.AnnData(layout(values))
+    matrix = held(adata)
     assert isinstance(matrix, sp.csr_matrix)
     assert matrix.dtype == np.float32
     assert matrix.nnz == 4
     assert matrix.has_sorted_indices
     np.testing.assert_array_equal(matrix.toarray(), values.astype(np.float32))
-    assert list(names) == ["0", "1", "2", "3"]
+    assert list(select_matrix(adata).names) == ["0", "1", "2", "3"]
 
 
 def test_half_precision_is_taken() -> None:
@@ -93,14 +109,14 @@ def test_values_that_are_no_numbers_are_counted(bad: float, layout: Callable[[np
     values = COUNTS.astype(np.float64)
     values[:2, 0] = bad
     with pytest.raises(InputError, match="X holds 2 NaN or infinite values"):
-        select_matrix(ad.AnnData(layout(values)))
+        scan(select_matrix(ad.AnnData(layout(values))))
 
 
 @pytest.mark.parametrize("layout", [np.asarray, sp.csr_matrix, sp.csc_matrix])
 def test_negative_values_point_at_the_layers(adata: ad.AnnData, layout: Callable[[np.ndarray], Any]) -> None:
     adata.layers["scaled"] = layout(COUNTS - 1.5 * (COUNTS > 0))
     with pytest.raises(InputError, match=r"layers\['scaled'\] .*lowest -0\.5.*`layer`.*'double', 'scaled', 'raw'"):
-        select_matrix(adata, "scaled")
+        scan(select_matrix(adata, "scaled"))
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0)])
@@ -110,15 +126,16 @@ def test_an_empty_matrix_is_refused(shape: tuple[int, int]) -> None:
 
 
 def test_a_matrix_of_zeros_is_taken() -> None:
-    matrix, _ = select_matrix(ad.AnnData(np.zeros((3, 2))))
-    assert (matrix.shape, matrix.nnz) == ((3, 2), 0)
+    adata = ad.AnnData(np.zeros((3, 2)))
+    assert (held(adata).shape, held(adata).nnz) == ((3, 2), 0)
+    assert scan(select_matrix(adata)).constant.all()
 
 
 def test_stored_zeros_and_doubled_entries_are_tidied_and_the_input_left_alone() -> None:
     stored = np.array([1, 0, 3, 4], np.float32)
     untidy = sp.csr_matrix((stored, np.array([2, 1, 2, 0]), np.array([0, 3, 4])), shape=(2, 3))
     adata = ad.AnnData(untidy)
-    matrix, _ = select_matrix(adata)
+    matrix = held(adata)
     assert (matrix.indices.tolist(), matrix.data.tolist()) == ([2, 0], [4, 4])
     assert adata.X.data.tolist() == [1, 0, 3, 4]
     assert adata.X.indices.tolist() == [2, 1, 2, 0]
@@ -137,21 +154,21 @@ def test_counts_and_logged_values_are_recognised_and_announced(
     values: list[list[float]], kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "sccagn_scale")
-    assert recognize(csr(values)) == kind
+    assert recognize(seen(values)) == kind
     assert {"counts": "raw counts", "log": "already normalised and logged"}[kind] in caplog.text
     assert "`input_kind`" in caplog.text
 
 
 def test_linear_values_are_recognised_with_a_warning() -> None:
     with pytest.warns(InputWarning, match=r"largest 50\.5.*log1p"):
-        assert recognize(csr([[0, 0.7], [50.5, 2]])) == "linear"
+        assert recognize(seen([[0, 0.7], [50.5, 2]])) == "linear"
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_whole_numbers_kept_as_floats_are_counts_with_a_warning(dtype: type) -> None:
     adata = ad.AnnData(COUNTS.astype(dtype))
     with pytest.warns(InputWarning, match=f"stored as {np.dtype(dtype)} .*whole numbers: they were taken for counts"):
-        assert recognize(select_matrix(adata)[0], stored_as=stored_dtype(adata)) == "counts"
+        assert recognize(scan(select_matrix(adata)), stored_as=select_matrix(adata).dtype) == "counts"
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
@@ -159,24 +176,82 @@ def test_whole_numbers_kept_as_such_are_counts_in_silence(dtype: type) -> None:
     adata = ad.AnnData(sp.csr_matrix(COUNTS.astype(dtype)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert recognize(select_matrix(adata)[0], stored_as=stored_dtype(adata)) == "counts"
+        assert recognize(scan(select_matrix(adata)), stored_as=select_matrix(adata).dtype) == "counts"
 
 
 def test_logged_values_are_taken_in_silence() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert recognize(csr([[0, 0.7], [1.5, 2]]), stored_as=np.dtype(np.float32)) == "log"
+        assert recognize(seen([[0, 0.7], [1.5, 2]]), stored_as=np.dtype(np.float32)) == "log"
 
 
 def test_the_stored_type_is_that_of_the_matrix_chosen(adata: ad.AnnData) -> None:
-    assert stored_dtype(adata) == COUNTS.dtype
-    assert stored_dtype(adata, "raw") == np.float64
-    with pytest.raises(InputError, match="there is no 'counts'"):
-        stored_dtype(adata, "counts")
+    assert select_matrix(adata).dtype == COUNTS.dtype
+    assert select_matrix(adata, "raw").dtype == np.float64
 
 
 @pytest.mark.parametrize("kind", ["counts", "linear", "log"])
 def test_what_the_user_knows_is_not_questioned(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sccagn_scale")
-    assert recognize(csr([[0, 0.7], [50.5, 2]]), kind) == kind  # type: ignore[arg-type]
+    assert recognize(seen([[0, 0.7], [50.5, 2]]), kind) == kind  # type: ignore[arg-type]
     assert "as `input_kind` says" in caplog.text
+
+
+VALUES = st.sampled_from([0.0, 0.0, 0.0, 0.25, 1.0, 2.0, 300.0])
+DENSE = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9), elements=VALUES)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 4)
+
+
+@given(DENSE)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_scan_in_blocks_is_numpys(small_blocks: None, dense: np.ndarray) -> None:
+    found = scan(select_matrix(ad.AnnData(sp.csr_matrix(dense))))
+    assert found.n_detected.tolist() == (dense > 0).sum(axis=0).tolist()
+    assert found.constant.tolist() == [len(set(column)) == 1 for column in dense.T.tolist()]
+    assert found.is_whole == (dense == np.rint(dense)).all()
+    assert found.highest == dense.max()
+
+
+def test_blocks_may_be_changed_without_changing_the_input(small_blocks: None, adata: ad.AnnData) -> None:
+    before = adata.X.toarray()
+    for _, block in select_matrix(adata).blocks():
+        block.data[:] = 7
+    np.testing.assert_array_equal(adata.X.toarray(), before)
+    np.testing.assert_array_equal(held(adata).toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+@pytest.mark.parametrize("scale", [1, 200, 0.1])  # the last not whole, the second beyond 255
+def test_a_file_is_read_once_and_kept_small(
+    small_blocks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: type, scale: float
+) -> None:
+    dense = (np.random.default_rng(0).poisson(0.5, (30, 300)) * scale).astype(dtype)
+    ad.AnnData(sp.csr_matrix(dense)).write_h5ad(tmp_path / "cells.h5ad")
+    adata = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    n_reads = 0
+    read = pp._matrix.iter_blocks
+
+    def counting(*args: Any, **options: Any) -> Any:
+        nonlocal n_reads
+        n_reads += 1
+        return read(*args, **options)
+
+    monkeypatch.setattr("sccagn_scale.pp._matrix.iter_blocks", counting)
+    matrix = select_matrix(adata)
+    assert matrix.dtype == dtype
+    for _ in range(3):
+        np.testing.assert_array_equal(np.concatenate([b.toarray() for _, b in matrix.blocks()]), dense.astype("f4"))
+    assert n_reads == 1
+
+
+def test_a_first_pass_that_was_broken_off_is_started_anew(small_blocks: None, tmp_path: Path) -> None:
+    dense = np.arange(60, dtype=np.float32).reshape(12, 5)
+    ad.AnnData(sp.csr_matrix(dense)).write_h5ad(tmp_path / "cells.h5ad")
+    matrix = select_matrix(ad.read_h5ad(tmp_path / "cells.h5ad", backed="r"))
+    next(matrix.blocks())
+    for _ in range(2):
+        np.testing.assert_array_equal(np.concatenate([b.toarray() for _, b in matrix.blocks()]), dense)

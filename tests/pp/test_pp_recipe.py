@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -21,6 +22,22 @@ def sample(n_obs: int = 40, n_vars: int = 12, seed: int = 0) -> np.ndarray:
     return rng.poisson(rng.gamma(0.5, 2, n_vars), (n_obs, n_vars)).astype(np.float32)
 
 
+def quality_control(dense: np.ndarray, cells_frac: float = 0.01, genes_frac: float = 0.01) -> pp.Kept:
+    matrix = expression(dense)
+    detected = pp.scan(matrix).n_detected
+    return pp.quality_control(matrix, detected, min_cells_frac=cells_frac, min_genes_frac=genes_frac)
+
+
+def expression(dense: np.ndarray) -> pp.Expression:
+    return pp.select_matrix(ad.AnnData(sp.csr_matrix(dense)))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that everything is put together from several blocks."""
+    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 4)
+
+
 def passing(dense: np.ndarray, cells_frac: float, genes_frac: float) -> tuple[list[bool], list[bool]]:
     """Quality control, one value at a time."""
     n_obs, n_vars = dense.shape
@@ -29,50 +46,62 @@ def passing(dense: np.ndarray, cells_frac: float, genes_frac: float) -> tuple[li
     return obs, var
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(DENSE, st.sampled_from([0, 0.01, 0.2, 0.5, 0.9]), st.sampled_from([0, 0.01, 0.2, 0.5, 0.9]))
 def test_quality_control_is_the_brute_force_count(dense: np.ndarray, cells_frac: float, genes_frac: float) -> None:
     obs, var = passing(dense, cells_frac, genes_frac)
     if any(obs) and any(var):
-        kept = pp.quality_control(sp.csr_matrix(dense), cells_frac, genes_frac)
+        kept = quality_control(dense, cells_frac, genes_frac)
         assert (kept.obs.tolist(), kept.var.tolist()) == (obs, var)
         assert kept.obs.dtype == kept.var.dtype == bool
+        np.testing.assert_allclose(kept.totals, dense[:, kept.var].sum(axis=1, dtype=np.float64))
     else:
         with pytest.raises(InputError, match="`min_genes_frac`" if any(var) else "`min_cells_frac`"):
-            pp.quality_control(sp.csr_matrix(dense), cells_frac, genes_frac)
+            quality_control(dense, cells_frac, genes_frac)
 
 
 def test_a_share_must_be_passed_not_met() -> None:
     dense = np.zeros((4, 3), np.float32)
     dense[0, 0] = dense[:2, 1] = dense[:, 2] = 1  # detected in 25, 50 and 100 %
-    assert pp.quality_control(sp.csr_matrix(dense), 0.5, 0.0).var.tolist() == [False, False, True]
+    assert quality_control(dense, 0.5, 0.0).var.tolist() == [False, False, True]
 
 
 def test_filtering_everything_out_names_the_threshold_and_the_best() -> None:
-    matrix = sp.csr_matrix(np.eye(4, dtype=np.float32))
+    dense = np.eye(4, dtype=np.float32)
     with pytest.raises(InputError, match=r"`min_cells_frac` = 0\.5 filters out all 4 genes.*25\.00%"):
-        pp.quality_control(matrix, 0.5)
+        quality_control(dense, 0.5)
     with pytest.raises(InputError, match=r"`min_genes_frac` = 0\.3 filters out all 4 cells.*25\.00%"):
-        pp.quality_control(matrix, 0.01, 0.3)
+        quality_control(dense, 0.01, 0.3)
 
 
-@pytest.mark.parametrize("target_sum", [None, 1e4])
-def test_normalize_total_brings_filled_cells_to_one_total(target_sum: float | None) -> None:
+def test_normalize_total_brings_filled_cells_to_one_total() -> None:
     dense = sample()
-    dense[:15] = 0  # empty cells would pull the median down
+    dense[:15] = 0
     matrix = sp.csr_matrix(dense)
-    totals = dense.sum(axis=1)
-    expected = target_sum or np.median(totals[totals > 0])
-    assert pp.normalize_total(matrix, target_sum) == expected
-    np.testing.assert_allclose(
-        matrix.toarray(), dense * (expected / np.where(totals > 0, totals, 1))[:, None], rtol=1e-6
-    )
+    totals = dense.sum(axis=1, dtype=np.float64)
+    pp.normalize_total(matrix, totals, 1e4)
+    np.testing.assert_allclose(matrix.toarray(), dense * (1e4 / np.where(totals > 0, totals, 1))[:, None], rtol=1e-6)
     assert matrix.dtype == np.float32
 
 
-def test_normalize_total_of_zeros_changes_nothing() -> None:
-    matrix = sp.csr_matrix((3, 2), dtype=np.float32)
-    pp.normalize_total(matrix)
-    assert matrix.nnz == 0
+def test_empty_cells_do_not_pull_the_median_total_down() -> None:
+    assert pp.median_total(np.array([0.0, 0, 0, 3, 5, 9])) == 5
+    assert pp.median_total(np.zeros(3)) == 1
+
+
+@pytest.mark.parametrize("kind", ["counts", "linear", "log"])
+@pytest.mark.parametrize("genes", [None, [7, 2, 3]])
+def test_log_expression_in_blocks_is_the_dense_formula(kind: pp.InputKind, genes: list[int] | None) -> None:
+    dense = sample()
+    keep = np.arange(len(dense)) % 3 > 0
+    totals = dense[:, :9].sum(axis=1, dtype=np.float64)
+    logged = pp.LogExpression(expression(dense), keep, totals, kind, 100.0)
+    for _ in range(2):
+        blocks = list(logged.blocks(None if genes is None else np.array(genes)))
+        found = sp.vstack(blocks).toarray()
+        scaled = dense * np.divide(100, totals, out=np.ones_like(totals), where=totals > 0)[:, None]
+        expected = (dense if kind == "log" else np.log1p(scaled))[keep]
+        np.testing.assert_allclose(found, expected if genes is None else expected[:, genes], rtol=1e-5)
 
 
 def test_log1p_is_in_place() -> None:
@@ -87,28 +116,33 @@ def test_highest_std_genes_are_numpys(n_top_genes: int) -> None:
     dense = np.log1p(sample())
     std = dense.std(axis=0, dtype=np.float64)
     expected = [gene for gene in np.argsort(-std, kind="stable")[:n_top_genes] if std[gene] > 0]
-    chosen = pp.highest_std_genes(sp.csr_matrix(dense), n_top_genes)
+    blocks = [sp.csr_matrix(part) for part in np.array_split(dense, 3)]
+    chosen = pp.highest_std_genes(blocks, n_top_genes, np.arange(12))
     assert chosen.tolist() == sorted(expected)
     assert chosen.dtype == np.int64
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(2**-10, 100, width=32), st.integers(2, 3000))
 def test_constant_genes_are_never_chosen(value: float, n_obs: int) -> None:
     varying = np.arange(n_obs, dtype=np.float32)
     dense = np.column_stack([np.full(n_obs, value, np.float32), varying, np.zeros(n_obs, np.float32)])
-    assert pp.highest_std_genes(sp.csr_matrix(dense), 3).tolist() == [1]
+    blocks = [sp.csr_matrix(part) for part in np.array_split(dense, 2)]
+    assert pp.highest_std_genes(blocks, 3, np.arange(3)).tolist() == [1]
 
 
-@given(DENSE)
-def test_constant_genes_are_those_of_one_value(dense: np.ndarray) -> None:
-    expected = [len(set(column)) == 1 for column in dense.T.tolist()]
-    assert pp.constant_genes(sp.csr_matrix(dense)).tolist() == expected
+def test_genes_are_chosen_among_those_that_passed() -> None:
+    dense = np.log1p(sample())
+    among = np.array([1, 4, 5, 9])
+    std = dense[:, among].std(axis=0)
+    assert pp.highest_std_genes([sp.csr_matrix(dense)], 2, among).tolist() == sorted(np.argsort(-std)[:2].tolist())
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(DENSE)
 def test_scale_to_unit_is_the_dense_formula_and_keeps_zeros(dense: np.ndarray) -> None:
     matrix = sp.csr_matrix(dense)
-    maxima = pp.gene_maxima(matrix)
+    maxima = pp.gene_maxima([matrix[: len(dense) // 2], matrix[len(dense) // 2 :]])
     largest = dense.max(axis=0)
     np.testing.assert_array_equal(maxima, np.where(largest > 0, largest, 1))
     pp.scale_to_unit(matrix, maxima)
@@ -119,6 +153,7 @@ def test_scale_to_unit_is_the_dense_formula_and_keeps_zeros(dense: np.ndarray) -
     assert matrix.nnz == np.count_nonzero(dense)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(DENSE)
 def test_unit_length_is_one_or_zero(dense: np.ndarray) -> None:
     matrix = sp.csr_matrix(dense)
