@@ -74,7 +74,7 @@ def _train(arguments: argparse.Namespace, config: Config, console: Console) -> A
     from sccagn_scale.io import read, write
 
     with console.stage("Read"), named(path="INPUT"):
-        adata = read(arguments.input)
+        adata = read(arguments.input, backed=True)
     from sccagn_scale.model import SCCAGN  # after reading, so that a mistaken name is told before torch is loaded
 
     options = {"n_clusters": "--n-clusters", "layer": "--layer", "random_state": "--seed", "device": "--device"}

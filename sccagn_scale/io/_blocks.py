@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ def iter_blocks(
 ) -> Iterator[Block]:
     """Go through the cells in blocks of consecutive rows.
 
-    Of a file, one block at a time is in memory, and of CSR its row offsets, 8 bytes a cell. Everything but damage in
-    the middle of the file is found by the call itself, before the first block.
+    Of a file, two blocks at a time are in memory, one of them being read ahead, and of CSR its row offsets, 8 bytes a
+    cell. Everything but damage in the middle of the file is found by the call itself, before the first block.
 
     Parameters
     ----------
@@ -62,19 +63,31 @@ def iter_blocks(
     if isinstance(block_size, bool) or not isinstance(block_size, int | np.integer) or block_size < 1:
         raise InputError(f"`block_size` must be a whole number of at least 1, but is {block_size!r}.")
     if isinstance(source, AnnData):
-        return _blocks(_rows(_matrix_of(source, layer), None), int(block_size), None)
+        rows = _rows(_matrix_of(source, layer), None)
+        if not source.isbacked:
+            return _blocks(rows, int(block_size), None)
+        return _ahead(_blocks(rows, int(block_size), Path(source.filename)))
     path = Path(source)
     with ExitStack() as stack:  # raises now what would otherwise be raised at the first block
         _rows(_element_of(_open(path, stack), layer), path)
-    return _blocks_of_file(path, int(block_size), layer)
+    return _ahead(_blocks_of_file(path, int(block_size), layer))
 
 
-def _blocks_of_file(path: Path, block_size: int, layer: str | None) -> Iterator[Block]:
+def _ahead(blocks: Generator[Block, None, None]) -> Iterator[Block]:
+    """Read the next block in a thread while the caller works on the one before; HDF5 frees the interpreter for it."""
+    with closing(blocks), ThreadPoolExecutor(1, "sccagn_scale-read") as reader:
+        coming = reader.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = reader.submit(next, blocks, None)
+            yield block
+
+
+def _blocks_of_file(path: Path, block_size: int, layer: str | None) -> Generator[Block, None, None]:
     with ExitStack() as stack:
         yield from _blocks(_rows(_element_of(_open(path, stack), layer), path), block_size, path)
 
 
-def _blocks(rows: _Rows, block_size: int, path: Path | None) -> Iterator[Block]:
+def _blocks(rows: _Rows, block_size: int, path: Path | None) -> Generator[Block, None, None]:
     for start in range(0, rows.n_obs, block_size):
         stop = min(start + block_size, rows.n_obs)
         try:

@@ -11,15 +11,16 @@ from scipy import sparse
 
 from sccagn_scale._errors import InputError, InputWarning
 
+from ._blocks import iter_blocks
 from ._check import as_signed, matrices_of, matrix_fault
-from ._layout import Layout, damaged, first_line, import_zarr, layout_of
+from ._layout import Layout, damaged, first_line, import_zarr, layout_of, open_hdf5
 from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 
 # AnnData asks for what is done here, and warns of the suffixes that do it
 _NAME_WARNINGS = (r"(Observation|Variable) names are not unique", r"Suffix used .* to deduplicate index values")
 
 
-def read(path: str | os.PathLike[str]) -> anndata.AnnData:
+def read(path: str | os.PathLike[str], *, backed: bool = False) -> anndata.AnnData:
     """Read cells × genes from a file or folder.
 
     What is there is told by its content where the name leaves it open: a `.h5` file may be 10x's or AnnData's.
@@ -32,10 +33,14 @@ def read(path: str | os.PathLike[str]) -> anndata.AnnData:
         compressed or not; or the path of one matrix.mtx among several, whose prefix the others share), or a `.zarr`
         folder.
 
+    backed
+        Leave `X` in the file if that is a `.h5ad` file with `X` as CSR (AnnData's backed mode); everything else comes
+        into memory. Of such an `X`, damage in the middle shows only when it is gone through.
+
     Returns
     -------
-    AnnData in memory [n_obs, n_vars]. From 10x: gene symbols as `var_names`, `var["gene_ids"]`, and
-    `var["feature_types"]` if given.
+    AnnData [n_obs, n_vars], in memory but for such an `X`. From 10x: gene symbols as `var_names`, `var["gene_ids"]`,
+    and `var["feature_types"]` if given.
 
     Raises
     ------
@@ -53,7 +58,7 @@ def read(path: str | os.PathLike[str]) -> anndata.AnnData:
         for message in _NAME_WARNINGS:
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
         try:
-            adata, notes = _load(path, layout), list[str]()
+            adata, notes = _load(path, layout, backed=backed), list[str]()
             _check_matrices(adata, path)  # before anything selects from them
             if layout in ("tenx_hdf5", "tenx_mtx"):
                 adata, notes = keep_expression(adata)
@@ -67,8 +72,10 @@ def read(path: str | os.PathLike[str]) -> anndata.AnnData:
     return adata
 
 
-def _load(path: Path, layout: Layout) -> anndata.AnnData:
+def _load(path: Path, layout: Layout, *, backed: bool) -> anndata.AnnData:
     if layout == "anndata":
+        if backed and _has_csr(path):
+            return anndata.read_h5ad(path, backed="r")
         return anndata.read_h5ad(path)
     if layout == "zarr":
         import_zarr()
@@ -76,8 +83,17 @@ def _load(path: Path, layout: Layout) -> anndata.AnnData:
     return read_tenx_hdf5(path) if layout == "tenx_hdf5" else read_tenx_mtx(path)
 
 
+def _has_csr(path: Path) -> bool:
+    with open_hdf5(path) as file:
+        return "X" in file and file["X"].attrs.get("encoding-type") == "csr_matrix"
+
+
 def _check_matrices(adata: anndata.AnnData, path: Path) -> None:
+    if adata.isbacked:
+        iter_blocks(adata)  # checks all but the values
     for name, matrix in matrices_of(adata):
+        if name == "X" and adata.isbacked:
+            continue
         fault = matrix_fault(matrix)
         if fault is not None:
             raise damaged(path, f"in {name}, {fault}")

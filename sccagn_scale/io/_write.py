@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import anndata
+import h5py
 from anndata.io import write_elem, write_zarr
 
 from sccagn_scale._errors import InputError
@@ -30,7 +31,7 @@ def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     adata
-        What to write.
+        What to write; if its `X` is backed by a file, that is copied without being read into memory.
     path
         A name ending in `.h5ad` or `.zarr`; a file or store of that name is replaced.
 
@@ -55,12 +56,29 @@ def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
 
 def _write_h5ad(adata: anndata.AnnData, path: Path) -> None:
     with replacing_hdf5(path) as file:
+        if adata.isbacked:
+            _write_backed(adata, file)
+            return
         write_elem(file, "/", adata)
         if adata.raw is None and "raw" in file:
             del file["raw"]  # an explicit null, which AnnData before 0.12 cannot read
 
 
+def _write_backed(adata: anndata.AnnData, file: h5py.File) -> None:
+    """Write everything that is in memory, and copy the rest from file to file as it is compressed there."""
+    fields = ("obs", "var", "uns", "obsm", "varm", "layers", "obsp", "varp")
+    write_elem(file, "/", anndata.AnnData(shape=adata.shape, **{name: getattr(adata, name) for name in fields}))
+    source = adata.file._file
+    for name in ("X", "raw"):
+        if name in file:
+            del file[name]  # an explicit null
+        if name in source:
+            source.copy(name, file)
+
+
 def _write_zarr(adata: anndata.AnnData, path: Path) -> None:
+    if adata.isbacked:
+        adata = adata.to_memory()
     with replacing(path) as fresh, warnings.catch_warnings():
         # which zarr format is written is AnnData's setting, and nothing the caller can act on here
         warnings.filterwarnings("ignore", message="Writing zarr v2 data", category=UserWarning)
