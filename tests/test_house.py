@@ -23,6 +23,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = {
     "_errors": 0,
     "_progress": 0,
+    "_threads": 0,
     "_keys": 0,
     "_compat": 0,
     "config": 0,
@@ -44,7 +45,7 @@ FLOORS = {
     "__init__": 9,
     "__main__": 9,
 }
-BASE = {"_errors", "_progress", "_keys", "_compat"}
+BASE = {"_errors", "_progress", "_threads", "_keys", "_compat"}
 """Of the lowest floor, open to its other rooms too."""
 
 

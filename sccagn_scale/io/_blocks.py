@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from sccagn_scale._errors import InputError
+from sccagn_scale._threads import ahead
 
 from ._check import as_signed, indices_fault, indptr_fault
 from ._layout import damaged, first_line, layout_of, open_hdf5, open_zarr
@@ -38,8 +38,8 @@ def iter_blocks(
 ) -> Iterator[Block]:
     """Go through the cells in blocks of consecutive rows.
 
-    Of a file, two blocks at a time are in memory, one of them being read ahead, and of CSR its row offsets, 8 bytes a
-    cell. Everything but damage in the middle of the file is found by the call itself, before the first block.
+    Of a file, two blocks at a time are in memory, one of them being read ahead by a thread, and of CSR its row offsets,
+    8 bytes a cell. Everything but damage in the middle of the file is found by the call itself, before the first block.
 
     Parameters
     ----------
@@ -66,28 +66,19 @@ def iter_blocks(
         rows = _rows(_matrix_of(source, layer), None)
         if not source.isbacked:
             return _blocks(rows, int(block_size), None)
-        return _ahead(_blocks(rows, int(block_size), Path(source.filename)))
+        return ahead(_blocks(rows, int(block_size), Path(source.filename)))
     path = Path(source)
     with ExitStack() as stack:  # raises now what would otherwise be raised at the first block
         _rows(_element_of(_open(path, stack), layer), path)
-    return _ahead(_blocks_of_file(path, int(block_size), layer))
+    return ahead(_blocks_of_file(path, int(block_size), layer))
 
 
-def _ahead(blocks: Generator[Block, None, None]) -> Iterator[Block]:
-    """Read the next block in a thread while the caller works on the one before; HDF5 frees the interpreter for it."""
-    with closing(blocks), ThreadPoolExecutor(1, "sccagn_scale-read") as reader:
-        coming = reader.submit(next, blocks, None)
-        while (block := coming.result()) is not None:
-            coming = reader.submit(next, blocks, None)
-            yield block
-
-
-def _blocks_of_file(path: Path, block_size: int, layer: str | None) -> Generator[Block, None, None]:
+def _blocks_of_file(path: Path, block_size: int, layer: str | None) -> Iterator[Block]:
     with ExitStack() as stack:
         yield from _blocks(_rows(_element_of(_open(path, stack), layer), path), block_size, path)
 
 
-def _blocks(rows: _Rows, block_size: int, path: Path | None) -> Generator[Block, None, None]:
+def _blocks(rows: _Rows, block_size: int, path: Path | None) -> Iterator[Block]:
     for start in range(0, rows.n_obs, block_size):
         stop = min(start + block_size, rows.n_obs)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import scipy.sparse as sp
 
 from sccagn_scale import pp
 from sccagn_scale._errors import InputError, InputWarning
+from sccagn_scale._threads import ahead
 from sccagn_scale.config import Config
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class Recipe:
     genes: pd.Index  # that passed quality control; totals are taken over them
     target_sum: float
     chosen: np.ndarray  # int64, positions in `genes` of those that the network sees
-    maxima: np.ndarray  # float32, of the chosen genes
+    maxima: np.ndarray  # float32, of the chosen genes; 1 where components alone are used
     pca: pp.Projection
     pc_scale: float  # root mean square length of the training cells in PCA space
 
@@ -77,7 +79,7 @@ def prepare(adata: AnnData, config: Config, *, layer: str | None, random_state: 
             f"The input has {len(chosen)} gene(s) that vary between cells; at least 2 are needed. Check the input, or "
             "lower `min_cells_frac`."
         )
-    blocks = list(logged.blocks(genes[chosen]))
+    blocks = _Blocks(logged, genes[chosen], held=_uses_genes(config))
     pca = pp.fit_pca(map(_unit, blocks), config.n_comps, random_state=random_state)
     pcs = _scores(pca, blocks)
     length = float(np.sqrt(np.square(pcs).sum(axis=1).mean()))
@@ -86,7 +88,7 @@ def prepare(adata: AnnData, config: Config, *, layer: str | None, random_state: 
         matrix.names[genes],
         target_sum,
         chosen,
-        pp.gene_maxima(blocks),
+        pp.gene_maxima(blocks) if _uses_genes(config) else np.ones(len(chosen), np.float32),
         pca,
         max(length, float(np.finfo(np.float32).tiny)),
     )
@@ -116,7 +118,7 @@ def prepare_like(recipe: Recipe, adata: AnnData, config: Config, *, layer: str |
     totals, _ = pp.cell_sums(matrix, counted)
     keep_obs = np.ones(matrix.shape[0], bool)
     logged = pp.LogExpression(matrix, keep_obs, totals, recipe.input_kind, recipe.target_sum)
-    blocks = list(logged.blocks(where[recipe.chosen]))
+    blocks = _Blocks(logged, where[recipe.chosen], held=_uses_genes(config))
     return _represent(recipe, config, blocks, pcs=_scores(recipe.pca, blocks), keep_obs=keep_obs)
 
 
@@ -135,25 +137,42 @@ def _announce_constant(n_constant: int, n_vars: int) -> None:
         )
 
 
+class _Blocks:
+    """Log expression of the genes that the network sees; held in memory, or made anew each time it is gone through.
+
+    Held it can take more memory than the counts of all genes. Components need it twice, in which case making it again
+    costs less than that is worth.
+    """
+
+    def __init__(self, logged: pp.LogExpression, genes: np.ndarray, *, held: bool) -> None:
+        self._logged, self._genes = logged, genes
+        self._held = list(logged.blocks(genes)) if held else None
+
+    def __iter__(self) -> Iterator[sp.csr_matrix]:
+        return iter(self._held) if self._held is not None else ahead(self._logged.blocks(self._genes))
+
+
+def _uses_genes(config: Config) -> bool:
+    return "genes" in (config.input_rep, config.graph_rep)
+
+
 def _unit(block: sp.csr_matrix) -> sp.csr_matrix:
     unit = block.copy()
     pp.unit_length(unit)
     return unit
 
 
-def _scores(pca: pp.Projection, blocks: list[sp.csr_matrix]) -> np.ndarray:
+def _scores(pca: pp.Projection, blocks: _Blocks) -> np.ndarray:
     return np.concatenate([pca.scores(_unit(block)) for block in blocks])
 
 
-def _represent(
-    recipe: Recipe, config: Config, blocks: list[sp.csr_matrix], *, pcs: np.ndarray, keep_obs: np.ndarray
-) -> Prepared:
+def _represent(recipe: Recipe, config: Config, blocks: _Blocks, *, pcs: np.ndarray, keep_obs: np.ndarray) -> Prepared:
     """Make the representations that the configuration asks for, from the logged values of the chosen genes."""
     matrix = None
-    if "genes" in (config.input_rep, config.graph_rep):
-        for block in blocks:
+    if _uses_genes(config):
+        for block in blocks:  # held, so that scaling them stays
             pp.scale_to_unit(block, recipe.maxima)
-        matrix = sp.vstack(blocks, format="csr")
+        matrix = sp.vstack(list(blocks), format="csr")
     # components get a mean squared length of 1, as the scaled genes have it: loss weights mean the same for both
     x = matrix if config.input_rep == "genes" else pcs / np.float32(recipe.pc_scale)
     points = matrix.toarray() if matrix is not None and config.graph_rep == "genes" else pcs

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sccagn_scale._errors import InputError
+from sccagn_scale._threads import ahead
 from sccagn_scale.io import iter_blocks
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ class Expression:
 
         float32 holds whole numbers up to 2^24 exactly: more than any UMI count.
         """
-        for start, block in self._make():
-            yield start, _tidy(block)
+        return ahead((start, _tidy(block)) for start, block in self._make())
 
 
 def select_matrix(adata: AnnData, layer: str | None = None) -> Expression:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import anndata
@@ -92,10 +91,3 @@ def test_damage_in_the_middle_is_told_with_the_cells(path: Path) -> None:
     adata = io.read(path, backed=True)
     with pytest.raises(InputError, match=r"cells 0 to 1, index 99"):
         list(io.iter_blocks(adata, 2))
-
-
-def test_reading_ahead_ends_with_the_one_who_asked(path: Path) -> None:
-    blocks = io.iter_blocks(path, 1)
-    next(blocks)
-    del blocks
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sccagn_scale-read")]

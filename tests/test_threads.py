@@ -1,0 +1,89 @@
+"""One thread ahead: same items, same order, nothing left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sccagn_scale._threads import ahead, n_threads
+
+
+@pytest.fixture(params=["1", "2"])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setenv("OMP_NUM_THREADS", request.param)
+    return int(request.param)
+
+
+def ours() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("sccagn_scale")]
+
+
+def test_the_number_of_threads_is_what_openmp_is_told(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert n_threads() == threads
+    for unset in ("", "many", "0"):
+        monkeypatch.setenv("OMP_NUM_THREADS", unset)
+        assert n_threads() >= 1
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.none() | st.integers()))
+def test_items_come_as_they_are(threads: int, items: list[int | None]) -> None:
+    assert list(ahead(items)) == items
+    assert ours() == []
+
+
+def test_the_next_item_is_made_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    made = []
+
+    def slow() -> Iterator[int]:
+        for i in range(3):
+            made.append(threading.current_thread().name)
+            yield i
+
+    items = ahead(slow())
+    assert next(items) == 0
+    until = time.monotonic() + 10
+    while len(made) < 2 and time.monotonic() < until:
+        time.sleep(0.001)
+    assert len(made) == 2  # one ahead, not more
+    assert all(name.startswith("sccagn_scale-ahead") for name in made)
+    assert list(items) == [1, 2]
+
+
+def test_one_thread_means_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert set(ahead(threading.current_thread().name for _ in range(3))) == {threading.current_thread().name}
+
+
+def test_an_exception_comes_up_where_its_item_would(threads: int) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("disk")
+
+    items = ahead(broken())
+    assert next(items) == 1
+    with pytest.raises(OSError, match="disk"):
+        next(items)
+    assert ours() == []
+
+
+def test_who_stops_early_closes_the_source_and_leaves_no_thread(threads: int) -> None:
+    closed = []
+
+    def source() -> Iterator[int]:
+        try:
+            yield from range(10)
+        finally:
+            closed.append(True)
+
+    items = ahead(source())
+    next(items)
+    items.close()  # type: ignore[attr-defined]
+    assert closed == [True]
+    assert ours() == []
