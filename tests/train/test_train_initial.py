@@ -95,6 +95,53 @@ def test_modularity_is_the_sum_over_pairs(resolution: float) -> None:
     assert CommunityFinder(graph).modularity(truth, resolution) == pytest.approx(expected, abs=1e-6)
 
 
+def grouped(sizes: list[int], group_size: int, seed: int = 0) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+    """A planted graph, the truth, and pure groups of about `group_size` cells."""
+    graph, truth = planted(sizes, seed=seed)
+    rank = np.zeros(len(truth), int)
+    for kind in set(truth.tolist()):
+        rank[truth == kind] = np.arange((truth == kind).sum())
+    groups = np.unique(truth * 1000 + rank // group_size, return_inverse=True)[1]
+    return graph, truth, groups
+
+
+@pytest.mark.parametrize("resolution", [0.3, 1.0])
+def test_leiden_on_groups_of_one_is_leiden_on_cells(resolution: float) -> None:
+    graph, _ = planted([30, 20, 10], between=0.2)
+    alone = CommunityFinder(graph, groups=np.arange(60))
+    np.testing.assert_array_equal(alone.at(resolution), CommunityFinder(graph).at(resolution))
+
+
+def test_leiden_on_groups_finds_what_leiden_on_cells_finds() -> None:
+    graph, truth, groups = grouped([60, 40, 30, 20], 6)
+    finder = CommunityFinder(graph, groups=groups)
+    assert same_partition(finder.at(1.0), truth)
+    assert estimate_n_clusters(finder).n_clusters == 4
+
+
+def test_groups_across_a_border_are_torn_apart_by_settling() -> None:
+    graph, truth, groups = grouped([60, 50], 10)
+    swapped = np.flatnonzero(truth == 0)[:4]
+    groups[swapped] = groups[np.flatnonzero(truth == 1)[:4]]
+    finder = CommunityFinder(graph, groups=groups)
+    rough = finder.at(1.0)
+    assert not same_partition(rough, truth)
+    settled = finder.settled(rough, 1.0)
+    assert same_partition(settled, truth)
+    assert finder.modularity(settled, 1.0) > finder.modularity(rough, 1.0)
+    assert same_partition(finder.into(2, np.zeros((110, 1), np.float32)), truth)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 5), st.sampled_from([0.2, 1.0, 3.0]))
+def test_settling_loses_neither_modularity_nor_communities(seed: int, n_groups: int, resolution: float) -> None:
+    graph, _ = planted([12, 8, 5], between=0.3, seed=seed)
+    finder = CommunityFinder(graph)
+    labels = by_size(np.random.default_rng(seed).integers(0, n_groups, 25))
+    settled = finder.settled(labels, resolution)
+    assert finder.modularity(settled, resolution) >= finder.modularity(labels, resolution)
+    assert set(settled.tolist()) == set(labels.tolist())
+
+
 def test_into_gives_every_number_of_groups_asked_for() -> None:
     points, truth = blobs([20, 15, 10, 10, 5])
     finder = CommunityFinder(adjacency(neighbors(points, 6)))
