@@ -2,14 +2,17 @@
 
     ∂L/∂B = Aᵀ · ∂L/∂Y
 
-A carries its transpose as CSR too, so that the gradient is another CSR product with contiguous rows: scattering into
-the gradient, as torch's own CSR backward does, is several times slower on the CPU. The same operator serves the input
-layer (cells × genes times weights), the reconstruction loss and the aggregation over the cell graph.
+A has its transpose as CSR too, made when first a gradient needs it, so that the gradient is another CSR product with
+contiguous rows: scattering into the gradient, as torch's own CSR backward does, is several times slower on the CPU. The
+same operator serves the input layer (cells × genes times weights), the reconstruction loss and the aggregation over the
+cell graph.
 """
 
 from __future__ import annotations
 
 import warnings
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,33 +30,25 @@ torch.library.define(
 
 @dataclass(frozen=True, eq=False)
 class Csr:
-    """A constant sparse matrix [n_rows, n_cols] with its transpose, both CSR."""
+    """A constant sparse matrix [n_rows, n_cols], CSR, and its transpose once that is asked for, CSR too."""
 
     indptr: Tensor  # int64 [n_rows + 1]
     indices: Tensor  # int64 [nnz]
     values: Tensor  # float [nnz]
     n_cols: int
-    _transposed: list[Csr] = field(default_factory=list, repr=False)
+    symmetric: bool = False
+    # how to get the transpose, once there is one; it knows its origin weakly, or memory would wait for the collector
+    _transposed: list[Callable[[], Csr | None]] = field(default_factory=list, repr=False)
 
     @classmethod
     def from_scipy(cls, matrix: sp.csr_matrix, *, symmetric: bool = False, dtype: torch.dtype = torch.float32) -> Csr:
-        """Share (where dtypes allow) a scipy CSR matrix, and make its transpose unless it is `symmetric`."""
-        forward = cls._one_way(matrix, dtype)
-        if symmetric:
-            forward._transposed.append(forward)
-        else:
-            backward = cls._one_way(matrix.T.tocsr(), dtype)
-            forward._transposed.append(backward)
-            backward._transposed.append(forward)
-        return forward
-
-    @classmethod
-    def _one_way(cls, matrix: sp.csr_matrix, dtype: torch.dtype) -> Csr:
+        """Share (where dtypes allow) a scipy CSR matrix; a `symmetric` one is its own transpose."""
         return cls(
             torch.from_numpy(matrix.indptr.astype(np.int64, copy=False)),
             torch.from_numpy(matrix.indices.astype(np.int64, copy=False)),
             torch.from_numpy(matrix.data).to(dtype),
             matrix.shape[1],
+            symmetric,
         )
 
     @property
@@ -63,8 +58,34 @@ class Csr:
 
     @property
     def T(self) -> Csr:
-        """The transpose, shared, not computed."""
-        return self._transposed[0]
+        """The transpose, computed once."""
+        if self.symmetric:
+            return self
+        known = self._transposed[0]() if self._transposed else None
+        return self._pair(self._transpose()) if known is None else known
+
+    def _pair(self, transpose: Csr) -> Csr:
+        transpose._transposed[:] = [weakref.ref(self)]
+        self._transposed[:] = [lambda: transpose]
+        return transpose
+
+    def _transpose(self) -> Csr:
+        n_rows, n_cols = self.shape
+        if self.indptr.is_cpu:  # many times faster than sorting
+            parts = (self.values.numpy(), self.indices.numpy(), self.indptr.numpy())
+            return Csr.from_scipy(sp.csr_matrix(parts, shape=self.shape).T.tocsr(), dtype=self.values.dtype)
+        order = self.indices.argsort(stable=True)
+        indptr = self.indptr.new_zeros(n_cols + 1)
+        indptr[1:] = torch.bincount(self.indices, minlength=n_cols).cumsum(0)
+        return Csr(indptr, self.row_of_value()[order], self.values[order], n_rows)
+
+    def head(self, n_rows: int) -> Csr:
+        """The first rows [n_rows, n_cols], sharing memory."""
+        if n_rows == self.shape[0]:
+            return self
+        indptr = self.indptr[: n_rows + 1]
+        n_stored = int(indptr[-1])
+        return Csr(indptr, self.indices[:n_stored], self.values[:n_stored], self.n_cols)
 
     @property
     def edge_index(self) -> Tensor:
@@ -80,17 +101,14 @@ class Csr:
         """Copy to a device; a symmetric matrix stays one matrix."""
         if self.indptr.device == device:
             return self
-        forward = self._moved(device)
-        if self.T is self:
-            forward._transposed.append(forward)
-        else:
-            backward = self.T._moved(device)
-            forward._transposed.append(backward)
-            backward._transposed.append(forward)
-        return forward
+        moved = self._moved(device)
+        if not self.symmetric and (known := self._transposed[0]() if self._transposed else None):
+            moved._pair(known._moved(device))
+        return moved
 
     def _moved(self, device: torch.device) -> Csr:
-        return Csr(self.indptr.to(device), self.indices.to(device), self.values.to(device), self.n_cols)
+        indptr, indices, values = (part.to(device) for part in (self.indptr, self.indices, self.values))
+        return Csr(indptr, indices, values, self.n_cols, self.symmetric)
 
     def to_dense(self) -> Tensor:
         """Fill in the zeros: [n_rows, n_cols]."""
@@ -121,7 +139,11 @@ def csr_matmul(matrix: Csr, dense: Tensor) -> Tensor:
         raise ValueError(
             f"`dense` must be [{matrix.n_cols}, width] to follow {matrix.shape}; it is {list(dense.shape)}."
         )
-    t = matrix.T
+    if torch.is_grad_enabled() and dense.requires_grad:
+        t = matrix.T
+    else:  # an empty one will do, and the real one may be as large as the input
+        n_rows, n_cols = matrix.shape
+        t = Csr(matrix.indptr.new_zeros(n_cols + 1), matrix.indices[:0], matrix.values[:0], n_rows)
     return torch.ops.sccagn.csr_matmul(
         matrix.indptr, matrix.indices, matrix.values, t.indptr, t.indices, t.values, dense
     )
