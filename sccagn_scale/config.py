@@ -72,8 +72,11 @@ class Config:
     """What joins z and the graph's g3 in front of the decoder."""
     n_heads: int = 4
     """Attention heads; 0 leaves attention out and adds z and g3."""
-    n_anchors: int | None = 512
-    """At most how many cells of a batch attention goes to; None: all, at quadratic time."""
+    attention_scope: Literal["full", "subgraph", "anchors"] = "anchors"
+    """What a cell attends to: all cells (exact; `loader="full"` only), all cells of its batch, or `n_anchors` of them.
+    Memory is linear for all three, the time of the first two quadratic in the cells."""
+    n_anchors: int = 512
+    """At most how many cells of a batch attention goes to with `attention_scope="anchors"`."""
     discriminator: bool = True
     """Whether z is drawn to the prior N(0, I)."""
 
@@ -105,10 +108,17 @@ class Config:
     """Of the network (Adamax)."""
     discriminator_learning_rate: float = 2e-4
     """Of the discriminator (Adam)."""
+    loader: Literal["auto", "partition", "neighbor", "full"] = "auto"
+    """How a graph larger than a batch is divided: into groups of its parts (also `"auto"`), or into seeds with a sample
+    of their neighbours. `"full"` takes the whole graph at every step of joint training."""
     batch_size: int | None = 1024
     """Cells in a batch, about; up to that many cells, and with None always, the whole graph is the batch."""
     pretrain_batch_size: int | None = 256
     """The same for pretraining, where many small steps serve better than few large ones."""
+    n_fanout: tuple[int, ...] = (10, 10)
+    """Neighbours drawn at each hop with `loader="neighbor"`."""
+    neighbor_sampler: Literal["torch", "torch-sparse", "pyg-lib"] = "torch"
+    """What draws them: plain torch, or a compiled sampler of PyG's, if that package is installed."""
     pretrain_steps: int = 50
     """Most batches of pretraining."""
     joint_steps: int = 50
@@ -135,6 +145,14 @@ class Config:
         if self.fusion == "attention" and self.n_heads and self.n_latent % self.n_heads:
             raise InputError(
                 f"`n_latent` must be a multiple of `n_heads`; they are {self.n_latent} and {self.n_heads}."
+            )
+
+        if not self.n_fanout or min(self.n_fanout) < 1:
+            raise InputError(f"`n_fanout` must be at least one number, each at least 1; it is {self.n_fanout}.")
+        if self.attention_scope == "full" and self.loader != "full":
+            raise InputError(
+                f'`attention_scope` = "full" needs `loader` = "full", since a cell can attend only to those in its '
+                f'batch; `loader` is "{self.loader}". Set it to "full", or `attention_scope` to "subgraph".'
             )
 
     @classmethod
@@ -175,7 +193,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "graph_rep": "genes",
         "n_neighbors": 11,  # ten and the cell itself
         "n_latent": 8,
-        "n_anchors": None,
+        "attention_scope": "full",
+        "loader": "full",
         "weight_clustering": 1e-4,
         "weight_adversarial": 0.5,
         "anchor_share": 0.0,
@@ -227,6 +246,10 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         raise InputError(f"`{name}` must be one of {', '.join(map(repr, get_args(hint)))}; it is {value!r}.")
     if get_origin(hint) in (Union, types.UnionType):
         return None if value is None else _checked(name, get_args(hint)[0], value)
+    if get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis:
+        if isinstance(value, (list, tuple)):
+            return tuple(_checked(name, get_args(hint)[0], v) for v in value)
+        raise InputError(f"`{name}` must be a list of whole numbers; it is {value!r}.")
     if get_origin(hint) is tuple:
         if isinstance(value, (list, tuple)) and len(value) == len(get_args(hint)):
             return tuple(_checked(name, part, v) for part, v in zip(get_args(hint), value, strict=True))

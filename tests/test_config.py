@@ -14,7 +14,8 @@ from sccagn_scale.config import Config
 
 HINTS = get_type_hints(Config)
 CHOICES = [name for name, hint in HINTS.items() if get_origin(hint) is Literal]
-NUMBERS = [name for name, hint in HINTS.items() if {int, float} & {hint, *get_args(hint)} and "hidden" not in name]
+LISTS = ("n_hidden", "n_fanout")
+NUMBERS = [name for name, hint in HINTS.items() if {int, float} & {hint, *get_args(hint)} and name not in LISTS]
 MAY_BE_NONE = [name for name, hint in HINTS.items() if type(None) in get_args(hint)]
 
 TOO_SMALL: dict[str, float] = {
@@ -66,7 +67,8 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert paper.n_neighbors == 11  # the ten of the paper and the cell itself
     assert paper.prune
     assert (paper.n_hidden, paper.n_latent, paper.n_heads, paper.phi) == ((100, 200, 200), 8, 4, 0.5)
-    assert (paper.conv, paper.fusion, paper.discriminator, paper.n_anchors) == ("gcn", "attention", True, None)
+    assert (paper.conv, paper.fusion, paper.discriminator) == ("gcn", "attention", True)
+    assert (paper.attention_scope, paper.loader) == ("full", "full")
     assert (paper.nu, paper.tau) == (1.0, 0.5)
     assert (paper.weight_clustering, paper.weight_reconstruction, paper.weight_adversarial) == (1e-4, 0.5, 0.5)
     assert (paper.learning_rate, paper.discriminator_learning_rate) == (1e-3, 2e-4)
@@ -127,8 +129,9 @@ def test_a_whole_number_serves_where_a_number_is_meant() -> None:
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_choice_is_taken_and_another_is_told_with_them(name: str) -> None:
+    others = {"loader": "full"} if name == "attention_scope" else {}
     for choice in get_args(HINTS[name]):
-        assert getattr(Config(**{name: choice}), name) == choice
+        assert getattr(Config(**{name: choice}, **others), name) == choice
     with pytest.raises(InputError, match=f"^`{name}` must be one of '{get_args(HINTS[name])[0]}', .*; it is 'other'"):
         Config(**{name: "other"})
 
@@ -152,6 +155,23 @@ def test_a_switch_is_true_or_false(name: str) -> None:
 def test_hidden_widths_fit_the_graph_network(value: Any) -> None:
     with pytest.raises(InputError, match=r"^`n_hidden` must be "):
         Config(n_hidden=value)
+
+
+@pytest.mark.parametrize("value", [(), (0,), (10, -1), (1.5,), (True,), 10, "abc", {10: 1}])
+def test_fan_outs_are_counts(value: Any) -> None:
+    with pytest.raises(InputError, match=r"^`n_fanout` must be "):
+        Config(n_fanout=value)
+
+
+def test_fan_outs_are_as_many_as_hops(tmp_path: Path) -> None:
+    assert Config(n_fanout=[5]).n_fanout == (5,)  # type: ignore[arg-type]
+    assert Config.from_toml(write(tmp_path, "n_fanout = [15, 10, 5]")).n_fanout == (15, 10, 5)
+
+
+@pytest.mark.parametrize("loader", ["auto", "partition", "neighbor"])
+def test_a_cell_attends_to_all_only_where_all_are_at_hand(loader: Any) -> None:
+    with pytest.raises(InputError, match=rf'`attention_scope` = "full" .* `loader` is "{loader}"'):
+        Config(attention_scope="full", loader=loader)
 
 
 def test_heads_divide_the_latent_dimensions_where_there_is_attention() -> None:

@@ -333,7 +333,7 @@ def test_every_convolution_with_every_fusion(conv: Any, fusion: Any) -> None:
         {"phi": 0.0},
         {"tau": 1.0},
         {"n_anchors": 16},
-        {"n_anchors": None},
+        {"attention_scope": "subgraph"},
         {"input_rep": "genes"},
         {"graph_rep": "genes"},
         {"input_rep": "genes", "conv": "gat"},

@@ -17,7 +17,7 @@ from sccagn_scale._keys import Keys
 from sccagn_scale._progress import SILENT, Progress
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import assign, embed
-from sccagn_scale.loader import FullLoader, Loader, PartitionLoader, partition
+from sccagn_scale.loader import FullLoader, Loader, NeighborLoader, PartitionLoader, Prefetch, partition
 from sccagn_scale.model._prepare import Prepared, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import load_model, save_model
@@ -153,7 +153,7 @@ class SCCAGN:
         with self._progress.stage("Joint training", total=config.joint_steps) as stage:
             end = train.train_jointly(
                 self._optimizer(generator),
-                self._loader(prepared, normalized, config.batch_size) or full,
+                self._loader(prepared, normalized, None if config.loader == "full" else config.batch_size) or full,
                 whole,
                 weights=weights,
                 target=train.Target(
@@ -302,13 +302,21 @@ class SCCAGN:
         """Divide the graph into batches of about `size` cells; None where one batch holds it all."""
         if size is None or len(prepared.pcs) <= size:
             return None
-        return PartitionLoader(
-            prepared.x,
-            normalized,
-            partition(prepared.pcs, max(1, size // _PARTS_IN_BATCH), self.random_state),
-            batch_size=size,
-            device=self.device,
-            generator=np.random.default_rng(self.random_state),
+        generator = np.random.default_rng(self.random_state)
+        if self.config.loader == "neighbor":
+            sampled = NeighborLoader(
+                prepared.x,
+                normalized,
+                self.config.n_fanout,
+                batch_size=size,
+                device=self.device,
+                generator=generator,
+                sampler=self.config.neighbor_sampler,
+            )
+            return Prefetch(sampled)
+        parts = partition(prepared.pcs, max(1, size // _PARTS_IN_BATCH), self.random_state)
+        return Prefetch(
+            PartitionLoader(prepared.x, normalized, parts, batch_size=size, device=self.device, generator=generator)
         )
 
     def _make_module(self, prepared: Prepared) -> SCCAGNModule:
@@ -335,7 +343,7 @@ class SCCAGN:
             conv=config.conv,
             fusion=config.fusion,
             n_heads=config.n_heads,
-            n_anchors=config.n_anchors,
+            n_anchors=config.n_anchors if config.attention_scope == "anchors" else None,
             phi=config.phi,
             discriminator=config.discriminator,
         )

@@ -57,8 +57,7 @@ def _over_all(matrix: sp.csr_matrix, keep: np.ndarray) -> sp.csr_matrix:
 
 def facts(model: SCCAGN) -> dict[str, Any]:
     """What was done and decided, of plain types: the content of `uns[key_added]`."""
-    config = {k: "none" if v is None else v for k, v in dataclasses.asdict(model.config).items()}
-    config["n_hidden"] = list(model.config.n_hidden)
+    config = {name: _writable(value) for name, value in dataclasses.asdict(model.config).items()}
     evidence = {}
     if model.estimate_ is not None:
         evidence = {
@@ -89,6 +88,11 @@ def facts(model: SCCAGN) -> dict[str, Any]:
         "history": {name: model.history_[name].to_numpy() for name in model.history_},
         "stopped": model.stopped_,
     }
+
+
+def _writable(value: Any) -> Any:
+    """What AnnData can write of a configuration's value."""
+    return "none" if value is None else list(value) if isinstance(value, tuple) else value
 
 
 def scatter(values: np.ndarray, keep: np.ndarray) -> np.ndarray:

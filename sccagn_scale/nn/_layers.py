@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,16 @@ from sccagn_scale.ops import Csr, csr_matmul
 Conv = Literal["gcn", "gat", "sage"]
 Rows = Csr | Tensor
 """The cells of a batch: kept genes as CSR, or dense components [n, n_input]."""
+
+
+RowsT = TypeVar("RowsT", Tensor, Csr, Rows)
+
+
+def head(rows: RowsT, n: int) -> RowsT:
+    """The first n rows; all of them are the same object, so that gradients add up in the same order."""
+    if n == rows.shape[0]:
+        return rows
+    return rows[:n] if isinstance(rows, Tensor) else rows.head(n)
 
 
 class RowLinear(nn.Linear):
@@ -122,8 +132,8 @@ def graph_layer(conv: Conv, n_in: int, n_out: int) -> GraphLayer:
 class CrossAttention(nn.Module):
     """Multi-head attention of cells over cells: queries from z, keys and values from g (Vaswani et al. 2017).
 
-    torch's fused kernel computes it in tiles, so memory stays O(n · d) though time is O(n · m) for the n cells of the
-    batch and the m that are attended to.
+    softmax(Q Kᵀ / √(d / n_heads)) V is exact, and torch's fused kernels compute it in tiles with an online softmax:
+    memory is O((n + m) · d) forwards and backwards, time O(n · m), for n cells that ask and m that are attended to.
 
     Parameters
     ----------
@@ -132,7 +142,7 @@ class CrossAttention(nn.Module):
     n_heads
         Heads of d / n_heads dimensions each.
     n_anchors
-        At most how many cells of a batch are attended to, taken at even distances; all if None.
+        At most how many of the cells given are attended to, taken at even distances; all if None.
     """
 
     def __init__(self, n_latent: int, n_heads: int, n_anchors: int | None = None) -> None:
@@ -144,15 +154,40 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(n_latent, n_latent)
 
     def forward(self, z: Tensor, g: Tensor) -> Tensor:
-        """Attend: z [n, d], g [n, d] -> [n, d]."""
+        """Attend: z [n, d], g [n_cells, d] -> [n, d]."""
         if self.n_anchors is not None and len(g) > self.n_anchors:
             g = g[torch.linspace(0, len(g) - 1, self.n_anchors, device=g.device).long()]
         q, k, v = (  # [1, heads, n or m, d / heads]
             layer(t).unflatten(1, (self.n_heads, -1)).transpose(0, 1).unsqueeze(0)
             for layer, t in ((self.query, z), (self.key, g), (self.value, g))
         )
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = tiled_attention(q, k, v, multiple=1 if z.is_cpu else 8)
         return self.out(attended.squeeze(0).transpose(0, 1).flatten(1))
+
+
+def tiled_attention(query: Tensor, key: Tensor, value: Tensor, *, multiple: int) -> Tensor:
+    """Attend with a fused kernel that wants head dimensions in multiples of some number.
+
+    CUDA's memory-efficient kernel wants multiples of 8 and would give way to one whose memory is quadratic; the CPU's
+    takes all. Zeros are filled in: they change neither Q Kᵀ nor the scale, which is that of the true dimension.
+
+    Parameters
+    ----------
+    query, key, value
+        [1, heads, n, d_head], [1, heads, m, d_head] and [1, heads, m, d_head].
+    multiple
+        The kernel's number.
+
+    Returns
+    -------
+    [1, heads, n, d_head].
+    """
+    d_head = query.shape[-1]
+    missing = -d_head % multiple
+    if not missing:
+        return F.scaled_dot_product_attention(query, key, value)
+    q, k, v = (F.pad(t, (0, missing)) for t in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, scale=d_head**-0.5)[..., :d_head]
 
 
 class Discriminator(nn.Sequential):

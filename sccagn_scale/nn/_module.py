@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sccagn_scale.nn._layers import Conv, CrossAttention, Discriminator, RowLinear, Rows, graph_layer
+from sccagn_scale.nn._layers import Conv, CrossAttention, Discriminator, RowLinear, Rows, graph_layer, head
 from sccagn_scale.nn._losses import (
     generator_loss,
     kl_divergence,
@@ -21,12 +21,12 @@ Fusion = Literal["attention", "concat", "multiply", "none"]
 
 
 class Latent(NamedTuple):
-    """What the encoder side makes of a batch of n cells."""
+    """What the encoder side makes of a batch of n cells, s of them seeds."""
 
-    z: Tensor  # [n, n_latent]
-    g1: Tensor  # [n, n_hidden[0]]
-    g2: Tensor  # [n, n_hidden[1]]
-    g3: Tensor  # [n, n_latent]
+    z: Tensor  # [s, n_latent]
+    g1: Tensor  # [s, n_hidden[0]]
+    g2: Tensor  # [s, n_hidden[1]]
+    g3: Tensor  # [n, n_latent]: seeds attend to all
 
 
 class Losses(NamedTuple):
@@ -121,12 +121,17 @@ class SCCAGNModule(nn.Module):
         """(1 − φ)·encoder + φ·graph, both [n, width]."""
         return torch.lerp(own, graph, self.phi)
 
-    def encode(self, x: Rows, adjacency: Csr) -> Latent:
-        """Embed the cells x [n, n_input] of a batch with adjacency [n, n]."""
+    def encode(self, x: Rows, adjacency: Csr, n_seeds: int | None = None) -> Latent:
+        """Embed the first `n_seeds` cells (all if None) of a batch x [n, n_input] with adjacency [n, n].
+
+        The graph network runs over all n cells, the encoder over the seeds.
+        """
+        n_seeds = adjacency.shape[0] if n_seeds is None else n_seeds
         g1 = F.relu(self.graph[0](x, adjacency))
         g2 = F.relu(self.graph[1](g1, adjacency))
         g3 = F.relu(self.graph[2](g2, adjacency))
-        return Latent(self.code(x, g1, g2), g1, g2, g3)
+        g1, g2 = head(g1, n_seeds), head(g2, n_seeds)
+        return Latent(self.code(head(x, n_seeds), g1, g2), g1, g2, g3)
 
     def code(self, x: Rows, g1: Tensor, g2: Tensor) -> Tensor:
         """Run the encoder, every cell on its own: x [n, n_input] and the graph network's layers to z [n, n_latent]."""
@@ -137,17 +142,18 @@ class SCCAGNModule(nn.Module):
         return last(hidden)
 
     def decode(self, latent: Latent, *, from_z: bool = False) -> Tensor:
-        """Carry a latent batch to the last hidden layer [n, h₁]; the output layer is `decoder[-1]`.
+        """Carry a latent batch to the last hidden layer [s, h₁]; the output layer is `decoder[-1]`.
 
         With `from_z` neither fusion nor skips help, so that everything needed to rebuild a cell has to pass through z:
         through the skips alone the decoder could rebuild it and leave z empty.
         """
-        z, g1, g2, g3 = latent
+        z, g1, g2, g3_of_all = latent
+        g3 = head(g3_of_all, len(z))
         plain = from_z or self.fusion == "none"
         if plain:
             start = z
         elif self.fusion == "attention":
-            start = (z if self.attention is None else self.attention(z, g3)) + g3
+            start = (z if self.attention is None else self.attention(z, g3_of_all)) + g3
         elif self.join is not None:
             start = self.join(torch.cat([z, g3], dim=1))
         else:
@@ -169,6 +175,7 @@ class SCCAGNModule(nn.Module):
         adjacency: Csr,
         weights: LossWeights,
         *,
+        n_seeds: int | None = None,
         pretraining: bool = False,
         nu: float = 1.0,
         tau: float = 0.5,
@@ -176,7 +183,7 @@ class SCCAGNModule(nn.Module):
         anchor: Tensor | None = None,
         anchor_share: float = 0.0,
     ) -> tuple[Losses, Tensor]:
-        """Compute the losses of a batch and its z, for the discriminator's own step.
+        """Compute the losses of a batch and the z of its seeds, for the discriminator's own step.
 
         Parameters
         ----------
@@ -184,23 +191,27 @@ class SCCAGNModule(nn.Module):
             The batch: [n, n_input] and [n, n].
         weights
             A part of weight zero is not computed.
+        n_seeds
+            Every loss is of the first so many cells (all if None); the others only pass through the graph network,
+            and are attended to.
         pretraining
             Rebuild from z alone and leave the clustering loss out.
         nu, tau, column_sums
             See `student_t_assign` and `target_distribution`; clustering needs `set_centroids`.
         anchor, anchor_share
-            Initial cluster of each cell [n], int64, and its share of the target: p ← (1 − a)·p + a·onehot(anchor).
+            Initial cluster of each seed, int64 [s], and its share of the target: p ← (1 − a)·p + a·onehot(anchor).
         """
-        latent = self.encode(x, adjacency)
+        latent = self.encode(x, adjacency, n_seeds)
         z = latent.z
+        own = head(x, len(z))
         zero = z.new_zeros(())
         rec = adv = kl = zero
         if weights.reconstruction:
             output = self.decoder[-1]
             assert isinstance(output, nn.Linear)
-            rec = reconstruction(self.decode(latent, from_z=True), output, x)
+            rec = reconstruction(self.decode(latent, from_z=True), output, own)
             if not pretraining and self.fusion != "none":
-                rec = 0.5 * (rec + reconstruction(self.decode(latent), output, x))
+                rec = 0.5 * (rec + reconstruction(self.decode(latent), output, own))
         if weights.adversarial and self.discriminator is not None and len(z) > 1:  # batch norm needs two
             adv = generator_loss(self.discriminator(z))
         if weights.clustering and not pretraining:
@@ -209,7 +220,7 @@ class SCCAGNModule(nn.Module):
             p = target_distribution(q, tau, column_sums)
             if anchor is not None and anchor_share:
                 p = torch.lerp(p, F.one_hot(anchor, p.shape[1]).to(p.dtype), anchor_share)
-            predicted = torch.softmax(self.head(latent.g3, adjacency), dim=1)
+            predicted = torch.softmax(head(self.head(latent.g3, adjacency), len(z)), dim=1)
             kl = kl_divergence(p, q) + kl_divergence(p, predicted)
         total = weights.reconstruction * rec + weights.adversarial * adv + weights.clustering * kl
         return Losses(total, rec, adv, kl), z

@@ -14,6 +14,8 @@ torch has vectorised kernels for just that, faster on the CPU than its CSR produ
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,26 +34,26 @@ torch.library.define(
 
 @dataclass(frozen=True, eq=False)
 class Csr:
-    """A constant sparse matrix [n_rows, n_cols]."""
+    """A constant sparse matrix [n_rows, n_cols], CSR, and its transpose once that is asked for, CSR too."""
 
     indptr: Tensor  # int64 [n_rows + 1]
     indices: Tensor  # int64 [nnz]
     values: Tensor  # float [nnz]
     n_cols: int
-    _transposed: list[Csr] = field(default_factory=list, repr=False)
+    symmetric: bool = False
+    # how to get the transpose, once there is one; it knows its origin weakly, or memory would wait for the collector
+    _transposed: list[Callable[[], Csr | None]] = field(default_factory=list, repr=False)
 
     @classmethod
     def from_scipy(cls, matrix: sp.csr_matrix, *, symmetric: bool = False, dtype: torch.dtype = torch.float32) -> Csr:
         """Share (where dtypes allow) a scipy CSR matrix; a `symmetric` one is its own transpose."""
-        made = cls(
+        return cls(
             torch.from_numpy(matrix.indptr.astype(np.int64, copy=False)),
             torch.from_numpy(matrix.indices.astype(np.int64, copy=False)),
             torch.from_numpy(matrix.data).to(dtype),
             matrix.shape[1],
+            symmetric,
         )
-        if symmetric:
-            made._transposed.append(made)
-        return made
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,21 +62,27 @@ class Csr:
 
     @property
     def T(self) -> Csr:
-        """The transpose, made once and kept."""
-        if not self._transposed:
-            made = self._make_transpose()
-            made._transposed.append(self)
-            self._transposed.append(made)
-        return self._transposed[0]
+        """The transpose, computed once."""
+        if self.symmetric:
+            return self
+        known = self._transposed[0]() if self._transposed else None
+        return self._pair(self._make_transpose()) if known is None else known
+
+    def _pair(self, transpose: Csr) -> Csr:
+        # weakly one way, so that a batch is freed when it is dropped and not when cycles are collected
+        transpose._transposed[:] = [weakref.ref(self)]
+        self._transposed[:] = [lambda: transpose]
+        return transpose
+
+    def head(self, n_rows: int) -> Csr:
+        """The first rows [n_rows, n_cols], sharing memory."""
+        return self if n_rows == self.shape[0] else self.rows(0, n_rows)
 
     def _make_transpose(self) -> Csr:
         if self.values.device.type != "cpu":
             return self._sorted_by_column()
-        arrays = (
-            self.values.numpy(),
-            self.indices.numpy(),
-            self.indptr.numpy(),
-        )  # SciPy counts, where torch would sort
+        # SciPy counts, where torch would sort
+        arrays = (self.values.numpy(), self.indices.numpy(), self.indptr.numpy())
         return Csr.from_scipy(sp.csr_matrix(arrays, self.shape).T.tocsr(), dtype=self.values.dtype)
 
     def _sorted_by_column(self) -> Csr:
@@ -112,10 +120,8 @@ class Csr:
         """Copy to a device; a symmetric matrix stays one matrix."""
         if self.indptr.device == device:
             return self
-        moved = Csr(self.indptr.to(device), self.indices.to(device), self.values.to(device), self.n_cols)
-        if self._transposed and self.T is self:
-            moved._transposed.append(moved)
-        return moved
+        indptr, indices, values = (part.to(device) for part in (self.indptr, self.indices, self.values))
+        return Csr(indptr, indices, values, self.n_cols, self.symmetric)
 
     def to_dense(self) -> Tensor:
         """Fill in the zeros: [n_rows, n_cols]."""

@@ -84,7 +84,7 @@ def train_jointly(
                     nu=target.nu,
                     tau=target.tau,
                     target_sums=sums,
-                    anchor=target.anchor[batch.n_id],
+                    anchor=target.anchor[batch.n_id[: batch.n_seeds]],
                     anchor_share=target.anchor_share,
                 )
             )

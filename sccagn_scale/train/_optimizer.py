@@ -63,6 +63,7 @@ class Optimizer:
             batch.x,
             batch.adjacency,
             weights,
+            n_seeds=batch.n_seeds,
             pretraining=pretraining,
             nu=nu,
             tau=tau,

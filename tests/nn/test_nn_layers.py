@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from nn_samples import N_LATENT, N_OBS, N_VARS, cells
 from torch import Tensor
 
 from sccagn_scale.nn import CrossAttention, Discriminator, GCNLayer, RowLinear, graph_layer
+from sccagn_scale.nn._layers import tiled_attention
 
 
 def latent(n_obs: int = N_OBS, seed: int = 0) -> Tensor:
@@ -81,6 +85,56 @@ def test_graph_attention_mixes_each_cells_neighbours_only() -> None:
 def test_attention_is_the_naive_softmax(n_heads: int) -> None:
     layer, z, g = attention(n_heads), latent(), latent(seed=1)
     torch.testing.assert_close(layer(z, g), naive_attention(layer, z, g))
+
+
+@pytest.mark.parametrize("n_queries", [1, 9, N_OBS])
+def test_attention_has_the_gradients_of_the_naive_softmax(n_queries: int) -> None:
+    layer, z, g = attention(4), latent(n_queries).requires_grad_(), latent(seed=1).requires_grad_()
+    wanted = [z, g, *layer.parameters()]
+    gradients = [
+        torch.autograd.grad(result.pow(3).sum(), wanted) for result in (layer(z, g), naive_attention(layer, z, g))
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def heads(d_head: int, dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(1, 4, n, d_head, generator=generator, dtype=dtype, requires_grad=True) for n in (30, 40, 40)]
+
+
+@pytest.mark.parametrize("d_head", [2, 6, 8, 9])
+def test_filling_heads_in_changes_neither_values_nor_gradients(d_head: int) -> None:
+    results = []
+    for multiple in (1, 8):
+        q, k, v = heads(d_head, torch.float64)
+        result = tiled_attention(q, k, v, multiple=multiple)
+        assert result.shape == q.shape
+        results.append([result, *torch.autograd.grad(result.pow(3).sum(), (q, k, v))])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("d_head", [2, 6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_tiled_kernel_is_the_one_that_runs(d_head: int, dtype: torch.dtype) -> None:
+    q, k, v = heads(d_head, dtype)
+    assert "FlashAttention" in type(tiled_attention(q, k, v, multiple=1).grad_fn).__name__
+
+
+def test_the_memory_of_attention_is_flat() -> None:
+    """Of 16,000 cells over 16,000 cells; the weights alone would be 4 GB, and their gradient as much."""
+    code = """
+import torch
+from sccagn_scale.nn import CrossAttention
+layer = CrossAttention(8, 4)
+def peak(n):
+    z, g = torch.randn(n, 8, requires_grad=True), torch.randn(n, 8, requires_grad=True)
+    layer(z, g).square().sum().backward()
+    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before = peak(100)
+print(peak(16_000) - before)
+"""
+    grown = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert grown < 100
 
 
 @pytest.mark.parametrize("n_anchors", [N_OBS, N_OBS + 1, 10**6])

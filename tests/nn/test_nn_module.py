@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from nn_samples import N_OBS, cells, clustering, network
 
@@ -20,7 +21,8 @@ from sccagn_scale.nn import (
     reconstruction,
     target_distribution,
 )
-from sccagn_scale.ops import student_t_assign
+from sccagn_scale.nn._layers import head as nn_head
+from sccagn_scale.ops import Csr, student_t_assign
 
 ALL_ON = LossWeights(clustering=0.3, reconstruction=0.5, adversarial=0.7)
 
@@ -137,6 +139,64 @@ def test_an_anchor_is_the_target_by_its_share() -> None:
     quarter = losses_of(module, anchor=anchor, anchor_share=0.25).clustering
     torch.testing.assert_close(quarter, kl_divergence(p, q) + kl_divergence(p, predicted))
     torch.testing.assert_close(losses_of(module, anchor=anchor, anchor_share=0.0), losses_of(module))
+
+
+def around(seeds: np.ndarray, n_hops: int, reach: np.ndarray) -> np.ndarray:
+    """Seeds, then every cell within some hops of one."""
+    inside = np.isin(np.arange(len(reach)), seeds)
+    for _ in range(n_hops):
+        inside = reach[inside].any(0) | inside
+    return np.concatenate([seeds, np.setdiff1d(inside.nonzero()[0], seeds)])
+
+
+def test_as_many_seeds_as_cells_change_nothing() -> None:
+    batch, module = cells(), clustering(network())
+    expected = module.loss(batch.sparse, batch.adjacency, ALL_ON)
+    result = module.loss(batch.sparse, batch.adjacency, ALL_ON, n_seeds=N_OBS)
+    assert all(torch.equal(a, b) for a, b in zip((*expected[0], expected[1]), (*result[0], result[1]), strict=True))
+
+
+@pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
+@pytest.mark.parametrize(("fusion", "n_heads"), [("attention", 0), ("concat", 4), ("multiply", 4), ("none", 4)])
+@pytest.mark.parametrize("layout", ["sparse", "dense"])
+def test_seeds_with_all_their_neighbours_learn_as_in_the_whole_graph(
+    conv: Any, fusion: Any, n_heads: int, layout: str
+) -> None:
+    """Three graph layers and the head see four hops; what lies beyond plays no part, and its edges may be missing."""
+    seeds = np.array([5, 2, 9])
+    n_id = around(seeds, 4, cells(150).a.numpy() > 0)
+    order = np.concatenate([n_id, np.setdiff1d(np.arange(150), n_id)])
+    assert len(n_id) < 120
+    whole, module = cells(150, order), clustering(network(conv=conv, fusion=fusion, n_heads=n_heads))
+    sub = sp.csr_matrix(whole.a.numpy()[: len(n_id), : len(n_id)])
+    adjacency = Csr.from_scipy(sub, symmetric=True, dtype=torch.float64)
+    x = getattr(whole, layout)
+    results = []
+    for rows, graph in ((x, whole.adjacency), (nn_head(x, len(n_id)), adjacency)):
+        losses, z = module.loss(rows, graph, ALL_ON, n_seeds=len(seeds), anchor=torch.tensor([0, 1, 1]))
+        assert z.shape == (3, 8)
+        gradients = torch.autograd.grad(losses.total, [*module.parameters()], allow_unused=True)
+        results.append([*losses, z, *(g for g in gradients if g is not None)])
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_losses_are_of_the_seeds_and_attention_is_to_all() -> None:
+    batch, module = cells(), clustering(network())
+    losses, z = module.loss(batch.sparse, batch.adjacency, ALL_ON, n_seeds=7)
+    z_all, g1, g2, g3 = module.encode(batch.sparse, batch.adjacency)
+    torch.testing.assert_close(z, z_all[:7])
+    rebuilt = []
+    for latent in (z, module.attention(z_all, g3)[:7] + g3[:7]):
+        hidden = latent
+        for layer, skip in zip(module.decoder[:-1], (g2, g2, g1), strict=True):
+            hidden = layer(hidden).relu() if latent is z else 0.5 * layer(hidden).relu() + 0.5 * skip[:7]
+        rebuilt.append((module.decoder[-1](hidden) - batch.dense[:7]).square().sum() / 7)
+    torch.testing.assert_close(losses.reconstruction, 0.5 * sum(rebuilt))
+    torch.testing.assert_close(losses.adversarial, generator_loss(module.discriminator(z_all[:7])))
+    q = module.assign(z_all[:7])
+    predicted = module.head(g3, batch.adjacency).softmax(1)[:7]
+    p = target_distribution(q)
+    torch.testing.assert_close(losses.clustering, kl_divergence(p, q) + kl_divergence(p, predicted))
 
 
 def test_fusion_without_attention_follows_its_formula() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -98,6 +100,41 @@ def test_the_transpose_is_shared_both_ways() -> None:
     torch.testing.assert_close(matrix.T.to_dense(), matrix.to_dense().T)
 
 
+def test_the_transpose_waits_until_it_is_asked_for() -> None:
+    matrix, dense = Csr.from_scipy(sample()), torch.ones(5, 2)
+    with torch.no_grad():
+        csr_matmul(matrix, dense.requires_grad_())
+    csr_matmul(matrix, dense.detach())
+    assert not matrix._transposed
+    csr_matmul(matrix, dense)
+    assert matrix._transposed
+
+
+def test_a_transpose_outlives_its_origin_but_does_not_keep_it() -> None:
+    matrix = Csr.from_scipy(sample())
+    transpose, expected, origin = matrix.T, matrix.to_dense(), weakref.ref(matrix)
+    del matrix
+    assert origin() is None
+    torch.testing.assert_close(transpose.T.to_dense(), expected)
+
+
+def test_transposing_by_sorting_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Csr.from_scipy(sample()).T
+    monkeypatch.setattr(torch.Tensor, "is_cpu", False)
+    sorted_ = Csr.from_scipy(sample()).T
+    assert all(torch.equal(a, b) for a, b in zip(parts(expected)[:3], parts(sorted_)[:3], strict=True))
+
+
+@pytest.mark.parametrize("n_rows", [0, 3, 7])
+def test_the_first_rows_share_memory(n_rows: int) -> None:
+    matrix = Csr.from_scipy(sample())
+    head = matrix.head(n_rows)
+    torch.testing.assert_close(head.to_dense(), matrix.to_dense()[:n_rows])
+    torch.testing.assert_close(head.T.to_dense(), matrix.to_dense()[:n_rows].T)
+    assert n_rows == 0 or head.values.data_ptr() == matrix.values.data_ptr()
+    assert (head is matrix) == (n_rows == 7)
+
+
 def test_a_symmetric_matrix_is_its_own_transpose() -> None:
     square = sample(6, 6)
     symmetric = square + square.T
@@ -152,10 +189,11 @@ def test_both_ways_to_a_transpose_agree(n_rows: int, n_cols: int, seed: int) -> 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_moving_keeps_the_pair_together(symmetric: bool) -> None:
     matrix = Csr.from_scipy(sp.identity(4, format="csr"), symmetric=symmetric)
+    assert matrix.T.T is matrix
     assert matrix.to(torch.device("cpu")) is matrix
     moved = matrix.to(torch.device("meta"))
     assert {t.device.type for t in (moved.indptr, moved.indices, moved.values)} == {"meta"}
-    assert (moved._transposed == [moved]) == symmetric
+    assert (moved.symmetric, moved._transposed) == (symmetric, [])
     assert moved.shape == (4, 4)
     assert csr_matmul(moved, torch.empty(4, 2, device="meta")).shape == (4, 2)
 

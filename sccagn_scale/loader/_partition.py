@@ -1,48 +1,16 @@
-"""Batches of cells with their subgraph, all of one shape whatever the loader."""
+"""A few parts of the graph at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
 
 import faiss
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch import Tensor
 
-from sccagn_scale.nn import Rows
+from sccagn_scale.loader._batch import Batch, Induced, rows
 from sccagn_scale.ops import Csr
-
-
-class Batch(NamedTuple):
-    """n cells and the edges among them."""
-
-    x: Rows  # [n, n_input]
-    adjacency: Csr  # [n, n], weights of the whole graph's Â
-    n_id: Tensor  # int64 [n], which cells these are
-
-
-class Loader(Protocol):
-    """Yields the batches of one epoch each time it is iterated."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-
-class FullLoader:
-    """The whole graph as the one batch of an epoch."""
-
-    def __init__(self, x: sp.csr_matrix | np.ndarray, adjacency: sp.csr_matrix, device: torch.device) -> None:
-        n_id = torch.arange(adjacency.shape[0], device=device)
-        self._batch = Batch(_rows(x, device), Csr.from_scipy(adjacency, symmetric=True).to(device), n_id)
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[Batch]:
-        yield self._batch
 
 
 class PartitionLoader:
@@ -78,7 +46,7 @@ class PartitionLoader:
         device: torch.device,
         generator: np.random.Generator,
     ) -> None:
-        self._x, self._adjacency = x, adjacency
+        self._x, self._cut = x, Induced(adjacency)
         order = np.argsort(parts, kind="stable")
         sizes = np.bincount(parts)
         self._parts = [part for part in np.split(order, np.cumsum(sizes)[:-1]) if len(part)]
@@ -103,11 +71,11 @@ class PartitionLoader:
             yield self._take(np.sort(np.concatenate([drawn[i] for i in group])))
 
     def _take(self, n_id: np.ndarray) -> Batch:
-        subgraph = self._adjacency[n_id][:, n_id]
         return Batch(
-            _rows(self._x[n_id], self._device),
-            Csr.from_scipy(subgraph, symmetric=True).to(self._device),
+            rows(self._x[n_id], self._device),
+            Csr.from_scipy(self._cut(n_id), symmetric=True).to(self._device),
             torch.from_numpy(n_id).to(self._device),
+            len(n_id),
         )
 
 
@@ -128,7 +96,3 @@ def partition(points: np.ndarray, part_size: int, random_state: int = 0) -> np.n
     kmeans = faiss.Kmeans(d, n_parts, niter=8, seed=random_state, min_points_per_centroid=1)
     kmeans.train(np.ascontiguousarray(points, np.float32))
     return kmeans.assign(np.ascontiguousarray(points, np.float32))[1]
-
-
-def _rows(x: sp.csr_matrix | np.ndarray, device: torch.device) -> Rows:
-    return torch.from_numpy(x).to(device) if isinstance(x, np.ndarray) else Csr.from_scipy(x).to(device)

@@ -1,0 +1,63 @@
+"""The record that every loader yields, and what they share in making it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from sccagn_scale.nn import Rows
+from sccagn_scale.ops import Csr
+
+
+class Batch(NamedTuple):
+    """n cells and edges among them."""
+
+    x: Rows  # [n, n_input]
+    adjacency: Csr  # [n, n], weights of the whole graph's Â
+    n_id: Tensor  # int64 [n], which cells these are
+    n_seeds: int  # the first so many are trained on; the others are there for their neighbours' sake
+
+
+class Loader(Protocol):
+    """Yields the batches of one epoch each time it is iterated."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+def rows(x: sp.csr_matrix | np.ndarray, device: torch.device) -> Rows:
+    """Bring cells × genes (CSR) or cells × components to a device."""
+    return torch.from_numpy(x).to(device) if isinstance(x, np.ndarray) else Csr.from_scipy(x).to(device)
+
+
+class Induced:
+    """Cuts subgraphs out of a graph: all edges among some cells.
+
+    Parameters
+    ----------
+    adjacency
+        Weights of the whole graph [n_obs, n_obs].
+    """
+
+    def __init__(self, adjacency: sp.csr_matrix) -> None:
+        self._adjacency = adjacency
+        # kept between calls, so that a cut costs what its cells' edges cost, and not a pass over all cells
+        self._position = np.full(adjacency.shape[0], -1, adjacency.indices.dtype)
+
+    def __call__(self, n_id: np.ndarray) -> sp.csr_matrix:
+        """Cut: cells n_id [n], distinct, in any order -> [n, n], numbered by their place in n_id."""
+        n = len(n_id)
+        cut = self._adjacency[n_id]
+        self._position[n_id] = np.arange(n)
+        columns = self._position[cut.indices]
+        self._position[n_id] = -1
+        inside = columns >= 0
+        before = np.zeros(len(inside) + 1, cut.indptr.dtype)
+        np.cumsum(inside, out=before[1:])
+        return sp.csr_matrix((cut.data[inside], columns[inside], before[cut.indptr]), shape=(n, n))

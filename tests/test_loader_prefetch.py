@@ -1,0 +1,104 @@
+"""Batches prepared in the background: the same ones, errors in their place, no thread left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sccagn_scale.loader import Batch, Prefetch
+from sccagn_scale.ops import Csr
+
+
+def numbered(i: int) -> Batch:
+    adjacency = Csr.from_scipy(sp.csr_matrix(np.triu(np.ones((2, 2), np.float32))))
+    return Batch(Csr.from_scipy(sp.identity(2, np.float32, "csr")), adjacency, torch.full((2,), i), 2)
+
+
+class Counted:
+    """Yields numbered batches and remembers how many; raises at one of them."""
+
+    def __init__(self, n: int, *, fails_at: int | None = None, seconds: float = 0.0) -> None:
+        self.n, self.fails_at, self.seconds = n, fails_at, seconds
+        self.made = 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[Batch]:
+        for i in range(self.n):
+            if i == self.fails_at:
+                raise OSError(f"batch {i}")
+            time.sleep(self.seconds)
+            self.made += 1
+            yield numbered(i)
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+def numbers(batches: Prefetch, n: int | None = None) -> list[int]:
+    seen = []
+    for batch in batches:
+        seen.append(int(batch.n_id[0]))
+        if len(seen) == n:
+            break
+    return seen
+
+
+@given(n=st.integers(0, 12), depth=st.integers(1, 3), taken=st.integers(1, 13))
+def test_batches_are_the_loaders_own_in_order(n: int, depth: int, taken: int) -> None:
+    batches = Prefetch(Counted(n), depth)
+    assert len(batches) == n
+    assert numbers(batches) == list(range(n))
+    assert numbers(batches, taken) == list(range(min(n, taken)))
+    assert numbers(batches) == list(range(n))
+    assert threads() == []
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_an_error_comes_where_its_batch_would_have(depth: int) -> None:
+    seen = []
+    with pytest.raises(OSError, match="batch 2"):
+        seen.extend(int(batch.n_id[0]) for batch in Prefetch(Counted(5, fails_at=2), depth))
+    seen = numbers(Prefetch(Counted(5, fails_at=2), depth), 2)
+    assert seen == [0, 1]
+    assert threads() == []
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_no_more_is_prepared_than_is_asked_for(depth: int) -> None:
+    counted = Counted(100)
+    epoch = iter(Prefetch(counted, depth))
+    next(epoch)
+    time.sleep(0.2)
+    assert counted.made == depth + 2  # taken, lying ready, and one that waits for room
+    assert threads() == ["prefetch"]
+    epoch.close()  # type: ignore[attr-defined]
+    assert threads() == []
+    assert counted.made <= depth + 3
+
+
+def test_what_training_needs_is_there_already() -> None:
+    for batch in Prefetch(Counted(2)):
+        assert isinstance(batch.x, Csr)
+        assert batch.x._transposed
+        assert batch.adjacency._transposed
+
+
+def test_waiting_is_what_training_does_not_cover() -> None:
+    slow, fast = Prefetch(Counted(5, seconds=0.05)), Prefetch(Counted(5, seconds=0.05))
+    for _ in slow:
+        pass
+    for _ in fast:
+        time.sleep(0.15)
+    assert slow.waited > 0.2
+    assert 0.04 < fast.waited < 0.15  # the first batch has nothing to hide behind
