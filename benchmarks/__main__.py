@@ -15,7 +15,10 @@ from sccagn_scale._errors import InputError
 # Name → module with `add_arguments(parser)` and `run(arguments, session)`; its docstring's first line is the help.
 BENCHMARKS = {
     "accuracy": "benchmarks.accuracy",
+    "epoch": "benchmarks.epoch",
     "pipeline": "benchmarks.pipeline",
+    "scale": "benchmarks.scale",
+    "sparse": "benchmarks.sparse",
 }
 # Arguments that change nothing in what is measured.
 NOT_MEASURED = ("json", "resume", "run")

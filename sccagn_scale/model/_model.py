@@ -34,6 +34,9 @@ log = logging.getLogger("sccagn_scale")
 _PARTS_IN_BATCH = 8
 """Parts of the graph that are joined in a batch: enough for varied batches, few enough to keep most edges."""
 
+_SKETCH = 20_000
+"""Groups of cells on which communities are sought where there are at least twice as many cells."""
+
 
 class SCCAGN:
     """Deep graph clustering of cells (scCAGN; Tang, Feng, Gao, BMC Genomics 2025, 26:749).
@@ -362,7 +365,7 @@ class SCCAGN:
         init = config.init if config.init != "auto" else "leiden" if self.n_clusters_given is None else "ward"
         finder = None
         if self.n_clusters_given is None or init == "leiden":
-            finder = train.CommunityFinder(self.adjacency_, self.random_state)
+            finder = train.CommunityFinder(self.adjacency_, self.random_state, groups=self._sketch(prepared))
         self.estimate_ = None
         if self.n_clusters_given is None:
             assert finder is not None
@@ -379,6 +382,11 @@ class SCCAGN:
         if init == "ward":
             return train.ward(z, self.n_clusters_, random_state=self.random_state)
         return train.kmeans(z, self.n_clusters_, n_init=config.n_init, random_state=self.random_state)
+
+    def _sketch(self, prepared: Prepared) -> np.ndarray | None:
+        """Small groups of near cells that stand for them when communities are sought; None where cells are few."""
+        n_obs = len(prepared.pcs)
+        return None if n_obs < 2 * _SKETCH else partition(prepared.pcs, n_obs // _SKETCH, self.random_state)
 
     def _restore(self, prepared: Prepared, weights: dict[str, torch.Tensor]) -> None:
         """Take saved weights and read the cells out with them."""

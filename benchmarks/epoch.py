@@ -1,0 +1,106 @@
+"""One epoch of joint training over a million cells: genes and components as input."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from benchmarks._contest import Contest, Method
+from benchmarks._outcome import Outcome
+from benchmarks._session import Session
+
+COLUMNS = ("n_steps", "ms_per_step", "waiting_share")
+QUICK = {"cells": 5000}
+FULL = {"cells": 1_000_000}
+N_GENES, DENSITY, N_COMPS, N_CLUSTERS, N_NEIGHBORS = 2000, 0.08, 50, 32, 15
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `epoch` can be asked for."""
+    parser.add_argument("--cells", type=int, metavar="N", help="cells (default: 1000000; quick: 5000)")
+    parser.add_argument("--repeats", type=int, default=1, metavar="R", help="epochs of each, in turn (default: 1)")
+
+
+def run(arguments: argparse.Namespace, session: Session) -> None:
+    """Time an epoch for both inputs."""
+    n_obs = arguments.cells or (QUICK if arguments.quick else FULL)["cells"]
+    methods = tuple(
+        Method(rep, "benchmarks.epoch:measure", {"n_obs": n_obs, "input_rep": rep}) for rep in ("genes", "pca")
+    )
+    rows = session.run([Contest(f"epoch/{n_obs}", methods, arguments.repeats)])
+    session.finish(rows, columns=COLUMNS, mean_of=lambda case: None)
+
+
+def measure(n_obs: int, input_rep: str) -> Outcome:
+    """Target: one epoch of joint training, batches of the default size, network and losses of the default preset.
+
+    Cells are drawn at random: a step costs the same whatever the values. The graph joins each cell to those that stand
+    next to it in an order that has nothing to do with their numbers, and the parts are stretches of that order, so
+    that batches keep most of their edges and gather their rows from all over, as with real cells.
+    """
+    import numpy as np
+    import torch
+
+    from sccagn_scale.config import Config
+    from sccagn_scale.loader import PartitionLoader, Prefetch
+    from sccagn_scale.nn import LossWeights, SCCAGNModule
+    from sccagn_scale.train import Optimizer
+
+    config, rng = Config(), np.random.default_rng(0)
+    x = _cells(n_obs, rng) if input_rep == "genes" else rng.standard_normal((n_obs, N_COMPS), dtype=np.float32) / 7
+    adjacency, order = _graph(n_obs, rng)
+    assert config.batch_size is not None
+    parts = np.empty(n_obs, np.int64)
+    parts[order] = np.arange(n_obs) // (config.batch_size // 8)
+    loader = Prefetch(
+        PartitionLoader(
+            x, adjacency, parts, batch_size=config.batch_size, device=torch.device("cpu"),
+            generator=np.random.default_rng(0),
+        )
+    )  # fmt: skip
+    torch.manual_seed(0)
+    module = SCCAGNModule(x.shape[1], config.n_hidden, config.n_latent, n_anchors=config.n_anchors)
+    module.set_centroids(torch.randn(N_CLUSTERS, config.n_latent))
+    optimizer = Optimizer(
+        module, config.learning_rate, config.discriminator_learning_rate, generator=torch.Generator().manual_seed(0)
+    )
+    weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
+    sums = torch.ones(N_CLUSTERS, dtype=torch.float64)
+    anchor = torch.zeros(config.batch_size * 4, dtype=torch.int64)
+    start = time.perf_counter()
+    n_steps = 0
+    for batch in loader:
+        optimizer.step(
+            batch, weights, target_sums=sums, anchor=anchor[: batch.n_seeds], anchor_share=config.anchor_share
+        )
+        n_steps += 1
+    took = time.perf_counter() - start
+    metrics = {"n_steps": n_steps, "ms_per_step": 1e3 * took / n_steps, "waiting_share": loader.waited / took}
+    return Outcome({f"epoch/{n_obs}": [took]}, lambda: {f"epoch/{n_obs}": metrics}, {"n_obs": n_obs})
+
+
+def _cells(n_obs: int, rng: Any) -> Any:
+    """Cells × genes of unit length, CSR float32 [n_obs, 2,000], 8 % stored."""
+    import numpy as np
+    import scipy.sparse as sp
+
+    per_cell = round(N_GENES * DENSITY)
+    step = N_GENES // per_cell  # one gene out of every stretch of this many: sorted and without repeats
+    indices = np.arange(per_cell, dtype=np.int32) * step + rng.integers(0, step, (n_obs, per_cell), dtype=np.int32)
+    values = rng.random(indices.size, dtype=np.float32) / np.float32(per_cell**0.5 * 3**-0.5)
+    indptr = np.arange(n_obs + 1, dtype=np.int64) * per_cell
+    return sp.csr_matrix((values, indices.ravel(), indptr), shape=(n_obs, N_GENES))
+
+
+def _graph(n_obs: int, rng: Any) -> Any:
+    import numpy as np
+
+    from sccagn_scale.graph import Neighbors, adjacency, normalized
+
+    order = rng.permutation(n_obs)
+    place = np.argsort(order)
+    near = rng.integers(1, 60, (n_obs, N_NEIGHBORS - 1)) * rng.choice([-1, 1], (n_obs, N_NEIGHBORS - 1))
+    indices = np.concatenate([np.arange(n_obs)[:, None], order[(place[:, None] + near) % n_obs]], axis=1)
+    found = Neighbors(indices, np.ones(indices.shape, np.float32))
+    return normalized(adjacency(found, prune=False)), order
