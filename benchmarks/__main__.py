@@ -16,6 +16,7 @@ from sccagn_scale._errors import InputError
 BENCHMARKS = {
     "accuracy": "benchmarks.accuracy",
     "epoch": "benchmarks.epoch",
+    "knn": "benchmarks.knn",
     "pipeline": "benchmarks.pipeline",
     "scale": "benchmarks.scale",
     "sparse": "benchmarks.sparse",

@@ -15,6 +15,7 @@ PACKAGES = (
     "sccagn-scale-ext",
     "anndata",
     "faiss-cpu",
+    "hnswlib",
     "igraph",
     "leidenalg",
     "numba",

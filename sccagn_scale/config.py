@@ -52,8 +52,11 @@ class Config:
     """Where neighbours are searched: the scaled genes themselves or the principal components."""
     n_neighbors: int = 15
     """Neighbours of a cell, the cell itself counted, as in scanpy."""
-    knn_backend: Literal["auto", "exact", "hnsw", "ivf"] = "auto"
-    """Exact search up to 30,000 cells, HNSW to 300,000, inverted lists beyond, unless named."""
+    knn_backend: Literal[
+        "auto", "exact", "hnsw", "ivf", "ivf_graph", "torch_exact", "flat_gpu", "ivf_gpu", "cagra_gpu"
+    ] = "auto"
+    """How neighbours are searched. `"auto"`: exact search up to 30,000 cells, `"ivf_graph"` beyond. On a GPU: FAISS's
+    exact search up to 500,000 cells, CAGRA or inverted lists beyond; torch's exact search where FAISS has no GPU."""
     metric: Literal["euclidean", "cosine"] = "euclidean"
     """Distance between neighbours."""
     prune: bool = True

@@ -343,6 +343,8 @@ def test_every_convolution_with_every_fusion(conv: Any, fusion: Any) -> None:
         {"metric": "cosine"},
         {"knn_backend": "hnsw"},
         {"knn_backend": "ivf"},
+        {"knn_backend": "ivf_graph"},
+        {"knn_backend": "torch_exact"},
         {"pretrain_steps": 0, "joint_steps": 0},
         {"n_top_genes": 30, "n_comps": 10},
         {"n_latent": 16, "n_hidden": (50, 60, 60)},

@@ -8,14 +8,14 @@ import faiss
 import numpy as np
 
 from sccagn_scale._errors import InputError
-from sccagn_scale.graph._algorithms import ALGORITHMS, Backend
+from sccagn_scale.graph._algorithms import ALGORITHMS, Backend, missing, torch_exact
 from sccagn_scale.metrics import knn_recall
 
 EXACT_UP_TO = 30_000
 """Largest number of cells for which every pair is compared."""
 
-HNSW_UP_TO = 300_000
-"""Largest number of cells for which `"auto"` builds an HNSW index; beyond it, inverted lists."""
+EXACT_ON_GPU_UP_TO = 500_000
+"""The same on a GPU."""
 
 
 class Neighbors(NamedTuple):
@@ -25,9 +25,19 @@ class Neighbors(NamedTuple):
     distances: np.ndarray  # float32 [n_obs, n_neighbors], column 0 is zero
 
 
-def choose_backend(n_obs: int) -> Backend:
-    """Choose the kNN backend by the number of cells alone."""
-    return "exact" if n_obs <= EXACT_UP_TO else "hnsw" if n_obs <= HNSW_UP_TO else "ivf"
+def choose_backend(n_obs: int, device_type: str = "cpu") -> Backend:
+    """Choose the kNN backend by the number of cells and the type of device that the caller computes on.
+
+    On a GPU: FAISS's exact search, beyond 500,000 cells CAGRA or else inverted lists; where FAISS has no GPU, torch's
+    exact search up to 500,000 cells. Everywhere else the CPU's: exact search, beyond 30,000 cells `"ivf_graph"`.
+    """
+    if device_type == "cuda":
+        few = n_obs <= EXACT_ON_GPU_UP_TO
+        if missing("flat_gpu") is None:
+            return "flat_gpu" if few else "ivf_gpu" if missing("cagra_gpu") else "cagra_gpu"
+        if few:
+            return "torch_exact"
+    return "exact" if n_obs <= EXACT_UP_TO else "ivf_graph"
 
 
 def neighbors(
@@ -36,6 +46,7 @@ def neighbors(
     backend: Backend | Literal["auto"] = "auto",
     *,
     metric: Literal["euclidean", "cosine"] = "euclidean",
+    device_type: str = "cpu",
 ) -> Neighbors:
     """Find the nearest neighbours of every cell.
 
@@ -46,14 +57,18 @@ def neighbors(
     n_neighbors
         Neighbours of each cell, the cell itself counted (as in scanpy).
     backend
-        `"exact"`, `"hnsw"` or `"ivf"` (all FAISS); `"auto"` chooses by the number of cells.
+        `"auto"` chooses by the number of cells and the device, see `choose_backend`. `"exact"`, `"hnsw"`, `"ivf"` and
+        `"ivf_graph"` run on the CPU, `"flat_gpu"`, `"ivf_gpu"` and `"cagra_gpu"` on FAISS's GPU, `"torch_exact"` on
+        `device_type`.
     metric
         `"euclidean"`, or `"cosine"`: the Euclidean distance between vectors brought to unit length.
+    device_type
+        `"cpu"` or `"cuda"`: what the caller computes on.
 
     Raises
     ------
     InputError
-        If there are fewer cells than neighbours.
+        If there are fewer cells than neighbours, or the backend cannot run here.
     """
     n_obs = x.shape[0]
     if not 2 <= n_neighbors <= n_obs:
@@ -62,7 +77,11 @@ def neighbors(
             f"it is {n_neighbors}."
         )
     points = _unit(x, metric)
-    chosen = choose_backend(n_obs) if backend == "auto" else backend
+    chosen = choose_backend(n_obs, device_type) if backend == "auto" else backend
+    if reason := missing(chosen):
+        raise InputError(f"`backend` must be one that can run here, but {chosen!r} cannot: {reason}.")
+    if chosen == "torch_exact":
+        return _self_first(*torch_exact.search(points, n_neighbors, device_type))
     return _self_first(*ALGORITHMS[chosen](points, n_neighbors))
 
 

@@ -281,12 +281,13 @@ class SCCAGN:
     def _build_graph(self, prepared: Prepared) -> None:
         config = self.config
         n_obs = len(prepared.points)
-        backend = graph.choose_backend(n_obs) if config.knn_backend == "auto" else config.knn_backend
-        found = graph.neighbors(prepared.points, config.n_neighbors, backend, metric=config.metric)
+        on = self.device.type
+        backend = graph.choose_backend(n_obs, on) if config.knn_backend == "auto" else config.knn_backend
+        found = graph.neighbors(prepared.points, config.n_neighbors, backend, metric=config.metric, device_type=on)
         self.neighbors_ = found
         self.adjacency_ = graph.adjacency(found, prune=config.prune)
         recall = 1.0
-        if backend != "exact":
+        if backend not in graph.EXACT_BACKENDS:
             recall = graph.sampled_recall(prepared.points, found, metric=config.metric, random_state=self.random_state)
         self.graph_facts_ = {
             "backend": backend,

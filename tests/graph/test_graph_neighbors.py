@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,9 +14,23 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from sccagn_scale._errors import InputError
-from sccagn_scale.graph import ALGORITHMS, Backend, Neighbors, choose_backend, neighbors, sampled_recall
+from sccagn_scale.graph import (
+    ALGORITHMS,
+    EXACT_BACKENDS,
+    Backend,
+    Neighbors,
+    _algorithms,
+    choose_backend,
+    missing,
+    neighbors,
+    sampled_recall,
+)
+from sccagn_scale.graph._algorithms import ivf_graph, torch_exact
 
-BACKENDS: list[Backend] = ["exact", "hnsw", "ivf"]
+BACKENDS = [
+    pytest.param(name, marks=pytest.mark.skipif(missing(name) is not None, reason=str(missing(name))))  # type: ignore[arg-type]
+    for name in ALGORITHMS
+]
 
 
 def brute_force(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,11 +55,11 @@ def truth(cells: np.ndarray) -> np.ndarray:
     return np.argpartition(cdist(cells, cells), 14, axis=1)[:, :15]
 
 
-@pytest.mark.parametrize("backend", ALGORITHMS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_find_the_true_neighbours(cells: np.ndarray, truth: np.ndarray, backend: Backend) -> None:
     found = neighbors(cells, 15, backend)
     share = recall(found.indices, truth)
-    assert share >= (0.9999 if backend == "exact" else 0.95)
+    assert share >= (0.9999 if backend in EXACT_BACKENDS else 0.95)
     assert sampled_recall(cells, found, 500) == pytest.approx(share, abs=0.01)
     exact = np.linalg.norm(cells[:, None] - cells[found.indices], axis=2)
     np.testing.assert_allclose(found.distances, exact, atol=5e-3)
@@ -128,11 +147,127 @@ def test_cosine_of_a_cell_without_values_is_no_nan() -> None:
     assert neighbors(points, 4, metric="cosine").distances[0].tolist() == [0, 1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("n_obs", "backend"), [(2, "exact"), (30_000, "exact"), (30_001, "hnsw"), (300_000, "hnsw"), (300_001, "ivf")]
-)
+@pytest.mark.parametrize(("n_obs", "backend"), [(2, "exact"), (30_000, "exact"), (30_001, "ivf_graph")])
 def test_the_number_of_cells_chooses_the_backend(n_obs: int, backend: str) -> None:
     assert choose_backend(n_obs) == backend
+
+
+@pytest.mark.parametrize(
+    ("without", "few", "many"),
+    [
+        ([], "flat_gpu", "cagra_gpu"),
+        (["cagra_gpu"], "flat_gpu", "ivf_gpu"),
+        (["cagra_gpu", "ivf_gpu", "flat_gpu"], "torch_exact", "ivf_graph"),
+    ],
+)
+def test_on_a_gpu_the_best_that_is_there_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, without: list[str], few: str, many: str
+) -> None:
+    monkeypatch.setattr("sccagn_scale.graph._neighbors.missing", lambda name: "no" if name in without else None)
+    assert choose_backend(1000, "cuda") == few
+    assert choose_backend(1_000_000, "cuda") == many
+    assert choose_backend(1000) == "exact"
+
+
+def test_faiss_says_which_backends_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fake:
+        StandardGpuResources = None
+        count = 0
+
+        def get_num_gpus(self) -> int:
+            return self.count
+
+    fake = Fake()
+    monkeypatch.setattr(_algorithms, "faiss", fake)
+    assert missing("flat_gpu") == "faiss sees no GPU"
+    fake.count = 1
+    assert missing("flat_gpu") is missing("ivf_gpu") is missing("exact") is None
+    assert "without cuVS" in str(missing("cagra_gpu"))
+    monkeypatch.setattr(_algorithms, "faiss", object())
+    assert "without GPU support" in str(missing("flat_gpu"))
+    assert missing("ivf_graph") is None
+
+
+def test_a_backend_that_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccagn_scale.graph._neighbors.missing", lambda name: "faiss sees no GPU")
+    with pytest.raises(InputError, match="'flat_gpu' cannot: faiss sees no GPU"):
+        neighbors(np.zeros((10, 2)), 3, "flat_gpu")
+
+
+THREADS = """
+import sys
+import faiss, numpy as np, torch
+from sccagn_scale.graph import neighbors, partition
+rng = np.random.default_rng(0)
+x = (2 * rng.normal(size=(20, 30))[rng.integers(20, size=12000)] + rng.normal(size=(12000, 30))).astype("f")
+torch.set_num_threads(faiss.omp_get_max_threads())
+found = neighbors(x, 15, sys.argv[1])
+np.savez(sys.argv[2], parts=partition(x, 100), threads=faiss.omp_get_max_threads(), **found._asdict())
+"""
+
+
+@pytest.mark.parametrize("backend", ["ivf", "ivf_graph", "torch_exact"])
+def test_threads_change_nothing(tmp_path: Path, backend: str) -> None:
+    saved = []
+    for threads in ("1", "2"):
+        path = str(tmp_path / f"{threads}.npz")
+        environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+        subprocess.run([sys.executable, "-c", THREADS, backend, path], check=True, env=environment)
+        saved.append(np.load(path))
+    assert [int(one["threads"]) for one in saved] == [1, 2]
+    for name in ("indices", "distances", "parts"):
+        np.testing.assert_array_equal(saved[0][name], saved[1][name])
+
+
+def large(n_obs: int = 20_000, d: int = 20) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return (2 * rng.normal(size=(20, d))[rng.integers(20, size=n_obs)] + rng.normal(size=(n_obs, d))).astype("f")
+
+
+@pytest.mark.parametrize("k", [2, 15, 50])
+def test_a_walk_on_the_graph_finds_what_the_lists_missed(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ivf_graph, "_PROBED_POINTS", 300)
+    points = large()
+    found = neighbors(points, k, "ivf_graph")
+    assert sampled_recall(points, found) >= 0.945
+    exact = np.linalg.norm(points[:, None] - points[found.indices], axis=2)
+    np.testing.assert_allclose(found.distances, exact, rtol=1e-4, atol=1e-4)
+    assert all(len(set(row)) == k for row in found.indices.tolist())
+    if k == 15:
+        monkeypatch.setattr(ivf_graph, "_WIDTHS", (0,))
+        monkeypatch.setattr(ivf_graph, "_LINKS", 16)
+        assert sampled_recall(points, neighbors(points, k, "ivf_graph")) < 0.945
+
+
+def test_lists_and_walk_bear_cells_that_coincide() -> None:
+    points = np.repeat(large(2000), 4, axis=0)
+    found = neighbors(points, 10, "ivf_graph")
+    assert (found.indices[:, :4] // 4 == np.arange(8000)[:, None] // 4).mean() > 0.95
+    same = neighbors(np.zeros((6000, 5)), 10, "ivf_graph")
+    np.testing.assert_array_equal(same.distances, 0)
+    np.testing.assert_array_equal(same.indices[:, 0], np.arange(6000))
+
+
+def test_links_are_neighbours_then_those_that_list_the_point() -> None:
+    first = np.array([[0, 1], [1, 2], [2, 0], [3, -1]], np.int32)
+    links = ivf_graph._links(first)
+    assert links.shape == (4, 32)
+    assert [row[row >= 0].tolist() for row in links] == [[0, 1, 0, 2], [1, 2, 1, 0], [2, 0, 2, 1], [3, 3, 3, 3]]
+    assert (np.diff((links < 0).astype(int), axis=1) >= 0).all()  # FAISS stops at the first −1
+
+
+def test_torch_takes_the_points_in_tiles(monkeypatch: pytest.MonkeyPatch, cells: np.ndarray, truth: np.ndarray) -> None:
+    monkeypatch.setattr(torch_exact, "_QUERIES", 700)
+    monkeypatch.setattr(torch_exact, "_TILE", 9)
+    indices, distances = torch_exact.search(cells[:1500], 15)
+    np.testing.assert_array_equal(indices, brute_force(cells[:1500], 15)[0])
+    np.testing.assert_allclose(distances, brute_force(cells[:1500], 15)[1], rtol=1e-6)
+
+
+def test_torch_keeps_small_distances_far_from_the_origin() -> None:
+    points = (1000 + np.arange(64)[:, None] / 64 * np.ones(3)).astype(np.float32)
+    found = neighbors(points, 3, "torch_exact")
+    np.testing.assert_array_equal(found.distances, brute_force(points, 3)[1].astype(np.float32))
 
 
 def test_memory_layout_and_type_do_not_matter_and_the_input_stays(cells: np.ndarray) -> None:

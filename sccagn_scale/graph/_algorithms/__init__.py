@@ -9,11 +9,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import faiss
 import numpy as np
 
-from sccagn_scale.graph._algorithms import exact, hnsw, ivf
+from sccagn_scale.graph._algorithms import cagra_gpu, exact, flat_gpu, hnsw, ivf, ivf_gpu, ivf_graph, torch_exact
 
-Backend = Literal["exact", "hnsw", "ivf"]
+Backend = Literal["exact", "hnsw", "ivf", "ivf_graph", "torch_exact", "flat_gpu", "ivf_gpu", "cagra_gpu"]
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
-ALGORITHMS: dict[str, Search] = {"exact": exact.search, "hnsw": hnsw.search, "ivf": ivf.search}
+ALGORITHMS: dict[str, Search] = {
+    "exact": exact.search,
+    "hnsw": hnsw.search,
+    "ivf": ivf.search,
+    "ivf_graph": ivf_graph.search,
+    "torch_exact": torch_exact.search,
+    "flat_gpu": flat_gpu.search,
+    "ivf_gpu": ivf_gpu.search,
+    "cagra_gpu": cagra_gpu.search,
+}
+EXACT_BACKENDS = frozenset({"exact", "torch_exact", "flat_gpu"})
+"""Those that compare all pairs."""
+
+
+def missing(backend: Backend) -> str | None:
+    """Say why a backend cannot run here, or None when it can."""
+    if not backend.endswith("_gpu"):
+        return None
+    if not hasattr(faiss, "StandardGpuResources"):
+        return "this faiss was built without GPU support (install faiss-gpu)"
+    if not faiss.get_num_gpus():
+        return "faiss sees no GPU"
+    if backend == "cagra_gpu" and not hasattr(faiss, "GpuIndexCagra"):
+        return "this faiss was built without cuVS (install faiss-gpu-cuvs)"
+    return None

@@ -1,0 +1,20 @@
+"""Exact search by FAISS on the GPU: every pair of points, queries in blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+import numpy as np
+
+from sccagn_scale.graph._algorithms._blocks import search_in_blocks
+
+gpu: Any = faiss  # a build for the CPU, and its types, lack what is used here
+
+
+def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the k nearest points of every point; see the package for the contract."""
+    resources = gpu.StandardGpuResources()
+    index = gpu.GpuIndexFlatL2(resources, points.shape[1])
+    index.add(points)
+    return search_in_blocks(index, points, k)

@@ -1,0 +1,25 @@
+"""Inverted lists by FAISS on the GPU; see `ivf` for what they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+import numpy as np
+
+from sccagn_scale.graph._algorithms._blocks import search_in_blocks
+from sccagn_scale.graph._algorithms.ivf import n_lists_and_probed
+
+gpu: Any = faiss  # a build for the CPU, and its types, lack what is used here
+
+
+def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find about the k nearest points of every point; see the package for the contract."""
+    n, d = points.shape
+    n_lists, n_probed = n_lists_and_probed(n)
+    resources = gpu.StandardGpuResources()
+    index = gpu.GpuIndexIVFFlat(resources, d, n_lists, faiss.METRIC_L2)
+    index.train(points)
+    index.add(points)
+    index.nprobe = n_probed
+    return search_in_blocks(index, points, k)

@@ -1,0 +1,149 @@
+"""Inverted lists for a first graph, then a walk on that graph: for a million cells.
+
+1. The points are filed under ~n/62 centroids, found by k-means in two levels, and laid out in that order.
+2. Each point is compared with the ~1,500 points of the lists nearest to it. That finds most neighbours of most points.
+3. Best-first search (the lowest level of HNSW; Malkov & Yashunin, TPAMI 2020) on the graph of those neighbours and
+   their reverse, each point starting from itself. How wide it searches is settled on a sample of points whose
+   neighbours are known from exact search: the smallest width that finds 96 % of them.
+
+Every point is searched for on its own, so that threads cannot change what is found. Memory is O(n·(d + k)).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+import numpy as np
+import scipy.sparse as sp
+
+from sccagn_scale.graph._algorithms import exact
+from sccagn_scale.metrics import knn_recall
+
+_SMALLEST = 5000  # below it, there is nothing to gain
+_LIST_SIZE = 62
+_TRAIN_PER_CENTROID = 32
+_TRAIN_ROUNDS = 5
+_PROBED_GROUPS = 8
+_PROBED_POINTS = 1500
+_LINKS = 32  # neighbours and reverse neighbours of a point
+_WIDTHS = (16, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 384, 512)
+_SAMPLE = 500
+_RECALL = 0.96
+_BLOCK = 65_536
+
+
+def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find about the k nearest points of every point; see the package for the contract."""
+    n = len(points)
+    if n < max(_SMALLEST, 8 * k):
+        return exact.search(points, k)
+    quantizer = _quantizer(points)
+    lists = np.concatenate([quantizer.search(points[i : i + _BLOCK], 1)[1][:, 0] for i in range(0, n, _BLOCK)])
+    order = np.argsort(lists, kind="stable")
+    points = points[order]
+    first = _search_lists(points, lists[order], quantizer, _LINKS // 2)
+    found, squared = _walk(points, first, k)
+    indices = np.empty_like(found)
+    distances = np.empty_like(squared)
+    indices[order] = np.where(found < 0, -1, order[found])
+    distances[order] = np.sqrt(squared)
+    return indices, distances
+
+
+def _quantizer(points: np.ndarray) -> faiss.IndexIVFFlat:
+    """Find the centroids, as an index that is itself divided into ~√(n/62) groups."""
+    n, d = points.shape
+    n_lists = n // _LIST_SIZE
+    n_groups = round(np.sqrt(n_lists))
+    sample = points[:: max(1, n // (n_lists * _TRAIN_PER_CENTROID))]
+    coarse = _kmeans(sample, n_groups, 8 * _TRAIN_PER_CENTROID)
+    group = coarse.assign(sample)[1]
+    order = np.argsort(group, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(group, minlength=n_groups))[:-1])
+    shares = [max(1, round(n_lists * len(rows) / len(sample))) for rows in members]
+    fine = [
+        _kmeans(sample[rows], share, _TRAIN_PER_CENTROID).centroids
+        for rows, share in zip(members, shares, strict=True)
+        if len(rows)
+    ]
+    top = faiss.IndexFlatL2(d)
+    top.add(coarse.centroids)
+    quantizer = faiss.IndexIVFFlat(top, d, n_groups)
+    quantizer.add(np.concatenate(fine))
+    quantizer.nprobe = min(n_groups, _PROBED_GROUPS)
+    return quantizer
+
+
+def _kmeans(points: np.ndarray, n_centroids: int, points_per_centroid: int) -> Any:
+    kmeans = faiss.Kmeans(
+        points.shape[1],
+        n_centroids,
+        niter=_TRAIN_ROUNDS,
+        min_points_per_centroid=1,
+        max_points_per_centroid=points_per_centroid,
+    )
+    kmeans.train(points)
+    return kmeans
+
+
+def _search_lists(points: np.ndarray, lists: np.ndarray, quantizer: faiss.IndexIVFFlat, k: int) -> np.ndarray:
+    """Neighbours among the points of the nearest lists, [n, k]."""
+    n, d = points.shape
+    index = faiss.IndexIVFFlat(quantizer, d, quantizer.ntotal)
+    index.is_trained = True
+    index.add_core(n, faiss.swig_ptr(points), None, faiss.swig_ptr(lists))
+    index.nprobe = min(quantizer.ntotal, max(1, round(_PROBED_POINTS * quantizer.ntotal / n)))
+    found = np.empty((n, k), np.int32)
+    for i in range(0, n, _BLOCK):
+        found[i : i + _BLOCK] = index.search(points[i : i + _BLOCK], k)[1]
+    return found
+
+
+def _walk(points: np.ndarray, first: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Search the graph of `first` from every point, as wide as the sample asks for."""
+    n, d = points.shape
+    index: Any = faiss.IndexHNSWFlat(d, _LINKS // 2)  # its types lack much of what is used here
+    index.storage.add(points)
+    index.ntotal = n
+    faiss.copy_array_to_vector(np.ones(n, np.int32), index.hnsw.levels)  # the lowest level alone
+    index.hnsw.prepare_level_tab(n, True)
+    faiss.rev_swig_ptr(index.hnsw.neighbors.data(), n * _LINKS)[:] = _links(first).ravel()
+    rows = np.sort(np.random.default_rng(0).choice(n, min(_SAMPLE, n), replace=False))
+    known = faiss.knn(points[rows], points, k)[1]
+    for width in (width for width in _WIDTHS if width >= k or width == _WIDTHS[-1]):
+        index.hnsw.efSearch = max(width, k)
+        if knn_recall(_search_from(index, points, rows, k)[0], known) >= _RECALL:
+            break
+    found, squared = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+    for i in range(0, n, _BLOCK):
+        block = np.arange(i, min(n, i + _BLOCK))
+        found[block], squared[block] = _search_from(index, points, block, k)
+    return found, squared
+
+
+def _links(first: np.ndarray) -> np.ndarray:
+    """Neighbours of every point, then as many that list it as there is room for, int32 [n, 32]; −1 fills up.
+
+    Those that list it at an early place come first.
+    """
+    n, k = first.shape
+    # FAISS reads a row until its first −1, so a place that the search left empty names the point itself
+    listed = np.where(first < 0, np.arange(n, dtype=np.int32)[:, None], first).T.ravel()
+    edges = sp.csr_matrix((np.ones(n * k, np.int8), listed, np.arange(n * k + 1)), shape=(n * k, n)).tocsc()
+    place = np.arange(n * k) - np.repeat(edges.indptr[:-1], np.diff(edges.indptr))
+    kept = place < _LINKS - k
+    links = np.full((n, _LINKS), -1, np.int32)
+    links[:, :k] = listed.reshape(k, n).T
+    of = np.repeat(np.arange(n), np.diff(edges.indptr))
+    links[of[kept], k + place[kept]] = edges.indices[kept] % n
+    return links
+
+
+def _search_from(index: Any, points: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
+    queries = np.ascontiguousarray(points[rows])
+    start, zero = rows.astype(np.int32), np.zeros(len(rows), np.float32)
+    squared, found = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+    arrays = [faiss.swig_ptr(array) for array in (start, zero, squared, found)]
+    index.search_level_0(len(rows), faiss.swig_ptr(queries), k, *arrays, 1, 1)
+    return found, squared
