@@ -82,6 +82,8 @@ class Config:
     """At most how many cells of a batch attention goes to with `attention_scope="anchors"`."""
     discriminator: bool = True
     """Whether z is drawn to the prior N(0, I)."""
+    whiten: bool = True
+    """Whether the components that the network starts from all get variance one, or one common factor."""
 
     # --- losses
     nu: float = 1.0
@@ -96,9 +98,9 @@ class Config:
     """θ, of the encoder's adversarial loss."""
 
     # --- initial clustering
-    init: Literal["auto", "leiden", "ward", "kmeans"] = "auto"
-    """What places the first centroids: Leiden on the cell graph, or Ward or k-means on z. `"auto"` takes the Leiden
-    communities where the number of clusters is read off them, and Ward where it is given."""
+    init: Literal["auto", "leiden", "ward", "mixture", "kmeans"] = "auto"
+    """What places the first centroids: Leiden on the cell graph, or Ward, a Gaussian mixture or k-means on z. `"auto"`
+    takes the Leiden communities where the number of clusters is read off them, and Ward where it is given."""
     resolution: float = 0.5
     """Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more."""
     n_init: int = 20
@@ -124,6 +126,8 @@ class Config:
     """What draws them: plain torch, or a compiled sampler of PyG's, if that package is installed."""
     pretrain_steps: int = 50
     """Most batches of pretraining."""
+    pretrain_adversarial: bool = True
+    """Whether pretraining has the adversarial loss too; joint training always has it."""
     joint_steps: int = 50
     """Most batches of joint training."""
     patience: int = 20
@@ -202,6 +206,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "weight_adversarial": 0.5,
         "anchor_share": 0.0,
         "batch_size": None,
+        # what the paper leaves open, so that its adversarial weight does not undo the start
+        "whiten": False,
+        "init": "mixture",
+        "pretrain_adversarial": False,
+        "joint_steps": 10,
     },
 }
 

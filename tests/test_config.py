@@ -74,6 +74,8 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert (paper.learning_rate, paper.discriminator_learning_rate) == (1e-3, 2e-4)
     assert paper.batch_size is None  # the whole graph is the batch
     assert paper.anchor_share == 0
+    assert not paper.pretrain_adversarial
+    assert (paper.init, paper.whiten, paper.joint_steps) == ("mixture", False, 10)
 
 
 def test_an_unknown_preset_is_told_with_the_choices() -> None:

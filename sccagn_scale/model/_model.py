@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from sccagn_scale import graph, pp, train
+from sccagn_scale import graph, train
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
 from sccagn_scale._progress import SILENT, Progress
@@ -22,6 +22,7 @@ from sccagn_scale.model._prepare import Prepared, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import load_model, save_model
 from sccagn_scale.model._setup import Device, Seeded, checked_n_clusters, pick_device
+from sccagn_scale.model._start import find_start
 from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize
 from sccagn_scale.ops import student_t_assign
 from sccagn_scale.train import Optimizer
@@ -129,7 +130,7 @@ class SCCAGN:
         normalized = graph.normalized(self.adjacency_)
         full = FullLoader(prepared.x, normalized, self.device)
         whole = next(iter(full))
-        self.module_ = self._make_module(prepared)
+        self.module_ = self._make_module(prepared, normalized)
         generator = torch.Generator(self.device).manual_seed(self.random_state)
         history = train.History()
         weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
@@ -137,7 +138,7 @@ class SCCAGN:
             train.pretrain(
                 self._optimizer(generator),
                 self._loader(prepared, normalized, config.pretrain_batch_size) or full,
-                weights,
+                weights if config.pretrain_adversarial else weights._replace(adversarial=0.0),
                 n_steps=config.pretrain_steps,
                 plateau=train.Plateau(config.patience),
                 history=history,
@@ -323,19 +324,12 @@ class SCCAGN:
             PartitionLoader(prepared.x, normalized, parts, batch_size=size, device=self.device, generator=generator)
         )
 
-    def _make_module(self, prepared: Prepared) -> SCCAGNModule:
-        config = self.config
-        if isinstance(prepared.x, np.ndarray):  # principal components already
-            start = pp.Projection(prepared.x.mean(axis=0), np.eye(prepared.x.shape[1], dtype=np.float32))
-        else:
-            blocks = (prepared.x[i : i + pp.BLOCK_SIZE] for i in range(0, prepared.x.shape[0], pp.BLOCK_SIZE))
-            start = pp.fit_pca(blocks, config.n_comps, random_state=self.random_state)
-        scale = start.scores(prepared.x).std(axis=0)
-        scale = np.maximum(scale, 1e-3 * scale.max())  # directions without variance stay quiet
+    def _make_module(self, prepared: Prepared, normalized: sp.csr_matrix) -> SCCAGNModule:
+        start = find_start(prepared.x, normalized, self.config, random_state=self.random_state)
         with self._seeded():
             module = self._new_module(prepared.x.shape[1])
-        axes, mean = torch.from_numpy(start.components), torch.from_numpy(start.mean)
-        initialize(module, axes, mean, scale=torch.from_numpy(scale))
+        axes, mean, scale = map(torch.from_numpy, start)
+        initialize(module, axes, mean, scale=scale)
         return module.to(self.device)
 
     def _new_module(self, n_input: int) -> SCCAGNModule:
@@ -382,6 +376,8 @@ class SCCAGN:
             return finder.into(self.n_clusters_, prepared.pcs)
         if init == "ward":
             return train.ward(z, self.n_clusters_, random_state=self.random_state)
+        if init == "mixture":
+            return train.mixture(z, self.n_clusters_, random_state=self.random_state)
         return train.kmeans(z, self.n_clusters_, n_init=config.n_init, random_state=self.random_state)
 
     def _sketch(self, prepared: Prepared) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from sccagn_scale.train._initial import (
     centers,
     estimate_n_clusters,
     kmeans,
+    mixture,
     ward,
 )
 from sccagn_scale.train._joint import JointResult, Target, train_jointly
@@ -30,6 +31,7 @@ __all__ = [
     "centers",
     "estimate_n_clusters",
     "kmeans",
+    "mixture",
     "pretrain",
     "train_jointly",
     "ward",

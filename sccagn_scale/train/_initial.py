@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from typing import Literal, NamedTuple
 
 import faiss
@@ -10,10 +11,12 @@ import igraph
 import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import AgglomerativeClustering
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
 
 from sccagn_scale._errors import InputError
 
-Init = Literal["auto", "leiden", "ward", "kmeans"]
+Init = Literal["auto", "leiden", "ward", "mixture", "kmeans"]
 
 RESOLUTIONS = np.geomspace(0.05, 4.0, 20)
 """Where the number of communities is read off when K is estimated."""
@@ -24,6 +27,9 @@ _SETTLING_ROUNDS = 5
 
 _WARD_UP_TO = 5000
 _WARD_SEEDS = 2000
+
+_RIDGE = 0.001
+"""Share of the mean variance that is added to a mixture's covariances, which rare types leave undetermined."""
 
 
 class Estimate(NamedTuple):
@@ -212,6 +218,34 @@ def ward(points: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.nd
         return by_size(AgglomerativeClustering(n_clusters).fit_predict(points))
     seeds = kmeans(points, max(_WARD_SEEDS, 2 * n_clusters), n_init=1, n_iter=10, random_state=random_state)
     return by_size(merge(points, seeds, n_clusters))
+
+
+def mixture(points: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.ndarray:
+    """Cluster by a mixture of Gaussians, each of its own covariance, fitted from Ward's clusters: int64 [n_obs].
+
+    Types differ in spread, and the widest are what Ward splits and k-means splits more; a mixture may let them grow.
+    Should a component lose all its points, the labels are Ward's. 0 is the largest cluster.
+    """
+    start = ward(points, n_clusters, random_state=random_state)
+    x = points.astype(np.float64)
+    ridge = _RIDGE * x.var(axis=0).mean()
+    if start.max() + 1 < n_clusters or ridge == 0:
+        return start
+    means = centers(points, start).astype(np.float64)
+    away = x - means[start]
+    covariances = [away[start == k].T @ away[start == k] / (start == k).sum() for k in range(n_clusters)]
+    model = GaussianMixture(
+        n_clusters,
+        weights_init=np.bincount(start) / len(x),
+        means_init=means,
+        precisions_init=np.linalg.inv(np.array(covariances) + ridge * np.eye(x.shape[1])),
+        reg_covar=ridge,
+        random_state=random_state,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it is a start: the hundredth step will do
+        labels = by_size(model.fit_predict(x))
+    return labels if labels.max() + 1 == n_clusters else start
 
 
 def merge(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:

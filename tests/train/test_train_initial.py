@@ -9,11 +9,12 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import adjusted_rand_score
 from train_samples import blobs, planted, same_partition
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.graph import adjacency, neighbors
-from sccagn_scale.train import CommunityFinder, _initial, by_size, centers, estimate_n_clusters, kmeans, ward
+from sccagn_scale.train import CommunityFinder, _initial, by_size, centers, estimate_n_clusters, kmeans, mixture, ward
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=40).map(np.array)
 
@@ -215,7 +216,7 @@ def test_cells_that_never_part_leave_the_number_to_the_user() -> None:
         estimate_n_clusters(OneGroup(planted([4])[0]))
 
 
-@pytest.mark.parametrize("cluster", [kmeans, ward])
+@pytest.mark.parametrize("cluster", [kmeans, ward, mixture])
 def test_separated_groups_are_found_in_the_points(cluster: object) -> None:
     points, truth = blobs([50, 30, 20, 10])
     labels = cluster(points, 4, random_state=0)  # type: ignore[operator]
@@ -243,3 +244,19 @@ def test_ward_gives_the_number_asked_for_where_distances_tie() -> None:
     grid = np.stack(np.meshgrid(np.arange(4.0), np.arange(4.0)), -1).reshape(-1, 2).astype(np.float32)
     for n_clusters in range(1, 17):
         assert n_groups(ward(grid, n_clusters)) == n_clusters
+
+
+def test_a_mixture_lets_a_wide_group_be_one() -> None:
+    """Ward cuts the wide group across; covariances of their own tell the groups apart."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2], [400, 100, 100])
+    spread = np.array([[1.5, 0.3], [0.3, 0.3], [0.3, 0.3]])[truth]
+    points = (rng.normal(size=(600, 2)) * spread + np.array([[0, 0], [0, 2], [2, 2]])[truth]).astype(np.float32)
+    assert adjusted_rand_score(truth, ward(points, 3)) < 0.5
+    assert adjusted_rand_score(truth, mixture(points, 3)) > 0.9
+    np.testing.assert_array_equal(mixture(points, 3), mixture(points, 3))
+
+
+def test_a_mixture_of_equal_points_is_wards() -> None:
+    points = np.ones((20, 3), np.float32)
+    np.testing.assert_array_equal(mixture(points, 3), ward(points, 3))
