@@ -15,6 +15,7 @@ from sccagn_scale._errors import InputError
 # Name → module with `add_arguments(parser)` and `run(arguments, session)`; its docstring's first line is the help.
 BENCHMARKS = {
     "accuracy": "benchmarks.accuracy",
+    "loaders": "benchmarks.loaders",
     "pipeline": "benchmarks.pipeline",
 }
 # Arguments that change nothing in what is measured.
