@@ -17,6 +17,7 @@ BENCHMARKS = {
     "accuracy": "benchmarks.accuracy",
     "epoch": "benchmarks.epoch",
     "knn": "benchmarks.knn",
+    "loaders": "benchmarks.loaders",
     "pipeline": "benchmarks.pipeline",
     "scale": "benchmarks.scale",
     "sparse": "benchmarks.sparse",

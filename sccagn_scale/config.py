@@ -153,7 +153,6 @@ class Config:
             raise InputError(
                 f"`n_latent` must be a multiple of `n_heads`; they are {self.n_latent} and {self.n_heads}."
             )
-
         if not self.n_fanout or min(self.n_fanout) < 1:
             raise InputError(f"`n_fanout` must be at least one number, each at least 1; it is {self.n_fanout}.")
         if self.attention_scope == "full" and self.loader != "full":

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from sccagn_scale import SCCAGN, Config, InputError, InputWarning, cluster
+from sccagn_scale import SCCAGN, Config, InputError, InputWarning, cluster, train
 
 FAST = dataclasses.replace(Config(), pretrain_steps=20, joint_steps=10, n_init=2)
 TINY = dataclasses.replace(FAST, pretrain_steps=2, joint_steps=2)
@@ -334,6 +334,12 @@ def test_every_convolution_with_every_fusion(conv: Any, fusion: Any) -> None:
         {"tau": 1.0},
         {"n_anchors": 16},
         {"attention_scope": "subgraph"},
+        {"attention_scope": "full", "loader": "full"},
+        {"loader": "partition", "batch_size": 100},
+        {"loader": "neighbor", "batch_size": 100, "n_fanout": (3,)},
+        {"loader": "neighbor", "batch_size": 100, "pretrain_batch_size": 50, "input_rep": "genes"},
+        {"loader": "neighbor", "batch_size": 100, "conv": "gat"},
+        {"loader": "full", "batch_size": 100},
         {"input_rep": "genes"},
         {"graph_rep": "genes"},
         {"input_rep": "genes", "conv": "gat"},
@@ -353,6 +359,34 @@ def test_every_convolution_with_every_fusion(conv: Any, fusion: Any) -> None:
 )
 def test_every_part_can_be_switched(changes: dict[str, Any]) -> None:
     _runs(dataclasses.replace(TINY, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "pretraining", "joint"),
+    [
+        ({}, "Prefetch", "Prefetch"),
+        ({"loader": "partition"}, "Prefetch", "Prefetch"),
+        ({"loader": "neighbor"}, "Prefetch", "Prefetch"),
+        ({"loader": "full"}, "Prefetch", "FullLoader"),
+        ({"batch_size": None}, "Prefetch", "FullLoader"),
+        ({"batch_size": 300, "pretrain_batch_size": 300}, "FullLoader", "FullLoader"),
+    ],
+)
+def test_the_graph_is_divided_where_it_is_larger_than_a_batch(
+    changes: dict[str, Any], pretraining: str, joint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    for name in ("pretrain", "train_jointly"):
+        stage = getattr(train, name)
+        monkeypatch.setattr(
+            train, name, lambda o, loader, *a, _stage=stage, **k: used.append(loader) or _stage(o, loader, *a, **k)
+        )
+    config = dataclasses.replace(TINY, **({"batch_size": 100, "pretrain_batch_size": 50} | changes))
+    SCCAGN(planted(), 3, config).train()
+    assert [type(loader).__name__ for loader in used] == [pretraining, joint]
+    inner = [type(loader._loader).__name__ for loader in used if type(loader).__name__ == "Prefetch"]
+    wanted = "NeighborLoader" if changes.get("loader") == "neighbor" else "PartitionLoader"
+    assert set(inner) <= {wanted}
 
 
 def _runs(config: Config) -> None:

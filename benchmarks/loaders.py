@@ -1,0 +1,199 @@
+"""Ways of dividing the graph into batches, and scopes of attention: accuracy, speed, and what a batch holds."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks import _loaders_report
+from benchmarks._contest import Contest, Method, run_fresh
+from benchmarks._labelled import labelled_files, read_blind
+from benchmarks._outcome import Metrics, Outcome, StageClock
+from benchmarks._session import Session
+from sccagn_scale._compat import probe
+from sccagn_scale._errors import InputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sccagn_scale import SCCAGN
+
+SETS = ("cite_cbmc", "kang_pbmc", "worm_neuron")
+LOADERS: dict[str, dict[str, Any]] = {
+    "partition": {"loader": "partition"},
+    "neighbor": {"loader": "neighbor"},
+    "neighbor (torch-sparse)": {"loader": "neighbor", "neighbor_sampler": "torch-sparse"},
+    "full": {"loader": "full"},
+}
+SCOPES: dict[str, dict[str, Any]] = {
+    "anchors": {"attention_scope": "anchors"},
+    "subgraph": {"attention_scope": "subgraph"},
+    "full": {"attention_scope": "full", "loader": "full"},
+}
+COLUMNS = ("nmi", "ari", "batches_per_s", "cells_per_seed", "edges_kept", "waiting", "step_ms")
+QUICK: dict[str, Any] = {"cells": 3000, "genes": 1000, "seeds": 2, "steps": 5}
+FULL: dict[str, Any] = {"cells": 100_000, "genes": 20_000, "seeds": 5, "steps": 50}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `loaders` can be asked for."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help='folder of .h5ad with obs["cell_type"]')
+    parser.add_argument("--sets", default=",".join(SETS), metavar="A,B", help=f"of DIR (default: {','.join(SETS)})")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 … N-1 on real sets (default: 5; quick: 2)")
+    parser.add_argument("--cells", type=int, metavar="N", help="cells of the simulated atlas (default: 100000; quick: "
+                        "3000; 0: none)")  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cases at a time; above 1, times are shared")
+
+
+def run(arguments: argparse.Namespace, session: Session) -> None:
+    """Run every loader and every scope on every set, print and keep the rows, and lay a table beside the file."""
+    default = QUICK if arguments.quick else FULL
+    seeds, cells = (default[n] if (given := getattr(arguments, n)) is None else given for n in ("seeds", "cells"))
+    if seeds < 1 or cells < 0:
+        raise InputError(f"`--seeds` must be at least 1 and `--cells` at least 0, but they are {seeds} and {cells}.")
+    files = {path.stem: path for path in labelled_files(arguments.data)} if arguments.data.is_dir() else {}
+    names = [name.strip() for name in arguments.sets.split(",") if name.strip()]
+    if missing := [name for name in names if name not in files]:
+        raise InputError(
+            f"`--data` must be a folder of labelled .h5ad files, but {arguments.data} has no {missing[0]}."
+        )
+    loaders = {n: o for n, o in LOADERS.items() if "neighbor_sampler" not in o or probe("torch_sparse").present}
+    with tempfile.TemporaryDirectory(prefix="loaders-") as folder:
+        cases = [(name, str(files[name]), seeds) for name in (names[:1] if arguments.quick else names)]
+        if cells:
+            path = str(Path(folder, "simulated.h5ad"))
+            made = run_fresh(
+                "benchmarks.loaders:make_atlas", {"path": path, "n_obs": cells, "n_vars": default["genes"]}
+            )
+            if "error" in made:
+                raise InputError(made["error"].removeprefix("InputError: "))
+            cases.append((f"simulated {cells:,}", path, 1))
+        contests = []
+        for case, path, n_seeds in cases:
+            for what, options in (("loader", loaders), ("attention", SCOPES)):
+                methods = []
+                for name, config in options.items():
+                    # attention of all to all takes hours on an atlas
+                    if not (config.get("attention_scope") == "full" and case.startswith("simulated")):
+                        kwargs = {"path": path, "config": config, "n_seeds": n_seeds, "n_steps": default["steps"]}
+                        methods.append(
+                            Method(name, "benchmarks.loaders:run_config", kwargs | {"case": f"{case}/{what}"})
+                        )
+                contests.append(Contest(f"{case}/{what}", tuple(methods), tolerance=1e-6))
+        rows = session.run(contests, jobs=arguments.jobs)
+    session.finish(rows, columns=COLUMNS, mean_of=lambda case: case.rpartition("/")[2])
+    if session.path is not None:
+        _loaders_report.write(rows, beside=session.path)
+
+
+def make_atlas(path: str, n_obs: int, n_vars: int) -> Outcome:
+    """Target: simulate the atlas."""
+    from sccagn_scale.simulate import simulate
+
+    simulate(path, n_obs, n_vars)
+    return Outcome({}, dict)
+
+
+def run_config(path: str, case: str, config: dict[str, Any], n_seeds: int, n_steps: int) -> Outcome:
+    """Target: cluster one set once per seed, number of clusters given, then look at its batches.
+
+    `seconds` are those of pretraining and joint training; all else is the same for all methods.
+
+    Parameters
+    ----------
+    path
+        A labelled `.h5ad`.
+    case
+        Name of the row.
+    config
+        What differs from the default preset.
+    n_seeds
+        Seeds 0 … n_seeds − 1 are run.
+    n_steps
+        Batches that are looked at, and steps that are timed.
+    """
+    from sccagn_scale import SCCAGN, Config
+
+    cells, truth = read_blind(Path(path))
+    chosen = dataclasses.replace(Config(), **config)
+    seconds, labels = [], []
+    for seed in range(n_seeds):
+        clock = StageClock()
+        model = SCCAGN(cells, truth.nunique(), chosen, random_state=seed, device="cpu", progress=clock).train()
+        seconds.append(clock.seconds["pretrain"] + clock.seconds["joint training"])
+        labels.append(model.labels_)
+
+    def score() -> dict[str, Metrics]:
+        from sccagn_scale.metrics import evaluate
+
+        metrics: Metrics = {"n_obs": cells.n_obs, "n_types": int(truth.nunique()), **_batches(model, cells, n_steps)}
+        each = [evaluate(truth, found) for found in labels]
+        for name in ("nmi", "ari"):
+            values = [one[name] for one in each]
+            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            metrics |= {name: float(np.mean(values)), f"{name}_sd": deviation, f"{name}_each": values}
+        return {case: metrics}
+
+    return Outcome({case: seconds}, score, {"n_obs": cells.n_obs, "sum": float(cells.X.sum())})
+
+
+def _batches(model: SCCAGN, cells: AnnData, n_steps: int) -> Metrics:
+    """Look at the batches of joint training, then train on them and see how long each waits for the next.
+
+    An epoch is begun anew as often as it takes, and its first batch has nothing to be prepared behind: on a small set
+    that is a larger part of the waiting than on an atlas.
+    """
+    import torch
+
+    from sccagn_scale import graph
+    from sccagn_scale.loader import FullLoader, Prefetch
+    from sccagn_scale.model._prepare import prepare
+    from sccagn_scale.nn import LossWeights
+    from sccagn_scale.train import Optimizer
+
+    config = model.config
+    prepared = prepare(cells, config, layer=None, random_state=model.random_state)[1]
+    normalized = graph.normalized(model.adjacency_)
+    size = None if config.loader == "full" else config.batch_size
+    loader = model._loader(prepared, normalized, size) or FullLoader(prepared.x, normalized, model.device)
+    plain = loader._loader if isinstance(loader, Prefetch) else loader
+    degree = torch.from_numpy(np.diff(normalized.indptr))
+    making, n_cells, n_seeds, n_edges, n_whole = 0.0, 0, 0, 0, 0
+    start = time.perf_counter()
+    for n_made, batch in enumerate(_endless(plain), 1):
+        making += time.perf_counter() - start
+        n_cells += len(batch.n_id)
+        n_seeds += batch.n_seeds
+        n_edges += int(batch.adjacency.indptr[batch.n_seeds]) - batch.n_seeds  # self-loops are no edges
+        n_whole += int(degree[batch.n_id[: batch.n_seeds]].sum()) - batch.n_seeds
+        if n_made == n_steps:
+            break
+        start = time.perf_counter()
+    weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
+    generator = torch.Generator().manual_seed(0)
+    optimizer = Optimizer(model.module_, config.learning_rate, config.discriminator_learning_rate, generator=generator)
+    start = time.perf_counter()
+    for n_trained, batch in enumerate(_endless(loader), 1):
+        optimizer.step(batch, weights, nu=config.nu, tau=config.tau)
+        if n_trained == n_steps:
+            break
+    training = time.perf_counter() - start
+    return {
+        "n_batches": len(loader),
+        "batches_per_s": n_steps / making if len(loader) > 1 else None,  # the whole graph is made once
+        "cells_per_seed": n_cells / n_seeds,
+        "edges_kept": n_edges / n_whole,
+        "waiting": loader.waited / training if isinstance(loader, Prefetch) else 0.0,
+        "step_ms": 1e3 * training / n_steps,
+    }
+
+
+def _endless(loader: Any) -> Any:
+    while True:
+        yield from loader

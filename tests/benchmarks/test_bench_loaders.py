@@ -1,0 +1,123 @@
+"""What is counted about batches, what is run on which set, and the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import _results, loaders
+from benchmarks.__main__ import main
+from benchmarks._contest import Contest
+from benchmarks._labelled import made_cells
+from benchmarks._loaders_report import markdown
+from benchmarks._results import Row
+from sccagn_scale import SCCAGN, Config
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("a", "b"):
+        adata, types = made_cells(300, 200, n_types=3)
+        adata.obs["cell_type"] = pd.Categorical(types)
+        adata.write_h5ad(folder / f"{name}.h5ad")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "n_batches"),
+    [({"loader": "partition"}, 3), ({"loader": "neighbor"}, 3), ({"loader": "full"}, 1)],
+)
+def test_a_target_measures_scores_and_batches(data: Path, options: dict[str, Any], n_batches: int) -> None:
+    config = options | {"input_kind": "counts", "batch_size": 100, "pretrain_steps": 4, "joint_steps": 4}
+    outcome = loaders.run_config(str(data / "a.h5ad"), "a/loader", config, 2, 4)
+    assert len(outcome.seconds["a/loader"]) == 2
+    metrics = outcome.score()["a/loader"]
+    assert metrics["n_batches"] == n_batches
+    assert len(metrics["nmi_each"]) == 2
+    assert metrics["nmi"] == pytest.approx(np.mean(metrics["nmi_each"]))
+    assert 0 < metrics["edges_kept"] <= 1
+    assert 0 <= metrics["waiting"] < 1
+    assert metrics["step_ms"] > 0
+    if options["loader"] == "neighbor":
+        assert metrics["cells_per_seed"] > 1
+    else:
+        assert metrics["cells_per_seed"] == 1
+    if options["loader"] == "full":
+        assert (metrics["edges_kept"], metrics["waiting"], metrics["batches_per_s"]) == (1, 0, None)
+
+
+def test_all_edges_are_kept_where_all_neighbours_are_drawn(data: Path) -> None:
+    cells, _ = loaders.read_blind(data / "a.h5ad")
+    config = Config(
+        input_kind="counts", loader="neighbor", n_fanout=(300,), batch_size=100, pretrain_steps=1, joint_steps=1
+    )
+    model = SCCAGN(cells, 3, config).train()
+    assert loaders._batches(model, cells, 3)["edges_kept"] == 1
+
+
+def asked(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Contest]:
+    """The contests of a run that runs none."""
+    contests: list[Contest] = []
+    monkeypatch.setattr("benchmarks._session.run_contest", lambda contest, threads: contests.append(contest) or ())
+    monkeypatch.setattr(loaders, "run_fresh", lambda target, kwargs: {})
+    assert main(["loaders", *arguments]) == 0
+    return contests
+
+
+def test_every_method_meets_every_set(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ["--data", str(data), "--sets", "a,b", "--cells", "5000", "--json", str(tmp_path / "r.json")]
+    contests = {contest.case: [m.name for m in contest.methods] for contest in asked(request, monkeypatch)}
+    scopes = ["anchors", "subgraph", "full"]
+    assert contests["a/attention"] == contests["b/attention"] == scopes
+    assert contests["simulated 5,000/attention"] == ["anchors", "subgraph"]
+    for case in ("a/loader", "b/loader", "simulated 5,000/loader"):
+        assert {"partition", "neighbor", "full"} <= set(contests[case])
+
+
+def test_a_quick_run_keeps_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("benchmarks.__main__.RESULTS", tmp_path / "results")
+    contests = asked(["--data", str(data), "--sets", "a,b", "--quick", "--cells", "0"], monkeypatch)
+    assert {contest.case for contest in contests} == {"a/loader", "a/attention"}
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--sets", "c"], "has no c"), (["--seeds", "0"], "`--seeds` must be"), (["--cells", "-1"], "`--cells` at least")],
+)
+def test_a_request_that_cannot_be_done_is_one_sentence(
+    data: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["loaders", "--data", str(data), "--quick", "--sets", "a", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_whole_verb(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaders, "LOADERS", {"neighbor": loaders.LOADERS["neighbor"]})
+    monkeypatch.setattr(loaders, "SCOPES", {"full": loaders.SCOPES["full"]})
+    out = tmp_path / "r.json"
+    request = ["--data", str(data), "--sets", "a", "--seeds", "1", "--cells", "0", "--quick", "--json", str(out)]
+    assert main(["loaders", *request]) == 0
+    rows: list[Row] = json.loads(out.read_text())["rows"]
+    assert {row["case"] for row in rows} == {"a/loader", "a/attention"}
+    assert not any("error" in row["metrics"] for row in rows)
+    table = out.with_suffix(".md").read_text()
+    assert table == markdown(rows)
+    assert table.count("| a |") == len(rows)
+
+
+def test_the_table_says_what_failed() -> None:
+    failed = Row(
+        case="a/loader", method="full", seconds=None, spread=None, peak_rss_mb=None, metrics={"error": "no room"}
+    )
+    lines = markdown([failed]).splitlines()
+    assert lines[0] == "## Loaders"
+    assert lines[-1].startswith("| a | full | failed | – |")
+    assert len({line.count("|") for line in lines[2:] if line}) == 1
