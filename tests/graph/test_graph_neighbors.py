@@ -249,10 +249,10 @@ def test_lists_and_walk_bear_cells_that_coincide() -> None:
 
 
 def test_links_are_neighbours_then_those_that_list_the_point() -> None:
-    first = np.array([[0, 1], [1, 2], [2, 0], [3, -1]], np.int32)
+    first = np.array([[0, 1], [1, 2], [2, -1], [3, 0]], np.int32)
     links = ivf_graph._links(first)
     assert links.shape == (4, 32)
-    assert [row[row >= 0].tolist() for row in links] == [[0, 1, 0, 2], [1, 2, 1, 0], [2, 0, 2, 1], [3, 3, 3, 3]]
+    assert [row[row >= 0].tolist() for row in links] == [[0, 1, 0, 3], [1, 2, 1, 0], [2, 2, 2, 1, 2], [3, 0, 3]]
     assert (np.diff((links < 0).astype(int), axis=1) >= 0).all()  # FAISS stops at the first −1
 
 
