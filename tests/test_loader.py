@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sccagn_scale.graph import adjacency, neighbors, normalized
-from sccagn_scale.loader import Batch, FullLoader, PartitionLoader, partition
+from sccagn_scale.graph import adjacency, neighbors, normalized, partition
+from sccagn_scale.loader import Batch, FullLoader, PartitionLoader
 from sccagn_scale.ops import Csr
 
 CPU = torch.device("cpu")
@@ -124,19 +124,3 @@ def test_epochs_differ_and_follow_the_generator(points: np.ndarray, weights: sp.
     assert first == epochs(0)
     assert first[0] != first[1] != first[2]
     assert first != epochs(1)
-
-
-def test_parts_are_neighbourhoods(points: np.ndarray, weights: sp.csr_matrix) -> None:
-    parts = partition(points, 30)
-    assert parts.shape == (N_OBS,)
-    assert parts.dtype == np.int64
-    assert parts.min() >= 0
-    assert parts.max() < 10
-    rows = np.repeat(np.arange(N_OBS), np.diff(weights.indptr))
-    inside = (parts[rows] == parts[weights.indices]).mean()
-    assert inside > 0.8
-    np.testing.assert_array_equal(parts, partition(points, 30))
-
-
-def test_fewer_cells_than_a_part_are_one_part(points: np.ndarray) -> None:
-    assert set(partition(points[:20], 50)) == {0}

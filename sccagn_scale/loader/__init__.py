@@ -3,7 +3,7 @@
 from sccagn_scale.loader._batch import Batch, Loader
 from sccagn_scale.loader._full import FullLoader
 from sccagn_scale.loader._neighbor import NeighborLoader, SamplerName
-from sccagn_scale.loader._partition import PartitionLoader, partition
+from sccagn_scale.loader._partition import PartitionLoader
 from sccagn_scale.loader._prefetch import Prefetch
 
 __all__ = [
@@ -14,5 +14,4 @@ __all__ = [
     "PartitionLoader",
     "Prefetch",
     "SamplerName",
-    "partition",
 ]

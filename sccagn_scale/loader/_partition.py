@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import faiss
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -16,9 +15,8 @@ from sccagn_scale.ops import Csr
 class PartitionLoader:
     """Batches made of a few parts of the graph, drawn anew each epoch (Cluster-GCN, Chiang et al. 2019).
 
-    The parts are the cells nearest to each of the centroids of a coarse k-means, so most neighbours of a cell are in
-    its own part. The parts that share a batch change from epoch to epoch. Every batch carries the edges among its cells
-    with their weights in the whole graph, and every cell is in one batch of an epoch.
+    Many neighbours of a cell are in its own part. The parts that share a batch change from epoch to epoch. Every batch
+    carries the edges among its cells with their weights in the whole graph, and every cell is in one batch of an epoch.
 
     Parameters
     ----------
@@ -27,7 +25,7 @@ class PartitionLoader:
     adjacency
         Â of the whole graph, symmetric.
     parts
-        Part of every cell, int [n_obs].
+        Part of every cell, int [n_obs]; see `sccagn_scale.graph.partition`.
     batch_size
         Cells in a batch, about: parts are drawn until it is reached.
     device
@@ -77,22 +75,3 @@ class PartitionLoader:
             torch.from_numpy(n_id).to(self._device),
             len(n_id),
         )
-
-
-def partition(points: np.ndarray, part_size: int, random_state: int = 0) -> np.ndarray:
-    """Divide cells into parts of about `part_size` neighbours by a coarse k-means.
-
-    Parameters
-    ----------
-    points
-        Cells × dimensions, float32 [n_obs, d].
-
-    Returns
-    -------
-    Part of every cell, int64 [n_obs].
-    """
-    n_obs, d = points.shape
-    n_parts = max(1, n_obs // part_size)
-    kmeans = faiss.Kmeans(d, n_parts, niter=8, seed=random_state, min_points_per_centroid=1)
-    kmeans.train(np.ascontiguousarray(points, np.float32))
-    return kmeans.assign(np.ascontiguousarray(points, np.float32))[1]

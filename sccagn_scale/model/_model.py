@@ -17,7 +17,7 @@ from sccagn_scale._keys import Keys
 from sccagn_scale._progress import SILENT, Progress
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import assign, embed
-from sccagn_scale.loader import FullLoader, Loader, NeighborLoader, PartitionLoader, Prefetch, partition
+from sccagn_scale.loader import FullLoader, Loader, NeighborLoader, PartitionLoader, Prefetch
 from sccagn_scale.model._prepare import Prepared, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import load_model, save_model
@@ -319,7 +319,7 @@ class SCCAGN:
                 sampler=self.config.neighbor_sampler,
             )
             return Prefetch(sampled)
-        parts = partition(prepared.pcs, max(1, size // _PARTS_IN_BATCH), self.random_state)
+        parts = graph.partition(prepared.pcs, max(1, size // _PARTS_IN_BATCH), random_state=self.random_state)
         return Prefetch(
             PartitionLoader(prepared.x, normalized, parts, batch_size=size, device=self.device, generator=generator)
         )
@@ -383,7 +383,9 @@ class SCCAGN:
     def _sketch(self, prepared: Prepared) -> np.ndarray | None:
         """Small groups of near cells that stand for them when communities are sought; None where cells are few."""
         n_obs = len(prepared.pcs)
-        return None if n_obs < 2 * _SKETCH else partition(prepared.pcs, n_obs // _SKETCH, self.random_state)
+        if n_obs < 2 * _SKETCH:
+            return None
+        return graph.partition(prepared.pcs, n_obs // _SKETCH, random_state=self.random_state)
 
     def _restore(self, prepared: Prepared, weights: dict[str, torch.Tensor]) -> None:
         """Take saved weights and read the cells out with them."""
