@@ -63,11 +63,13 @@ class CommunityFinder:
         self._cells = graph
         self._degrees = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
         self._total = self._degrees.sum() or 1.0
+        self._edges = sp.triu(graph, k=1).tocoo()
         self._groups = groups
+        upper = self._edges
         if groups is not None:
             member = _one_hot(groups)
             graph = (member.T @ graph @ member).tocsr()
-        upper = sp.triu(graph, k=1).tocoo()
+            upper = sp.triu(graph, k=1).tocoo()
         self._graph = igraph.Graph(n=graph.shape[0], edges=np.column_stack([upper.row, upper.col]))
         self._weights = upper.data.tolist()
         self._node_degrees = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel().tolist()
@@ -93,10 +95,10 @@ class CommunityFinder:
 
     def modularity(self, labels: np.ndarray, resolution: float) -> float:
         """Modularity of a clustering at a resolution (Reichardt & Bornholdt 2006)."""
-        member = _one_hot(labels)
-        inside = (self._cells @ member).multiply(member).sum(dtype=np.float64)
+        edges = self._edges
+        inside = edges.data[labels[edges.row] == labels[edges.col]].sum(dtype=np.float64)
         expected = np.square(np.bincount(labels, weights=self._degrees) / self._total).sum()
-        return float(inside / self._total - resolution * expected)
+        return float(2 * inside / self._total - resolution * expected)
 
     def settled(self, labels: np.ndarray, resolution: float) -> np.ndarray:
         """Let every cell join the community of its neighbours that modularity gains most by, while it does gain.
