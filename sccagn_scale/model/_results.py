@@ -58,7 +58,7 @@ def _over_all(matrix: sp.csr_matrix, keep: np.ndarray) -> sp.csr_matrix:
 def facts(model: SCCAGN) -> dict[str, Any]:
     """What was done and decided, of plain types: the content of `uns[key_added]`."""
     config = {k: "none" if v is None else v for k, v in dataclasses.asdict(model.config).items()}
-    config["n_hidden"] = list(model.config.n_hidden)
+    config = {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}  # h5ad knows no tuples
     evidence = {}
     if model.estimate_ is not None:
         evidence = {
