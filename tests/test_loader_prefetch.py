@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sccagn_scale.loader import Batch, Prefetch
@@ -41,8 +41,13 @@ class Counted:
             yield numbered(i)
 
 
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+
+
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "prefetch"]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("sccagn_scale")]
 
 
 def numbers(batches: Prefetch, n: int | None = None) -> list[int]:
@@ -54,9 +59,10 @@ def numbers(batches: Prefetch, n: int | None = None) -> list[int]:
     return seen
 
 
-@given(n=st.integers(0, 12), depth=st.integers(1, 3), taken=st.integers(1, 13))
-def test_batches_are_the_loaders_own_in_order(n: int, depth: int, taken: int) -> None:
-    batches = Prefetch(Counted(n), depth)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(n=st.integers(0, 12), taken=st.integers(1, 13))
+def test_batches_are_the_loaders_own_in_order(n: int, taken: int) -> None:
+    batches = Prefetch(Counted(n))
     assert len(batches) == n
     assert numbers(batches) == list(range(n))
     assert numbers(batches, taken) == list(range(min(n, taken)))
@@ -64,27 +70,13 @@ def test_batches_are_the_loaders_own_in_order(n: int, depth: int, taken: int) ->
     assert threads() == []
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-def test_an_error_comes_where_its_batch_would_have(depth: int) -> None:
+def test_an_error_comes_where_its_batch_would_have() -> None:
     seen = []
     with pytest.raises(OSError, match="batch 2"):
-        seen.extend(int(batch.n_id[0]) for batch in Prefetch(Counted(5, fails_at=2), depth))
-    seen = numbers(Prefetch(Counted(5, fails_at=2), depth), 2)
+        seen.extend(int(batch.n_id[0]) for batch in Prefetch(Counted(5, fails_at=2)))
+    seen = numbers(Prefetch(Counted(5, fails_at=2)), 2)
     assert seen == [0, 1]
     assert threads() == []
-
-
-@pytest.mark.parametrize("depth", [1, 2])
-def test_no_more_is_prepared_than_is_asked_for(depth: int) -> None:
-    counted = Counted(100)
-    epoch = iter(Prefetch(counted, depth))
-    next(epoch)
-    time.sleep(0.2)
-    assert counted.made == depth + 2  # taken, lying ready, and one that waits for room
-    assert threads() == ["prefetch"]
-    epoch.close()  # type: ignore[attr-defined]
-    assert threads() == []
-    assert counted.made <= depth + 3
 
 
 def test_what_training_needs_is_there_already() -> None:
