@@ -113,7 +113,7 @@ def _torch_csr(matrix: sp.csr_matrix, dense: torch.Tensor, cotangent: torch.Tens
 
     warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
     arrays = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)]
-    csr = torch.sparse_csr_tensor(*arrays, matrix.shape)
+    csr = torch.sparse_csr_tensor(*arrays, matrix.shape, check_invariants=False)
     return _differentiated(lambda b: csr @ b, dense, cotangent)
 
 

@@ -47,9 +47,9 @@ def train_jointly(
 ) -> JointResult:
     """Train network and centroids together until cells keep their clusters, the loss is flat or the steps are spent.
 
-    After every epoch all cells are embedded anew over the whole graph: that refreshes the target's sums over all cells
-    and tells how many of them changed cluster. Centroids first follow their cells, so that a drift of the whole
-    embedding, which the other losses cause, does not change assignments; only the clustering loss does.
+    After every epoch, and at the end, all cells are embedded anew over the whole graph: that refreshes the target's
+    sums over all cells and tells how many of them changed cluster. Centroids first follow their cells, so that a drift
+    of the whole embedding, which the other losses cause, does not change assignments; only the clustering loss does.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def train_jointly(
     weights, target
         The losses.
     n_steps
-        Most batches to train on; the epoch in which they run out is finished.
+        Most batches to train on: the budget does not grow with the number of cells, and may end within an epoch.
     settled, plateau
         Stop early, once an epoch, by labels and by loss.
     history, progress
@@ -90,6 +90,8 @@ def train_jointly(
             )
             left -= 1
             progress.advance(1, loss=losses[-1].total.item())
+            if left == 0:
+                break
         z_before, z = z, embed(module, whole)
         check_finite(z)
         _follow(module.centroids, labels, z - z_before)

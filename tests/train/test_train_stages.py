@@ -137,10 +137,13 @@ def test_changed_is_the_share_of_cells_that_moved() -> None:
     assert history.rows[0].changed == pytest.approx((first != last).float().mean().item())
 
 
-def test_the_epoch_in_which_joint_steps_run_out_is_finished() -> None:
-    _, history, stage, _ = joint(n_steps=4, n_parts=3)
-    assert stage.steps == 6
-    assert len(history.rows) == 2
+@pytest.mark.parametrize(("n_steps", "epochs"), [(1, 1), (3, 1), (4, 2), (7, 3)])
+def test_the_budget_of_joint_training_is_steps_not_epochs(n_steps: int, epochs: int) -> None:
+    result, history, stage, module = joint(n_steps=n_steps, n_parts=3)
+    assert stage.steps == n_steps
+    assert len(history.rows) == epochs
+    _, _, whole = toy(as_pca=True)
+    torch.testing.assert_close(result.z, embed(module, whole))  # of all cells, those not trained on last too
 
 
 def test_no_steps_give_the_start_back() -> None:
