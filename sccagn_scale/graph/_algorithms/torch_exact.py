@@ -19,8 +19,10 @@ def search(points: np.ndarray, k: int, device_type: str = "cpu") -> tuple[np.nda
     indices, distances = np.empty((len(x), k), np.int64), np.empty((len(x), k), np.float32)
     for i in range(0, len(x), _QUERIES):
         rows = slice(i, i + _QUERIES)
-        found, far = _search(x[rows], x, squares, k)
-        indices[rows], distances[rows] = found.cpu().numpy(), far.cpu().numpy()
+        found, squared = _search(x[rows], x, squares, k)
+        # NumPy's root, because torch's on the CPU (MKL's), called first by two threads at once, may give the first few
+        # values of a thread with four digits
+        indices[rows], distances[rows] = found.cpu().numpy(), np.sqrt(squared.cpu().numpy())
     return indices, distances
 
 
@@ -37,7 +39,7 @@ def _search(queries: Tensor, x: Tensor, squares: Tensor, k: int) -> tuple[Tensor
     ids = ids.sort(dim=1).values  # of equally distant points, the first come first
     squared = torch.cat([(x[part] - q[:, None]).square().sum(dim=2) for part, q in _pieces(ids, queries)])
     squared, place = squared.sort(dim=1, stable=True)
-    return ids.gather(1, place[:, :k]), squared[:, :k].sqrt()
+    return ids.gather(1, place[:, :k]), squared[:, :k]
 
 
 def _pieces(ids: Tensor, queries: Tensor) -> list[tuple[Tensor, Tensor]]:
