@@ -73,22 +73,21 @@ def _slope(line: dict[int, float]) -> float:
 def _plot(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    time, memory = figure.subplots(1, 2)
-    for i, (stage, line) in enumerate(_lines(rows, "seconds").items()):
-        label = stage + (f", slope {_slope(line):.2f}" if len(line) > 1 else "")
-        style = {"color": "black", "linewidth": 2} if stage == "whole" else {"color": COLOURS[i % len(COLOURS)]}
-        time.plot(list(line), list(line.values()), "o-", markersize=4, label=label, **style)
-    for axes, key, unit in ((time, "seconds", "seconds"), (memory, "peak_rss_mb", "peak RSS of the process (MiB)")):
-        for method, style in ((OURS, "o-"), ("scanpy", "s--")):
-            line = _lines(rows, key, method).get("whole", {})
-            if line and (axes is memory or method == "scanpy"):
-                slope = f", slope {_slope(line):.2f}" if len(line) > 1 else ""
-                colour = "black" if method == OURS else "0.6"
-                axes.plot(list(line), list(line.values()), style, color=colour, label=f"{method}, whole{slope}")
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    panels = (("seconds", "seconds"), ("peak_rss_mb", "largest RSS of the process so far (MiB)"))
+    for axes, (key, unit) in zip(figure.subplots(1, 2), panels, strict=True):
+        for i, (stage, line) in enumerate(_lines(rows, key).items()):
+            style = {"color": "black", "linewidth": 2} if stage == "whole" else {"color": COLOURS[i % len(COLOURS)]}
+            axes.plot(list(line), list(line.values()), "o-", markersize=4, label=_labelled(stage, line), **style)
+        peer = _lines(rows, key, "scanpy").get("whole", {})
+        axes.plot(list(peer), list(peer.values()), "s--", color="0.6", label=_labelled("scanpy, whole", peer))
         axes.set(xscale="log", yscale="log", xlabel="cells", ylabel=unit)
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
         axes.legend(fontsize=8, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def _labelled(stage: str, line: dict[int, float]) -> str:
+    return stage + (f", slope {_slope(line):.2f}" if len(line) > 1 else "")

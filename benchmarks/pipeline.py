@@ -29,7 +29,7 @@ COLUMNS = ("share", f"ratio_to_{PEER}", "nmi", "ari", "n_clusters")
 TRUTH = "cell_type"  # what `simulate` calls it
 # What is smaller under --quick.
 QUICK: dict[str, Any] = {"cells": 2000, "genes": 2000, "repeats": 1, "rehearsal": 500}
-FULL: dict[str, Any] = {"cells": 100_000, "genes": 20_000, "repeats": 3, "rehearsal": 5000}
+FULL: dict[str, Any] = {"cells": 100_000, "genes": 20_000, "repeats": 3, "rehearsal": 9000}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

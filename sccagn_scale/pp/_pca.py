@@ -12,9 +12,6 @@ from sklearn.decomposition import PCA
 
 from sccagn_scale._errors import InputError
 
-_LANCZOS_UP_TO = 20_000
-"""Cells. Lanczos on the matrix goes over its values some hundred times, building the covariance over them once."""
-
 
 @dataclass(frozen=True)
 class Projection:
@@ -31,6 +28,9 @@ class Projection:
 def fit_pca(blocks: Iterable[sp.csr_matrix], n_comps: int = 50, *, random_state: int = 0) -> Projection:
     """Find the principal components of cells × genes.
 
+    Where there are more cells than genes, the covariance of the genes is added up block by block and then taken apart;
+    else Lanczos runs on the matrix itself, which goes over its values some hundred times.
+
     Parameters
     ----------
     blocks
@@ -38,7 +38,7 @@ def fit_pca(blocks: Iterable[sp.csr_matrix], n_comps: int = 50, *, random_state:
     n_comps
         Components wanted; fewer are returned where the matrix has fewer cells or genes.
     random_state
-        Seed of the Lanczos start vector, which decides the signs.
+        Seed of the Lanczos start vector.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def fit_pca(blocks: Iterable[sp.csr_matrix], n_comps: int = 50, *, random_state:
     first: list[sp.csr_matrix] = []
     for block in coming:
         first.append(block)
-        if sum(block.shape[0] for block in first) > _LANCZOS_UP_TO:
+        if sum(block.shape[0] for block in first) > block.shape[1]:
             covariance = _Covariance(block.shape[1])
             while first:
                 covariance.add(first.pop(0))

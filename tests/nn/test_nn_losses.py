@@ -45,6 +45,18 @@ def test_reconstruction_of_sparse_cells_is_the_dense_loss_and_gradient() -> None
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
 
 
+def test_reconstruction_passes_gradcheck() -> None:
+    batch = cells(9)
+    torch.manual_seed(0)
+    output = torch.nn.Linear(3, N_VARS).double()
+    hidden = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)
+
+    def loss(*_: Tensor) -> Tensor:  # gradcheck changes the parameters in place
+        return reconstruction(hidden, output, batch.sparse)
+
+    assert torch.autograd.gradcheck(loss, (hidden, output.weight, output.bias))
+
+
 def test_reconstruction_of_cells_rebuilt_without_error_is_zero() -> None:
     output = torch.nn.Linear(N_VARS, N_VARS).double()
     with torch.no_grad():

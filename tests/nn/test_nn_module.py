@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from nn_samples import N_OBS, cells, clustering, network
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sccagn_scale.nn import (
     Losses,
@@ -147,6 +148,49 @@ def around(seeds: np.ndarray, n_hops: int, reach: np.ndarray) -> np.ndarray:
     for _ in range(n_hops):
         inside = reach[inside].any(0) | inside
     return np.concatenate([seeds, np.setdiff1d(inside.nonzero()[0], seeds)])
+
+
+@pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
+@pytest.mark.parametrize("fusion", ["attention", "concat", "multiply", "none"])
+@pytest.mark.parametrize("pretraining", [True, False])
+def test_sparse_cells_are_learned_from_as_dense_ones_are(conv: Any, fusion: Any, pretraining: bool) -> None:
+    """Same losses and same gradient of every parameter, to the digits of float64."""
+    batch, module = cells(), clustering(network(conv=conv, fusion=fusion))
+    results = []
+    for x in (batch.sparse, batch.dense):
+        losses, z = module.loss(x, batch.adjacency, ALL_ON, pretraining=pretraining, anchor=torch.zeros(N_OBS).long())
+        gradients = torch.autograd.grad(losses.total, [*module.parameters()], allow_unused=True)
+        results.append([*losses, z, *(g for g in gradients if g is not None)])
+    assert len(results[0]) > 15
+    torch.testing.assert_close(*results, rtol=0, atol=1e-10)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any operation made, forward or backward."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [t for t in (result if isinstance(result, tuple | list) else [result]) if isinstance(t, torch.Tensor)]
+        self.numel = max([self.numel, *(t.numel() for t in tensors)])
+        return result
+
+
+@pytest.mark.parametrize("layout", ["sparse", "dense"])
+def test_training_on_sparse_cells_makes_nothing_of_the_size_of_cells_times_genes(layout: str) -> None:
+    n_obs, n_vars = 300, 4000
+    values = sp.random(n_obs, n_vars, 0.01, format="csr", dtype=np.float32, random_state=0)
+    adjacency = Csr.from_scipy(sp.identity(n_obs, np.float32, "csr"), symmetric=True)
+    torch.manual_seed(0)
+    module = SCCAGNModule(n_vars, (12, 16, 16), 8)
+    module.set_centroids(torch.randn(3, 8))
+    x = Csr.from_scipy(values) if layout == "sparse" else torch.from_numpy(values.toarray())
+    with Largest() as seen:
+        module.loss(x, adjacency, ALL_ON)[0].total.backward()
+    parameters = 12 * n_vars
+    assert (seen.numel <= max(parameters, 10 * values.nnz)) == (layout == "sparse")
+    assert (seen.numel >= n_obs * n_vars) == (layout == "dense")
 
 
 def test_as_many_seeds_as_cells_change_nothing() -> None:
