@@ -1,13 +1,17 @@
-"""How many threads there may be, and one way to use a second one."""
+"""How many threads there may be, and two ways to use more than one: in a row, and side by side."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
+
+_MOST_WORKERS = 4  # beyond it, work on blocks waits for memory rather than for a core
 
 
 def n_threads() -> int:
@@ -40,3 +44,26 @@ def ahead(items: Iterable[T]) -> Generator[T, None, None]:
             maker.shutdown()
             if isinstance(source, Generator):
                 source.close()
+
+
+def mapped(function: Callable[[S], T], items: Iterable[S]) -> Generator[T, None, None]:
+    """Apply a function to items, several at a time where several threads may run; results in the order of items.
+
+    As many are in the making as threads may run, four at most. An exception comes up where its result would have come.
+    """
+    n_workers = min(n_threads(), _MOST_WORKERS)
+    if n_workers < 2:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(n_workers, "sccagn_scale-map") as pool:
+        coming: deque[Future[T]] = deque()
+        try:
+            for item in items:
+                coming.append(pool.submit(function, item))
+                if len(coming) == n_workers:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()

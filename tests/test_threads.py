@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sccagn_scale._threads import ahead, n_threads
+from sccagn_scale._threads import ahead, mapped, n_threads
 
 
 @pytest.fixture(params=["1", "2"])
@@ -86,4 +86,39 @@ def test_who_stops_early_closes_the_source_and_leaves_no_thread(threads: int) ->
     next(items)
     items.close()  # type: ignore[attr-defined]
     assert closed == [True]
+    assert ours() == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers()))
+def test_results_come_in_the_order_of_items(threads: int, items: list[int]) -> None:
+    def slowly(i: int) -> int:
+        time.sleep(0.0002 * (i % 3))
+        return 2 * i
+
+    assert list(mapped(slowly, items)) == [2 * i for i in items]
+    assert ours() == []
+
+
+def test_as_many_are_worked_on_at_once_as_threads_may_run(threads: int) -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def work(_: int) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+
+    list(mapped(work, range(12)))
+    assert most == threads
+
+
+def test_a_failed_result_comes_up_in_its_place(threads: int) -> None:
+    results = mapped(lambda i: 1 // i, [1, 0, 1])
+    assert next(results) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(results)
     assert ours() == []

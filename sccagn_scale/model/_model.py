@@ -35,7 +35,7 @@ log = logging.getLogger("sccagn_scale")
 _PARTS_IN_BATCH = 8
 """Parts of the graph that are joined in a batch: enough for varied batches, few enough to keep most edges."""
 
-_SKETCH = 20_000
+_SKETCH = 10_000
 """Groups of cells on which communities are sought where there are at least twice as many cells."""
 
 

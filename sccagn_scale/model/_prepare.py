@@ -14,7 +14,6 @@ import scipy.sparse as sp
 
 from sccagn_scale import pp
 from sccagn_scale._errors import InputError, InputWarning
-from sccagn_scale._threads import ahead
 from sccagn_scale.config import Config
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ class _Blocks:
         self._held = list(logged.blocks(genes)) if held else None
 
     def __iter__(self) -> Iterator[sp.csr_matrix]:
-        return iter(self._held) if self._held is not None else ahead(self._logged.blocks(self._genes))
+        return iter(self._held) if self._held is not None else self._logged.blocks(self._genes)
 
 
 def _uses_genes(config: Config) -> bool:

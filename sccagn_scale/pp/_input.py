@@ -7,6 +7,7 @@ import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 
 from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale.pp._matrix import Expression
@@ -47,20 +48,16 @@ def scan(matrix: Expression) -> Scan:
     low, high = np.full(n_vars, np.inf), np.full(n_vars, -np.inf)
     everywhere = np.ones(n_vars, bool)  # genes detected in all cells so far: only these can be constant and not zero
     n_bad, lowest, highest, is_whole = 0, 0.0, 0.0, True
-    for _, block in matrix.blocks():
-        values = block.data
-        finite = np.isfinite(values)
-        n_bad += len(values) - int(np.count_nonzero(finite))
-        lowest, highest = min(lowest, values.min(initial=0)), max(highest, values.max(initial=0))
-        is_whole = is_whole and np.array_equal(values, np.rint(values))
-        detected = np.bincount(block.indices, minlength=n_vars)
-        n_detected += detected
-        everywhere &= detected == block.shape[0]
-        genes = np.flatnonzero(everywhere)
-        if len(genes):
-            dense = block[:, genes].toarray()
-            low[genes] = np.minimum(low[genes], dense.min(axis=0))
-            high[genes] = np.maximum(high[genes], dense.max(axis=0))
+    for seen in matrix.each(_look):
+        n_detected += seen.n_detected
+        n_bad += seen.n_bad
+        lowest, highest = min(lowest, seen.lowest), max(highest, seen.highest)
+        is_whole = is_whole and seen.is_whole
+        here = np.zeros(n_vars, bool)
+        here[seen.full] = True
+        everywhere &= here
+        low[seen.full] = np.minimum(low[seen.full], seen.low)
+        high[seen.full] = np.maximum(high[seen.full], seen.high)
     if n_bad:
         raise InputError(f"{matrix.where} holds {n_bad:,} NaN or infinite values; remove or replace them first.")
     if lowest < 0:
@@ -70,6 +67,36 @@ def scan(matrix: Expression) -> Scan:
         )
     constant = (n_detected == 0) | (everywhere & (low == high))
     return Scan(n_detected, constant, is_whole, float(highest))
+
+
+class _Seen(NamedTuple):
+    """The same of one block; `low` and `high` are those of the genes detected in all its cells, `full`."""
+
+    n_detected: np.ndarray
+    n_bad: int
+    lowest: float
+    highest: float
+    is_whole: bool
+    full: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def _look(_: int, block: sp.csr_matrix) -> _Seen:
+    values = block.data
+    n_detected = np.bincount(block.indices, minlength=block.shape[1])
+    full = np.flatnonzero(n_detected == block.shape[0])
+    dense = block[:, full].toarray()
+    return _Seen(
+        n_detected,
+        len(values) - int(np.count_nonzero(np.isfinite(values))),
+        float(values.min(initial=0)),
+        float(values.max(initial=0)),
+        np.array_equal(values, np.rint(values)),
+        full,
+        dense.min(axis=0),
+        dense.max(axis=0),
+    )
 
 
 def recognize(

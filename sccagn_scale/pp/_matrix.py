@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 
 from sccagn_scale._errors import InputError
-from sccagn_scale._threads import ahead
+from sccagn_scale._threads import ahead, mapped
 from sccagn_scale.io import iter_blocks
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Block = tuple[int, sp.csr_matrix]
+T = TypeVar("T")
 
 BLOCK_SIZE = 4096
 """Cells in a block: some 5 million values of a usual data set."""
@@ -37,14 +38,24 @@ class Expression:
     names: pd.Index
     where: str  # in the AnnData, for messages
     choices: str  # what else `layer` could be
-    _make: Callable[[], Iterable[Block]]
+    _source: _Held | _Packed
 
-    def blocks(self) -> Iterator[Block]:
-        """Go through the cells: first row and CSR float32 [≤ 4,096, n_vars], sorted, no zeros stored, free to change.
+    def blocks(self) -> Iterator[sp.csr_matrix]:
+        """Go through the cells: CSR float32 [≤ 4,096, n_vars], sorted, no zeros stored, free to change.
 
         float32 holds whole numbers up to 2^24 exactly: more than any UMI count.
         """
-        return ahead((start, _tidy(block)) for start, block in self._make())
+        return self.each(lambda start, block: block)
+
+    def each(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
+        """Go through the cells and work on each block in the thread that makes it, several at a time where they may be.
+
+        Parameters
+        ----------
+        work
+            Takes a block's first row and the block, as `blocks` gives it. Must not depend on other blocks.
+        """
+        return self._source.each(work)
 
 
 def select_matrix(adata: AnnData, layer: str | None = None) -> Expression:
@@ -68,10 +79,10 @@ def select_matrix(adata: AnnData, layer: str | None = None) -> Expression:
     if not (np.issubdtype(matrix.dtype, np.number) or matrix.dtype == bool):
         raise InputError(f"{where} must hold numbers; its values are of type {matrix.dtype}.")
     if layer is None and adata.isbacked:
-        make: Callable[[], Iterable[Block]] = _Packed(lambda: iter_blocks(adata, BLOCK_SIZE))
+        source: _Held | _Packed = _Packed(lambda: iter_blocks(adata, BLOCK_SIZE))
     else:
-        make = _Held(matrix.tocsr() if sp.issparse(matrix) else matrix)
-    return Expression(matrix.shape, np.dtype(matrix.dtype), names, where, _choices(adata), make)
+        source = _Held(matrix.tocsr() if sp.issparse(matrix) else matrix)
+    return Expression(matrix.shape, np.dtype(matrix.dtype), names, where, _choices(adata), source)
 
 
 def _locate(adata: AnnData, layer: str | None) -> tuple[Any, pd.Index, str]:
@@ -113,11 +124,13 @@ class _Held:
     def __init__(self, rows: Any) -> None:
         self._rows = rows
 
-    def __call__(self) -> Iterator[Block]:
-        for start in range(0, self._rows.shape[0], BLOCK_SIZE):
-            block = self._rows[start : start + BLOCK_SIZE]
-            # SciPy has no sparse float16
-            yield start, sp.csr_matrix(block if sp.issparse(block) else block.astype(np.float32, copy=False))
+    def each(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
+        return mapped(lambda start: work(start, self._block(start)), range(0, self._rows.shape[0], BLOCK_SIZE))
+
+    def _block(self, start: int) -> sp.csr_matrix:
+        block = self._rows[start : start + BLOCK_SIZE]
+        # SciPy has no sparse float16
+        return _tidy(sp.csr_matrix(block if sp.issparse(block) else block.astype(np.float32, copy=False)))
 
 
 class _Packed:
@@ -128,19 +141,22 @@ class _Packed:
         self._kept: list[tuple[int, _Small]] = []
         self._is_complete = False
 
-    def __call__(self) -> Iterator[Block]:
+    def each(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
         if self._is_complete:
-            yield from ((start, small.unpacked()) for start, small in self._kept)
-            return
+            return mapped(lambda kept: work(kept[0], kept[1].unpacked()), self._kept)
+        return ahead(self._first(work))
+
+    def _first(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
         self._kept = []
-        for start, block in self._read():
+        for start, stored in self._read():
+            block = _tidy(stored)
             self._kept.append((start, _Small.of(block)))
-            yield start, block
+            yield work(start, block)
         self._is_complete = True
 
 
 class _Small(NamedTuple):
-    """A CSR block in the smallest types that hold it; counts above 255, which are rare, stand apart."""
+    """A tidy block in the smallest types that hold it; counts above 255, which are rare, stand apart."""
 
     values: np.ndarray
     indices: np.ndarray
@@ -153,16 +169,19 @@ class _Small(NamedTuple):
     def of(cls, block: sp.csr_matrix) -> _Small:
         values = block.data
         large_at = np.empty(0, np.int64)
-        if values.dtype.kind != "f" or np.array_equal(values, np.rint(values)):
+        if np.array_equal(values, np.rint(values)):
             is_large = (values > np.iinfo(np.uint8).max) | (values < 0)
             if 8 * np.count_nonzero(is_large) < len(values):
                 large_at = np.flatnonzero(is_large)
                 values = np.where(is_large, 0, values).astype(np.uint8)
         indices = block.indices.astype(np.min_scalar_type(max(block.shape[1] - 1, 0)))
-        return cls(values, indices, block.indptr, large_at, block.data[large_at], block.shape[1])
+        values = values.copy() if values is block.data else values  # the block may be changed by who gets it
+        return cls(values, indices, block.indptr.copy(), large_at, block.data[large_at], block.shape[1])
 
     def unpacked(self) -> sp.csr_matrix:
         values = self.values.astype(np.float32)
         values[self.large_at] = self.large
         shape = (len(self.indptr) - 1, self.n_vars)
-        return sp.csr_matrix((values, self.indices.astype(np.int32), self.indptr), shape=shape)
+        block = sp.csr_matrix((values, self.indices.astype(np.int32), self.indptr.copy()), shape=shape)
+        block.has_sorted_indices = block.has_canonical_format = True  # or SciPy would look again
+        return block

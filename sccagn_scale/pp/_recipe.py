@@ -67,14 +67,15 @@ def quality_control(
 
 def cell_sums(matrix: Expression, keep_var: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Total, and number of genes detected, of every cell over some genes: both float64 [n_obs]."""
-    totals, detected = np.empty(matrix.shape[0]), np.empty(matrix.shape[0])
-    chosen = keep_var.astype(np.float64)
-    for start, block in matrix.blocks():
-        rows = slice(start, start + block.shape[0])
-        totals[rows] = block @ chosen
+    chosen, counted = keep_var.astype(np.float64), keep_var.astype(np.int32)
+
+    def sums(_: int, block: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        total = block @ chosen
         block.data = np.ones(block.nnz, np.int8)
-        detected[rows] = block @ keep_var.astype(np.int32)
-    return totals, detected
+        return total, (block @ counted).astype(np.float64)
+
+    totals, detected = zip(*matrix.each(sums), strict=True)
+    return np.concatenate(totals), np.concatenate(detected)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,8 @@ class LogExpression:
         genes
             Positions of the genes wanted, in the order wanted; all if None.
         """
-        for start, block in self.matrix.blocks():
+
+        def logged(start: int, block: sp.csr_matrix) -> sp.csr_matrix:
             keep = self.keep_obs[start : start + block.shape[0]]
             if not keep.all():
                 block = block[keep]
@@ -104,7 +106,9 @@ class LogExpression:
             if self.kind != "log":
                 normalize_total(block, self.totals[start : start + len(keep)][keep], self.target_sum)
                 log1p(block)
-            yield block
+            return block
+
+        return self.matrix.each(logged)
 
 
 def median_total(totals: np.ndarray) -> float:
