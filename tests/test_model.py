@@ -19,6 +19,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.metrics import adjusted_rand_score
 
+import sccagn_scale
 from sccagn_scale import SCCAGN, Config, InputError, InputWarning, cluster, train
 
 FAST = dataclasses.replace(Config(), pretrain_steps=20, joint_steps=10, n_init=2)
@@ -526,3 +527,30 @@ def test_no_argument_could_carry_a_label() -> None:
     bare = ad.AnnData(copy.copy(adata.X))
     without = SCCAGN(bare, None, TINY).train()
     np.testing.assert_array_equal(with_types.embedding_, without.embedding_)
+
+
+# --- large data, made small
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_blocks_groups_and_a_file_change_nothing_that_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
+    """As an atlas is treated: X left in its file, many blocks, communities sought on groups of cells."""
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    adata = planted()
+    cluster(adata, config=FAST)
+    planted().write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 32)
+    monkeypatch.setattr("sccagn_scale.model._model._SKETCH", 60)
+    seen = []
+    finder = train.CommunityFinder
+    monkeypatch.setattr(train, "CommunityFinder", lambda *a, **k: seen.append(k["groups"]) or finder(*a, **k))
+    backed = sccagn_scale.read(tmp_path / "cells.h5ad", backed=True)
+    cluster(backed, config=FAST)
+    assert backed.isbacked
+    assert len(set(seen[0].tolist())) < 100 < len(seen[0])
+    assert backed.obs["sccagn"].nunique() == adata.obs["sccagn"].nunique() == 3
+    assert adjusted_rand_score(adata.obs["sccagn"], backed.obs["sccagn"]) > 0.97
+    # the two components that are not noise
+    np.testing.assert_allclose(backed.obsm["X_pca"][:, :2], adata.obsm["X_pca"][:, :2], atol=1e-4)

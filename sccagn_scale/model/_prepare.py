@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,13 @@ import scipy.sparse as sp
 
 from sccagn_scale import pp
 from sccagn_scale._errors import InputError, InputWarning
+from sccagn_scale._threads import mapped
 from sccagn_scale.config import Config
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+T = TypeVar("T")
 
 log = logging.getLogger("sccagn_scale")
 
@@ -79,7 +82,7 @@ def prepare(adata: AnnData, config: Config, *, layer: str | None, random_state: 
             "lower `min_cells_frac`."
         )
     blocks = _Blocks(logged, genes[chosen], held=_uses_genes(config))
-    pca = pp.fit_pca(map(_unit, blocks), config.n_comps, random_state=random_state)
+    pca = pp.fit_pca(blocks.each(_unit), config.n_comps, random_state=random_state)
     pcs = _scores(pca, blocks)
     length = float(np.sqrt(np.square(pcs).sum(axis=1).mean()))
     recipe = Recipe(
@@ -148,7 +151,10 @@ class _Blocks:
         self._held = list(logged.blocks(genes)) if held else None
 
     def __iter__(self) -> Iterator[sp.csr_matrix]:
-        return iter(self._held) if self._held is not None else self._logged.blocks(self._genes)
+        return self.each(lambda block: block)
+
+    def each(self, work: Callable[[sp.csr_matrix], T]) -> Iterator[T]:
+        return mapped(work, self._held) if self._held is not None else self._logged.each(work, self._genes)
 
 
 def _uses_genes(config: Config) -> bool:
@@ -162,7 +168,7 @@ def _unit(block: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def _scores(pca: pp.Projection, blocks: _Blocks) -> np.ndarray:
-    return np.concatenate([pca.scores(_unit(block)) for block in blocks])
+    return np.concatenate([*blocks.each(lambda block: pca.scores(_unit(block)))])
 
 
 def _represent(recipe: Recipe, config: Config, blocks: _Blocks, *, pcs: np.ndarray, keep_obs: np.ndarray) -> Prepared:

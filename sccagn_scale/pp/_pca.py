@@ -78,7 +78,7 @@ class _Covariance:
             self._dense = np.empty(block.shape, np.float32)
         dense = block.toarray(out=self._dense[: block.shape[0]])
         self._n += block.shape[0]
-        self._sum += dense.sum(axis=0, dtype=np.float64)
+        self._sum += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
         self._products += dense.T @ dense  # of its own transpose numpy computes one half
 
     def projection(self, n_comps: int, random_state: int) -> Projection:

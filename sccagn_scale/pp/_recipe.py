@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,6 +14,8 @@ from sklearn.utils.sparsefuncs import inplace_column_scale, inplace_row_scale, m
 from sccagn_scale._errors import InputError
 from sccagn_scale.pp._input import InputKind
 from sccagn_scale.pp._matrix import Expression
+
+T = TypeVar("T")
 
 _ROUNDING = 1e-10
 """Variance over squared mean below which a gene is constant but for rounding."""
@@ -96,8 +98,12 @@ class LogExpression:
         genes
             Positions of the genes wanted, in the order wanted; all if None.
         """
+        return self.each(lambda block: block, genes)
 
-        def logged(start: int, block: sp.csr_matrix) -> sp.csr_matrix:
+    def each(self, work: Callable[[sp.csr_matrix], T], genes: np.ndarray | None = None) -> Iterator[T]:
+        """Go through the cells as `blocks` does and work on each block; see `Expression.each`."""
+
+        def logged(start: int, block: sp.csr_matrix) -> T:
             keep = self.keep_obs[start : start + block.shape[0]]
             if not keep.all():
                 block = block[keep]
@@ -106,7 +112,7 @@ class LogExpression:
             if self.kind != "log":
                 normalize_total(block, self.totals[start : start + len(keep)][keep], self.target_sum)
                 log1p(block)
-            return block
+            return work(block)
 
         return self.matrix.each(logged)
 
