@@ -73,7 +73,7 @@ def _slope(line: dict[int, float]) -> float:
 def _plot(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure = Figure(figsize=(15, 4.8), layout="constrained")
     panels = (("seconds", "seconds"), ("peak_rss_mb", "largest RSS of the process so far (MiB)"))
     for axes, (key, unit) in zip(figure.subplots(1, 2), panels, strict=True):
         for i, (stage, line) in enumerate(_lines(rows, key).items()):
@@ -84,7 +84,7 @@ def _plot(rows: Sequence[Row], path: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="cells", ylabel=unit)
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 
