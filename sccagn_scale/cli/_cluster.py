@@ -78,7 +78,7 @@ def _train(arguments: argparse.Namespace, config: Config, console: Console) -> A
     from sccagn_scale.model import SCCAGN  # after reading, so that a mistaken name is told before torch is loaded
 
     options = {"n_clusters": "--n-clusters", "layer": "--layer", "random_state": "--seed", "device": "--device"}
-    with named(**options, key_added="--key-added"):
+    with named(**options, key_added="--key-added", path="INPUT"):
         model = SCCAGN(
             adata,
             arguments.n_clusters,
