@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
-import h5py
 import pytest
 
 from sccagn_scale._errors import InputError
@@ -187,17 +186,6 @@ def test_missing_and_damaged_input(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "error: `INPUT`" in capsys.readouterr().err
     assert not model.calls
     assert {path.name for path in tmp_path.iterdir()} == {"cut.h5ad"}
-
-
-def test_damage_found_while_preprocessing_is_the_inputs(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the real model: X stays in the file, so its values are looked at only then."""
-    with h5py.File(cells, "r+") as file:
-        file["X/indices"][3] = 99
-    assert _cluster(cells, "-o", cells.parent / "out.h5ad", "--quiet") == 2
-    err = capsys.readouterr().err
-    assert err.startswith("sccagn-scale: error: `INPUT`")
-    assert "index 99 is not below 9" in err
-    assert list(cells.parent.iterdir()) == [cells]
 
 
 def test_mistake_found_while_training(cells: Path, capsys: pytest.CaptureFixture[str], model: Any) -> None:
