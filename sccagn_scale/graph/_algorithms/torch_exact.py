@@ -20,8 +20,8 @@ def search(points: np.ndarray, k: int, device_type: str = "cpu") -> tuple[np.nda
     for i in range(0, len(x), _QUERIES):
         rows = slice(i, i + _QUERIES)
         found, squared = _search(x[rows], x, squares, k)
-        # NumPy's root: in a fresh process with two threads, torch's on the CPU was seen to give the first few values of a
-        # thread's share to four digits only, now and then (torch 2.13)
+        # NumPy's root: in a fresh process with two threads, torch's on the CPU was seen to give the first few values of
+        # a thread's share to four digits only, now and then (torch 2.13)
         indices[rows], distances[rows] = found.cpu().numpy(), np.sqrt(squared.cpu().numpy())
     return indices, distances
 
