@@ -86,8 +86,9 @@ class Config:
     """Whether the components that the network starts from all get variance one, or one common factor."""
 
     # --- losses
-    nu: float = 1.0
-    """Degrees of freedom of the Student-t kernel."""
+    nu: float = 24.0
+    """Degrees of freedom of the Student-t kernel. As many as z has dimensions: cells of a round cluster of variance one
+    are that far (squared) from its centre, which one degree of freedom would take for nearly anywhere."""
     tau: float = 0.5
     """Temperature of the target distribution; below 1 sharpens."""
     weight_clustering: float = 1.0
@@ -100,11 +101,13 @@ class Config:
     # --- initial clustering
     init: Literal["auto", "leiden", "ward", "mixture", "kmeans"] = "auto"
     """What places the first centroids: Leiden on the cell graph, or Ward, a Gaussian mixture or k-means on z. `"auto"`
-    takes the Leiden communities where the number of clusters is read off them, and Ward where it is given."""
+    takes the Leiden communities where the number of clusters is read off them, and the mixture where it is given."""
     resolution: float = 0.5
     """Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more."""
     n_init: int = 20
     """Restarts of k-means."""
+    round_clusters: bool = True
+    """Whether z is stretched before joint training so that the first clusters are round, with variance one."""
     anchor_share: float = 0.9
     """Share of the initial clustering in the target distribution; 0 lets self-supervision go where it will."""
 
@@ -124,8 +127,9 @@ class Config:
     """Neighbours drawn at each hop with `loader="neighbor"`."""
     neighbor_sampler: Literal["torch", "torch-sparse", "pyg-lib"] = "torch"
     """What draws them: plain torch, or a compiled sampler of PyG's, if that package is installed."""
-    pretrain_steps: int = 50
-    """Most batches of pretraining."""
+    pretrain_steps: int = 0
+    """Most batches of pretraining. None by default: the network starts as smoothed PCA, and rebuilding cells from z
+    alone blurs what that sets apart."""
     pretrain_adversarial: bool = True
     """Whether pretraining has the adversarial loss too; joint training always has it."""
     joint_steps: int = 50
@@ -199,6 +203,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "graph_rep": "genes",
         "n_neighbors": 11,  # ten and the cell itself
         "n_latent": 8,
+        "nu": 1.0,
         "attention_scope": "full",
         "loader": "full",
         "weight_clustering": 1e-4,
@@ -207,7 +212,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": None,
         # what the paper leaves open, so that its adversarial weight does not undo the start
         "whiten": False,
+        "round_clusters": False,
         "init": "mixture",
+        "pretrain_steps": 50,
         "pretrain_adversarial": False,
         "joint_steps": 10,
     },

@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     """n cells and edges among them."""
 
     x: Rows  # [n, n_input]
-    adjacency: Csr  # [n, n], weights of the whole graph's Â
+    adjacency: Csr  # [n, n], weights of the whole graph's Â, scaled to the sums of its rows
     n_id: Tensor  # int64 [n], which cells these are
     n_seeds: int  # the first so many are trained on; the others are there for their neighbours' sake
 
@@ -34,6 +34,23 @@ class Loader(Protocol):
 def rows(x: sp.csr_matrix | np.ndarray, device: torch.device) -> Rows:
     """Bring cells × genes (CSR) or cells × components to a device."""
     return torch.from_numpy(x).to(device) if isinstance(x, np.ndarray) else Csr.from_scipy(x).to(device)
+
+
+def with_row_sums(values: np.ndarray, row: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Scale the weights of edges so that those of each row add up to what its edges in the whole graph do.
+
+    A batch lacks many of them. With the weights left as they are, a layer would give a cell less in training than when
+    it is read out over the whole graph, and centroids learned on the one would not fit the other.
+
+    Parameters
+    ----------
+    values, row
+        Weight, above 0, and row of every edge of the batch [nnz]; every row has at least one.
+    sums
+        Sum of each row of Â [n].
+    """
+    kept = np.bincount(row, values, minlength=len(sums))  # float64
+    return values * (sums / kept).astype(values.dtype)[row]
 
 
 class Induced:

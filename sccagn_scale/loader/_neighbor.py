@@ -11,7 +11,7 @@ import torch
 
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
-from sccagn_scale.loader._batch import Batch, rows
+from sccagn_scale.loader._batch import Batch, rows, with_row_sums
 from sccagn_scale.ops import Csr
 
 if TYPE_CHECKING:
@@ -112,14 +112,12 @@ class NeighborLoader:
         n = len(n_id)
         source, target = sampled.edge_index.numpy()
         weights, loops = self._weights[sampled.e_id.numpy()], self._loops[n_id]
-        kept = loops + np.bincount(target, weights, minlength=n)  # float64
-        factor = (self._sums[n_id] / kept).astype(weights.dtype)
-        values = np.concatenate([weights * factor[target], loops * factor])
         itself = np.arange(n)
-        where = (np.concatenate([target, itself]), np.concatenate([source, itself]))
+        row, column = np.concatenate([target, itself]), np.concatenate([source, itself])
+        values = with_row_sums(np.concatenate([weights, loops]), row, self._sums[n_id])
         return Batch(
             rows(self._x[n_id], self._device),
-            Csr.from_scipy(sp.csr_matrix((values, where), shape=(n, n))).to(self._device),
+            Csr.from_scipy(sp.csr_matrix((values, (row, column)), shape=(n, n))).to(self._device),
             sampled.n_id.to(self._device),
             int(sampled.batch_size),
         )

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from sccagn_scale.loader._batch import Batch, Induced, rows
+from sccagn_scale.loader._batch import Batch, Induced, rows, with_row_sums
 from sccagn_scale.ops import Csr
 
 
@@ -16,7 +16,8 @@ class PartitionLoader:
     """Batches made of a few parts of the graph, drawn anew each epoch (Cluster-GCN, Chiang et al. 2019).
 
     Many neighbours of a cell are in its own part. The parts that share a batch change from epoch to epoch. Every batch
-    carries the edges among its cells with their weights in the whole graph, and every cell is in one batch of an epoch.
+    carries the edges among its cells, their weights scaled to the sums that its rows have in the whole graph, and every
+    cell is in one batch of an epoch.
 
     Parameters
     ----------
@@ -45,6 +46,7 @@ class PartitionLoader:
         generator: np.random.Generator,
     ) -> None:
         self._x, self._cut = x, Induced(adjacency)
+        self._sums = np.asarray(adjacency.sum(axis=1)).ravel()
         order = np.argsort(parts, kind="stable")
         sizes = np.bincount(parts)
         self._parts = [part for part in np.split(order, np.cumsum(sizes)[:-1]) if len(part)]
@@ -69,9 +71,12 @@ class PartitionLoader:
             yield self._take(np.sort(np.concatenate([drawn[i] for i in group])))
 
     def _take(self, n_id: np.ndarray) -> Batch:
+        cut = self._cut(n_id)
+        row = np.repeat(np.arange(len(n_id)), np.diff(cut.indptr))
+        cut.data = with_row_sums(cut.data, row, self._sums[n_id])
         return Batch(
             rows(self._x[n_id], self._device),
-            Csr.from_scipy(self._cut(n_id), symmetric=True).to(self._device),
+            Csr.from_scipy(cut).to(self._device),
             torch.from_numpy(n_id).to(self._device),
             len(n_id),
         )

@@ -23,7 +23,7 @@ from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import load_model, save_model
 from sccagn_scale.model._setup import Device, Seeded, checked_n_clusters, pick_device
 from sccagn_scale.model._start import find_start
-from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize
+from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize, transform_latent
 from sccagn_scale.ops import student_t_assign
 from sccagn_scale.train import Optimizer
 
@@ -134,16 +134,17 @@ class SCCAGN:
         generator = torch.Generator(self.device).manual_seed(self.random_state)
         history = train.History()
         weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
-        with self._progress.stage("Pretrain", total=config.pretrain_steps) as stage:
-            train.pretrain(
-                self._optimizer(generator),
-                self._loader(prepared, normalized, config.pretrain_batch_size) or full,
-                weights if config.pretrain_adversarial else weights._replace(adversarial=0.0),
-                n_steps=config.pretrain_steps,
-                plateau=train.Plateau(config.patience),
-                history=history,
-                progress=stage,
-            )
+        if config.pretrain_steps:
+            with self._progress.stage("Pretrain", total=config.pretrain_steps) as stage:
+                train.pretrain(
+                    self._optimizer(generator),
+                    self._loader(prepared, normalized, config.pretrain_batch_size) or full,
+                    weights if config.pretrain_adversarial else weights._replace(adversarial=0.0),
+                    n_steps=config.pretrain_steps,
+                    plateau=train.Plateau(config.patience),
+                    history=history,
+                    progress=stage,
+                )
         with self._progress.stage("Initial clusters"):
             z = embed(self.module_, whole).cpu().numpy()
             initial = self._initial_labels(prepared, z)
@@ -152,6 +153,10 @@ class SCCAGN:
                     f"`n_clusters` = {self.n_clusters_} is more than the {initial.max() + 1} groups of distinct cells "
                     "that there are; lower it."
                 )
+            if config.round_clusters:
+                transform = train.rounding(z, initial)
+                transform_latent(self.module_, torch.from_numpy(transform).to(self.device))
+                z = z @ transform
             with self._seeded():
                 self.module_.set_centroids(torch.from_numpy(train.centers(z, initial)).to(self.device))
         with self._progress.stage("Joint training", total=config.joint_steps) as stage:
@@ -357,7 +362,7 @@ class SCCAGN:
     def _initial_labels(self, prepared: Prepared, z: np.ndarray) -> np.ndarray:
         """Cluster the cells before joint training, and settle K: int64 [n]."""
         config = self.config
-        init = config.init if config.init != "auto" else "leiden" if self.n_clusters_given is None else "ward"
+        init = config.init if config.init != "auto" else "leiden" if self.n_clusters_given is None else "mixture"
         finder = None
         if self.n_clusters_given is None or init == "leiden":
             finder = train.CommunityFinder(self.adjacency_, self.random_state, groups=self._sketch(prepared))

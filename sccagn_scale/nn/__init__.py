@@ -1,6 +1,6 @@
 """The network: blocks, losses and the module that joins them. Tensors in, tensors out."""
 
-from sccagn_scale.nn._init import initialize
+from sccagn_scale.nn._init import initialize, transform_latent
 from sccagn_scale.nn._layers import (
     Conv,
     CrossAttention,
@@ -42,4 +42,5 @@ __all__ = [
     "kl_divergence",
     "reconstruction",
     "target_distribution",
+    "transform_latent",
 ]

@@ -57,6 +57,21 @@ def initialize(module: SCCAGNModule, components: Tensor, mean: Tensor, *, scale:
     output_bias.copy_(mean)
 
 
+@torch.no_grad()
+def transform_latent(module: SCCAGNModule, transform: Tensor) -> None:
+    """Replace z by z·T, T [n_latent, n_latent] symmetric and invertible, and let the decoder undo it.
+
+    What is rebuilt from z alone stays as it was. g3, which joins z in front of the decoder, is taken along but for its
+    ReLU.
+    """
+    for layer in (module.encoder[-1], module.graph[-1]):
+        weight, bias = _parameters(layer)
+        weight.copy_(transform @ weight)
+        bias.copy_(transform @ bias)
+    weight, _ = _parameters(module.decoder[0])
+    weight.copy_(torch.linalg.solve(transform, weight.T).T)
+
+
 def _hand_on(layer: nn.Module, c: int, *, n_in: int, n_out: int) -> None:
     """Make a layer the identity on the scores of c components, held in n_in = c or 2c units (pairs), out in n_out."""
     weight, bias = _parameters(layer)

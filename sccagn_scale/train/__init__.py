@@ -10,6 +10,7 @@ from sccagn_scale.train._initial import (
     estimate_n_clusters,
     kmeans,
     mixture,
+    rounding,
     ward,
 )
 from sccagn_scale.train._joint import JointResult, Target, train_jointly
@@ -33,6 +34,7 @@ __all__ = [
     "kmeans",
     "mixture",
     "pretrain",
+    "rounding",
     "train_jointly",
     "ward",
 ]

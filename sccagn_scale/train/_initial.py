@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import warnings
 from typing import Literal, NamedTuple
 
 import faiss
@@ -11,10 +10,9 @@ import igraph
 import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import AgglomerativeClustering
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from sccagn_scale._errors import InputError
+from sccagn_scale.train._mixture import shrunk_mixture
 
 Init = Literal["auto", "leiden", "ward", "mixture", "kmeans"]
 
@@ -27,9 +25,6 @@ _SETTLING_ROUNDS = 5
 
 _WARD_UP_TO = 5000
 _WARD_SEEDS = 2000
-
-_RIDGE = 0.001
-"""Share of the mean variance that is added to a mixture's covariances, which rare types leave undetermined."""
 
 
 class Estimate(NamedTuple):
@@ -230,30 +225,12 @@ def ward(points: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.nd
 
 
 def mixture(points: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.ndarray:
-    """Cluster by a mixture of Gaussians, each of its own covariance, fitted from Ward's clusters: int64 [n_obs].
+    """Cluster by a mixture of Gaussians that starts from Ward's clusters: labels int64 [n_obs], 0 the largest.
 
-    Types differ in spread, and the widest are what Ward splits and k-means splits more; a mixture may let them grow.
-    Should a component lose all its points, the labels are Ward's. 0 is the largest cluster.
+    See `shrunk_mixture`. Should a component lose all its points, the labels are Ward's.
     """
     start = ward(points, n_clusters, random_state=random_state)
-    x = points.astype(np.float64)
-    ridge = _RIDGE * x.var(axis=0).mean()
-    if start.max() + 1 < n_clusters or ridge == 0:
-        return start
-    means = centers(points, start).astype(np.float64)
-    away = x - means[start]
-    covariances = [away[start == k].T @ away[start == k] / (start == k).sum() for k in range(n_clusters)]
-    model = GaussianMixture(
-        n_clusters,
-        weights_init=np.bincount(start) / len(x),
-        means_init=means,
-        precisions_init=np.linalg.inv(np.array(covariances) + ridge * np.eye(x.shape[1])),
-        reg_covar=ridge,
-        random_state=random_state,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is a start: the hundredth step will do
-        labels = by_size(model.fit_predict(x))
+    labels = by_size(shrunk_mixture(points, start, random_state=random_state))
     return labels if labels.max() + 1 == n_clusters else start
 
 
@@ -278,3 +255,27 @@ def by_size(labels: np.ndarray) -> np.ndarray:
     rank = np.empty(len(counts), np.int64)
     rank[np.lexsort((first, -counts))] = np.arange(len(counts))
     return rank[inverse]
+
+
+def rounding(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Find the symmetric T [d, d] that makes the clusters of points·T round: covariance one within them, over all.
+
+    The Student-t kernel knows no directions. Where clusters are long and flat, cells at the ends of one are nearer to
+    the centre of another.
+
+    Parameters
+    ----------
+    points
+        [n_obs, d].
+    labels
+        Cluster of each, int [n_obs].
+
+    Returns
+    -------
+    T = Σ^-1/2, float32. Directions with hardly any variance are stretched √1000 times as far as the widest, no further.
+    """
+    away = (points - centers(points, labels)[labels]).astype(np.float64)
+    values, vectors = np.linalg.eigh(away.T @ away / len(points))
+    if values[-1] <= 0:  # every cell lies on its centre
+        return np.eye(points.shape[1], dtype=np.float32)
+    return ((vectors / np.sqrt(np.maximum(values, 1e-3 * values[-1]))) @ vectors.T).astype(np.float32)

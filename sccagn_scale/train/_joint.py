@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from sccagn_scale._progress import Stage
@@ -48,8 +47,7 @@ def train_jointly(
     """Train network and centroids together until cells keep their clusters, the loss is flat or the steps are spent.
 
     After every epoch, and at the end, all cells are embedded anew over the whole graph: that refreshes the target's
-    sums over all cells and tells how many of them changed cluster. Centroids first follow their cells, so that a drift
-    of the whole embedding, which the other losses cause, does not change assignments; only the clustering loss does.
+    sums over all cells and tells how many of them changed cluster.
 
     Parameters
     ----------
@@ -92,9 +90,8 @@ def train_jointly(
             progress.advance(1, loss=losses[-1].total.item())
             if left == 0:
                 break
-        z_before, z = z, embed(module, whole)
+        z = embed(module, whole)
         check_finite(z)
-        _follow(module.centroids, labels, z - z_before)
         before, labels = labels, assign(z, module.centroids, target.nu).labels
         changed = (labels != before).float().mean().item()
         loss = history.add("joint", losses, changed=changed).loss
@@ -103,11 +100,3 @@ def train_jointly(
         if plateau.reached(loss):
             return JointResult(z, "plateau")
     return JointResult(z, "budget")
-
-
-@torch.no_grad()
-def _follow(centroids: Tensor, labels: Tensor, shift: Tensor) -> None:
-    """Move each centroid [n_clusters, d] by the mean shift [n_obs, d] of the cells that it had."""
-    total = torch.zeros_like(centroids).index_add_(0, labels, shift)
-    sizes = torch.bincount(labels, minlength=len(centroids)).clamp_min(1)
-    centroids += total / sizes[:, None]

@@ -7,7 +7,7 @@ import torch
 from nn_samples import N_VARS, cells
 from torch import Tensor
 
-from sccagn_scale.nn import SCCAGNModule, initialize
+from sccagn_scale.nn import SCCAGNModule, initialize, transform_latent
 
 SCALE = torch.linspace(0.2, 0.6, N_VARS, dtype=torch.float64)
 
@@ -89,3 +89,16 @@ def test_scale_gives_every_dimension_the_variance_of_the_prior() -> None:
     z = module.encode(cells().sparse, cells().adjacency).z
     torch.testing.assert_close(z.std(0, correction=0), torch.ones(4, dtype=torch.float64))
     torch.testing.assert_close(z.mean(0), torch.zeros(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
+def test_a_transformed_latent_space_rebuilds_the_same_cells(conv: str) -> None:
+    module = started(6, 12, 6, phi=0.5, conv=conv)
+    x, adjacency = cells().dense, cells().adjacency
+    before = module.encode(x, adjacency)
+    transform = torch.diag(torch.linspace(0.5, 2.0, 6, dtype=torch.float64)) + 0.1
+    rebuilt_before = module.decode(before, from_z=True)
+    transform_latent(module, transform)
+    after = module.encode(x, adjacency)
+    torch.testing.assert_close(after.z, before.z @ transform)
+    torch.testing.assert_close(module.decode(after, from_z=True), rebuilt_before)

@@ -9,12 +9,21 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import adjusted_rand_score
 from train_samples import blobs, planted, same_partition
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.graph import adjacency, neighbors
-from sccagn_scale.train import CommunityFinder, _initial, by_size, centers, estimate_n_clusters, kmeans, mixture, ward
+from sccagn_scale.train import (
+    CommunityFinder,
+    _initial,
+    by_size,
+    centers,
+    estimate_n_clusters,
+    kmeans,
+    mixture,
+    rounding,
+    ward,
+)
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=40).map(np.array)
 
@@ -246,17 +255,18 @@ def test_ward_gives_the_number_asked_for_where_distances_tie() -> None:
         assert n_groups(ward(grid, n_clusters)) == n_clusters
 
 
-def test_a_mixture_lets_a_wide_group_be_one() -> None:
-    """Ward cuts the wide group across; covariances of their own tell the groups apart."""
-    rng = np.random.default_rng(0)
-    truth = np.repeat([0, 1, 2], [400, 100, 100])
-    spread = np.array([[1.5, 0.3], [0.3, 0.3], [0.3, 0.3]])[truth]
-    points = (rng.normal(size=(600, 2)) * spread + np.array([[0, 0], [0, 2], [2, 2]])[truth]).astype(np.float32)
-    assert adjusted_rand_score(truth, ward(points, 3)) < 0.5
-    assert adjusted_rand_score(truth, mixture(points, 3)) > 0.9
-    np.testing.assert_array_equal(mixture(points, 3), mixture(points, 3))
+def test_rounding_gives_clusters_of_variance_one_in_every_direction() -> None:
+    points, truth = blobs([300, 200, 100])
+    stretched = (points @ np.diag([5.0, 0.2, 1.0, 3.0, 1.0, 1.0])).astype(np.float32)
+    transform = rounding(stretched, truth)
+    np.testing.assert_array_equal(transform, transform.T)
+    away = stretched @ transform
+    away = away - centers(away, truth)[truth]
+    np.testing.assert_allclose(away.T @ away / len(away), np.eye(6), atol=1e-3)
 
 
-def test_a_mixture_of_equal_points_is_wards() -> None:
-    points = np.ones((20, 3), np.float32)
-    np.testing.assert_array_equal(mixture(points, 3), ward(points, 3))
+def test_rounding_leaves_directions_without_variance_finite() -> None:
+    points, truth = blobs([30, 20])
+    points[:, 5] = 1.0
+    assert np.isfinite(rounding(points, truth)).all()
+    np.testing.assert_array_equal(rounding(np.ones((4, 2), np.float32), np.zeros(4, np.int64)), np.eye(2))

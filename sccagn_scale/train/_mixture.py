@@ -1,0 +1,97 @@
+"""A mixture of Gaussians whose covariances are shrunk towards their mean."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+_FITTED_ON = 50_000
+_ROUNDS = 100
+_TOLERANCE = 1e-4
+_BLOCK = 65_536
+
+
+class _Components(NamedTuple):
+    """K Gaussians in d dimensions."""
+
+    weights: np.ndarray  # [K]
+    means: np.ndarray  # [K, d]
+    factors: np.ndarray  # [K, d, d], lower Cholesky factors of the covariances
+
+
+def shrunk_mixture(points: np.ndarray, labels: np.ndarray, *, random_state: int = 0) -> np.ndarray:
+    """Refine a clustering by a mixture of Gaussians, each of its own, shrunk covariance.
+
+    Types differ in spread and shape, which Ward's criterion and k-means know nothing of: they split the widest. Free
+    covariances overfit the rare ones. Between the two, the covariance of a component with n_k points is estimated as
+
+        Σ_k = (S_k + m Σ) / (n_k + m),    m = n / K
+
+    where S_k is its scatter and Σ the covariance within components, over all of them: a component of average size has
+    half of its own and half of the common one. That is the posterior mode under an inverse-Wishart prior around Σ of m
+    degrees of freedom (Fraley & Raftery 2007), found by expectation and maximisation from `labels`. Beyond 50,000
+    points, that many of them are drawn for it.
+
+    Parameters
+    ----------
+    points
+        [n, d].
+    labels
+        Where to start: int [n], every one of 0 … K − 1 present.
+    random_state
+        Seed of the draw.
+
+    Returns
+    -------
+    The likeliest component of each point, int64 [n], numbered as in `labels`; some may have none.
+    """
+    n_clusters = int(labels.max()) + 1
+    fitted, start = points, labels
+    if len(points) > _FITTED_ON:
+        rows = np.sort(np.random.default_rng(random_state).choice(len(points), _FITTED_ON, replace=False))
+        fitted, start = points[rows], labels[rows]
+    x = fitted.astype(np.float64)
+    ridge = np.finfo(np.float32).eps * x.var(axis=0).sum()
+    if ridge == 0:
+        return labels.astype(np.int64)
+    shares = np.zeros((len(x), n_clusters))
+    shares[np.arange(len(x)), start] = 1.0
+    before = -np.inf
+    for _ in range(_ROUNDS):
+        components = _maximize(x, shares, ridge)
+        joint = _log_joint(x, components)
+        largest = joint.max(axis=1, keepdims=True)
+        shares = np.exp(joint - largest)
+        total = shares.sum(axis=1, keepdims=True)
+        shares /= total
+        likelihood = float((largest + np.log(total)).mean())
+        if likelihood - before < _TOLERANCE:
+            break
+        before = likelihood
+    blocks = (points[i : i + _BLOCK].astype(np.float64) for i in range(0, len(points), _BLOCK))
+    return np.concatenate([_log_joint(block, components).argmax(axis=1) for block in blocks])
+
+
+def _maximize(x: np.ndarray, shares: np.ndarray, ridge: float) -> _Components:
+    """Estimate the components from the points [n, d] and each one's share in them [n, K]."""
+    n, n_clusters = shares.shape
+    sizes = shares.sum(axis=0) + np.finfo(np.float64).tiny
+    means = (shares.T @ x) / sizes[:, None]
+    scatters = np.array(
+        [(share[:, None] * (x - mean)).T @ (x - mean) for share, mean in zip(shares.T, means, strict=True)]
+    )
+    common = scatters.sum(axis=0) / n + ridge * np.eye(x.shape[1])
+    strength = n / n_clusters
+    covariances = (scatters + strength * common) / (sizes + strength)[:, None, None]
+    return _Components(sizes / n, means, np.linalg.cholesky(covariances))
+
+
+def _log_joint(x: np.ndarray, components: _Components) -> np.ndarray:
+    """log π_k N(x; µ_k, Σ_k) but for a constant, [n, K]."""
+    joint = np.empty((len(x), len(components.weights)))
+    for k, (weight, mean, factor) in enumerate(zip(*components, strict=True)):
+        away = solve_triangular(factor, (x - mean).T, lower=True, check_finite=False)
+        joint[:, k] = np.log(weight) - np.log(np.diag(factor)).sum() - 0.5 * np.square(away).sum(axis=0)
+    return joint
