@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from benchmarks._preprocess import log_expression, principal_components
+from benchmarks._preprocess import input_kind, log_expression, principal_components
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,6 +24,16 @@ MODES: tuple[Mode, ...] = ("given", "auto")
 N_NEIGHBORS = 15  # the cell itself is one of them, as in scanpy
 N_SMOOTHINGS = 4
 BISECTIONS = 25
+SCVI_BATCHES = 10_000
+SCRATCH = "SCCAGN_BENCH_SCRATCH"
+"""Environment variable: a folder in which methods may leave what others on the same set can use too."""
+
+
+class Shared(NamedTuple):
+    """Labels, and the seconds that were spent on them earlier, for another method."""
+
+    labels: NDArray[Any]
+    seconds: float
 
 
 def ours(
@@ -110,6 +120,121 @@ def leiden_k(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.object_]:
     return best
 
 
+def louvain(adata: AnnData, n_clusters: int | None, seed: int) -> NDArray[np.int64]:
+    """Louvain on scanpy's graph at resolution 1, by igraph."""
+    import random
+
+    import igraph
+    from scipy import sparse
+
+    edges = sparse.triu(_scanpy_graph(adata, seed).obsp["connectivities"], k=1).tocoo()
+    graph = igraph.Graph(n=adata.n_obs, edges=np.column_stack([edges.row, edges.col]))
+    igraph.set_random_number_generator(random.Random(seed))
+    return np.asarray(graph.community_multilevel(weights=edges.data).membership)
+
+
+def leiden_jaccard(adata: AnnData, n_clusters: int | None, seed: int) -> NDArray[np.object_]:
+    """Leiden at resolution 1 on the graph of 15 nearest neighbours, an edge's weight the share of neighbours in common.
+
+    Neighbours of a cell are those listed and itself; the share is that of Jaccard (Levine et al. 2015).
+    """
+    from scipy import sparse
+    from sklearn.neighbors import kneighbors_graph
+
+    adata = log_expression(adata)
+    pcs = principal_components(adata, seed=seed)
+    listed = kneighbors_graph(pcs, min(N_NEIGHBORS, adata.n_obs) - 1)
+    joined = listed.maximum(listed.T)
+    listed = (listed + sparse.eye_array(adata.n_obs)).tocsr()
+    shared = ((listed @ listed.T).multiply(joined)).tocsr()
+    shared.data /= 2 * listed.nnz / adata.n_obs - shared.data
+    adata.obsp["jaccard"] = shared
+    return _leiden(adata, 1.0, seed, obsp="jaccard")
+
+
+def dec(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.object_]:
+    """An autoencoder of genes without a graph, clustered as in DEC (Xie et al. 2016): our parts, most switched off."""
+    from sccagn_scale import Config, cluster
+
+    config = Config(
+        input_rep="genes",
+        phi=0.0,
+        fusion="none",
+        discriminator=False,
+        n_latent=10,
+        nu=1.0,
+        tau=1.0,
+        init="kmeans",
+        round_clusters=False,
+        anchor_share=0.0,
+        weight_clustering=0.1,
+        whiten=False,
+        pretrain_steps=300,
+        joint_steps=200,
+    )
+    cluster(adata, n_clusters, config, random_state=seed)
+    return np.asarray(adata.obs["sccagn"].astype(object))
+
+
+def scvi_kmeans(adata: AnnData, n_clusters: int, seed: int) -> Shared:
+    """k-means on scVI's latent space."""
+    latent, seconds = _scvi_latent(adata, seed)
+    return Shared(_kmeans(latent, n_clusters, seed), seconds)
+
+
+def scvi_ward(adata: AnnData, n_clusters: int, seed: int) -> Shared:
+    """Ward's clustering of scVI's latent space."""
+    from sklearn.cluster import AgglomerativeClustering
+
+    latent, seconds = _scvi_latent(adata, seed)
+    return Shared(AgglomerativeClustering(n_clusters).fit_predict(latent), seconds)
+
+
+def scvi_leiden(adata: AnnData, n_clusters: int | None, seed: int) -> Shared:
+    """scanpy's neighbors on scVI's latent space, Leiden at resolution 1."""
+    import scanpy as sc
+
+    latent, seconds = _scvi_latent(adata, seed)
+    adata.obsm["X_scvi"] = latent
+    sc.pp.neighbors(adata, n_neighbors=min(N_NEIGHBORS, adata.n_obs - 1), use_rep="X_scvi", random_state=seed)
+    return Shared(_leiden(adata, 1.0, seed), seconds)
+
+
+def _scvi_latent(adata: AnnData, seed: int) -> tuple[NDArray[np.float32], float]:
+    """scVI (Lopez et al. 2018) on the counts of the variable genes: ten dimensions, all its defaults but the length.
+
+    The length is 200 epochs, fewer where that is more than 10,000 batches. What is trained for one method is kept for
+    the next, in the folder that the environment variable names; the seconds spent on it then come along.
+    """
+    import hashlib
+    import os
+    import time
+    from pathlib import Path
+
+    if input_kind(adata) != "counts":
+        raise ValueError("scVI needs counts")
+    chosen = adata[:, log_expression(adata).var_names].copy()
+    key = hashlib.sha256(np.ascontiguousarray(chosen.X.data).tobytes() + str((chosen.shape, seed)).encode()).hexdigest()
+    kept = Path(os.environ[SCRATCH]) / f"scvi_{key[:16]}.npz" if SCRATCH in os.environ else None
+    if kept is not None and kept.exists():
+        with np.load(kept) as found:
+            return found["latent"], float(found["seconds"])
+    import scvi
+
+    start = time.perf_counter()
+    scvi.settings.seed = seed
+    scvi.settings.verbosity = 40  # errors only
+    scvi.model.SCVI.setup_anndata(chosen)
+    model = scvi.model.SCVI(chosen, n_latent=10)
+    batches = max(1, round(0.9 * chosen.n_obs / 128))  # a tenth is held out
+    epochs = min(200, SCVI_BATCHES // batches)
+    model.train(max_epochs=epochs, accelerator="cpu", enable_progress_bar=False, logger=False)
+    latent = np.asarray(model.get_latent_representation(), dtype=np.float32)
+    if kept is not None:
+        np.savez(kept, latent=latent, seconds=time.perf_counter() - start)
+    return latent, 0.0
+
+
 def _kmeans(points: NDArray[Any], n_clusters: int, seed: int) -> NDArray[np.int32]:
     from sklearn.cluster import KMeans
 
@@ -125,12 +250,12 @@ def _scanpy_graph(adata: AnnData, seed: int) -> AnnData:
     return adata
 
 
-def _leiden(adata: AnnData, resolution: float, seed: int) -> NDArray[np.object_]:
+def _leiden(adata: AnnData, resolution: float, seed: int, *, obsp: str | None = None) -> NDArray[np.object_]:
     import scanpy as sc
 
     sc.tl.leiden(
-        adata, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed
-    )  # fmt: skip
+        adata, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed, obsp=obsp
+    )
     return np.asarray(adata.obs["leiden"].astype(object))
 
 
@@ -151,5 +276,11 @@ CLUSTERINGS = {
     "smoothed_pca_kmeans": Clustering(smoothed_pca_kmeans, ("given",)),
     "gmm": Clustering(gmm, ("given",)),
     "leiden_k": Clustering(leiden_k, ("given",)),
+    "dec": Clustering(dec, ("given",)),
+    "scvi_kmeans": Clustering(scvi_kmeans, ("given",)),
+    "scvi_ward": Clustering(scvi_ward, ("given",)),
     "leiden": Clustering(leiden, ("auto",)),
+    "louvain": Clustering(louvain, ("auto",)),
+    "leiden_jaccard": Clustering(leiden_jaccard, ("auto",)),
+    "scvi_leiden": Clustering(scvi_leiden, ("auto",)),
 }

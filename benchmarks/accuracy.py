@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import importlib
 import itertools
+import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 from benchmarks import _accuracy_report
 from benchmarks._contest import Contest, Method
 from benchmarks._labelled import labelled_files, made_cells, read_blind
-from benchmarks._methods import CLUSTERINGS, MODES, Clustering, Mode
+from benchmarks._methods import CLUSTERINGS, MODES, SCRATCH, Clustering, Mode, Shared
 from benchmarks._outcome import Metrics, Outcome
 from benchmarks._session import Session
 from sccagn_scale._errors import InputError
@@ -45,11 +47,14 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
         raise InputError(f"`--seeds` must be at least 1, but is {n_seeds}.")
     contests = [
         _contest(path, mode, methods, n_seeds)
-        for path in _chosen_files(arguments)
         for mode in modes
+        for path in _chosen_files(arguments)
         if any(mode in CLUSTERINGS[name].modes for name in methods)
     ]
-    rows = session.run(contests, jobs=arguments.jobs)
+    with tempfile.TemporaryDirectory(prefix="accuracy-") as scratch:
+        os.environ[SCRATCH] = scratch
+        rows = session.run(contests, jobs=arguments.jobs)
+        del os.environ[SCRATCH]
     session.finish(rows, columns=COLUMNS, mean_of=lambda case: case.rpartition("/")[2])
     if session.path is not None:
         _accuracy_report.write(rows, beside=session.path)
@@ -77,8 +82,12 @@ def run_seeds(path: str, method: str, mode: Mode, n_seeds: int) -> Outcome:
     for seed in range(n_seeds):
         copy = cells.copy()
         start = time.perf_counter()
-        found = np.asarray(cluster(copy, n_types if mode == "given" else None, seed))
+        found = cluster(copy, n_types if mode == "given" else None, seed)
         seconds.append(time.perf_counter() - start)
+        if isinstance(found, Shared):
+            seconds[-1] += found.seconds
+            found = found.labels
+        found = np.asarray(found)
         if found.shape != (cells.n_obs,):
             raise ValueError(f"{method} returned labels of shape {found.shape} for {cells.n_obs} cells")
         labels.append(found)

@@ -216,7 +216,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "init": "mixture",
         "pretrain_steps": 50,
         "pretrain_adversarial": False,
-        "joint_steps": 10,
+        "joint_steps": 15,
     },
 }
 

@@ -75,7 +75,7 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert paper.batch_size is None  # the whole graph is the batch
     assert paper.anchor_share == 0
     assert not paper.pretrain_adversarial
-    assert (paper.init, paper.whiten, paper.joint_steps) == ("mixture", False, 10)
+    assert (paper.init, paper.whiten, paper.joint_steps) == ("mixture", False, 15)
 
 
 def test_an_unknown_preset_is_told_with_the_choices() -> None:
