@@ -157,6 +157,7 @@ def dec(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.object_]:
     from sccagn_scale import Config, cluster
 
     config = Config(
+        input_kind=input_kind(adata),
         input_rep="genes",
         phi=0.0,
         fusion="none",
@@ -172,6 +173,7 @@ def dec(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.object_]:
         pretrain_steps=300,
         joint_steps=200,
     )
+    adata = adata.copy()
     cluster(adata, n_clusters, config, random_state=seed)
     return np.asarray(adata.obs["sccagn"].astype(object))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import _accuracy_report
+from benchmarks import _accuracy_ranks, _accuracy_report
 from benchmarks._contest import Contest, Method
 from benchmarks._labelled import labelled_files, made_cells, read_blind
 from benchmarks._methods import CLUSTERINGS, MODES, SCRATCH, Clustering, Mode, Shared
@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
     session.finish(rows, columns=COLUMNS, mean_of=lambda case: case.rpartition("/")[2])
     if session.path is not None:
         _accuracy_report.write(rows, beside=session.path)
+        _accuracy_ranks.plot_ranks(rows, session.path.with_name(f"{session.path.stem}_ranks.png"))
 
 
 def run_seeds(path: str, method: str, mode: Mode, n_seeds: int) -> Outcome:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from sklearn.metrics import adjusted_rand_score
 
 from benchmarks import _results, accuracy
 from benchmarks.__main__ import main
-from benchmarks._accuracy_report import markdown, plot
+from benchmarks._accuracy_ranks import cliques, common_sets, critical_difference, mean_ranks, plot_ranks
+from benchmarks._accuracy_report import Scores, markdown, plot
 from benchmarks._labelled import labelled_files, made_cells, read_blind
-from benchmarks._methods import CLUSTERINGS, Clustering
-from benchmarks._preprocess import input_kind, log_expression
+from benchmarks._methods import CLUSTERINGS, SCRATCH, Clustering, Shared
+from benchmarks._preprocess import input_kind, log_expression, principal_components
 from benchmarks._results import Row
 
 
@@ -145,7 +148,10 @@ def test_variable_genes_are_kept_when_there_are_many() -> None:
     assert adata.n_vars == 2300
 
 
-@pytest.mark.parametrize("name", [name for name, one in CLUSTERINGS.items() if not one.is_ours])
+PEERS = [name for name, one in CLUSTERINGS.items() if not one.is_ours and not name.startswith("scvi")]
+
+
+@pytest.mark.parametrize("name", PEERS)
 def test_peers_find_types_that_are_easily_told(name: str) -> None:
     adata, types = made_cells(120, 200, n_types=4)
     before = adata.X.copy()
@@ -154,6 +160,57 @@ def test_peers_find_types_that_are_easily_told(name: str) -> None:
     assert adjusted_rand_score(types, labels) == 1.0
     assert (before != adata.X).nnz == 0
     assert not len(adata.obs.columns)
+
+
+class FakeScvi:
+    """Stands for scvi-tools: the latent space is the counts' PCA, and every training is remembered."""
+
+    def __init__(self) -> None:
+        self.trained: list[int] = []
+        self.settings = SimpleNamespace(seed=0, verbosity=0)
+        outer = self
+
+        class Model:
+            @staticmethod
+            def setup_anndata(adata: AnnData) -> None: ...
+
+            def __init__(self, adata: AnnData, n_latent: int) -> None:
+                self.adata, self.n_latent = adata, n_latent
+
+            def train(self, **options: Any) -> None:
+                assert options["max_epochs"] == 200
+                outer.trained.append(outer.settings.seed)
+
+            def get_latent_representation(self) -> np.ndarray:
+                return principal_components(log_expression(self.adata), seed=0)[:, : self.n_latent]
+
+        self.model = SimpleNamespace(SCVI=Model)
+
+
+def test_what_scvi_learned_is_shared_by_the_methods_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeScvi()
+    monkeypatch.setitem(sys.modules, "scvi", fake)
+    monkeypatch.setenv(SCRATCH, str(tmp_path))
+    adata, types = made_cells(120, 200, n_types=4)
+    first = CLUSTERINGS["scvi_ward"].run(adata.copy(), 4, 0)
+    again = CLUSTERINGS["scvi_kmeans"].run(adata.copy(), 4, 0)
+    CLUSTERINGS["scvi_leiden"].run(adata.copy(), None, 1)
+    assert fake.trained == [0, 1]
+    assert first.seconds == 0 < again.seconds
+    assert adjusted_rand_score(types, first.labels) == adjusted_rand_score(types, again.labels) == 1.0
+    adata.X.data += 1
+    CLUSTERINGS["scvi_ward"].run(adata, 4, 0)
+    assert fake.trained == [0, 1, 0]
+    monkeypatch.delenv(SCRATCH)
+    CLUSTERINGS["scvi_ward"].run(adata, 4, 0)
+    assert fake.trained == [0, 1, 0, 0]
+
+
+def test_seconds_spent_for_another_method_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path / "s.h5ad", n_obs=20)
+    monkeypatch.setitem(CLUSTERINGS, "late", Clustering(lambda *_: Shared(np.zeros(20), 1000.0), ("auto",)))
+    (seconds,) = accuracy.run_seeds(str(tmp_path / "s.h5ad"), "late", "auto", 1).seconds["s/auto"]
+    assert 1000 < seconds < 1100
 
 
 def made_row(case: str, method: str, nmi: float, ari: float, **metrics: Any) -> Row:
@@ -198,6 +255,37 @@ def test_plot_is_a_picture(tmp_path: Path, rows: list[Row]) -> None:
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     plot([row for row in rows if "error" in row["metrics"]], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+    plot_ranks([row for row in rows if row["case"] != "a/given"], tmp_path / "none.png")  # no set has every method's
+    assert not (tmp_path / "none.png").exists()
+    plot_ranks(rows, tmp_path / "r.png")
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_mean_ranks_share_ties_and_leave_out_sets_without_every_score(rows: list[Row]) -> None:
+    scores = Scores(rows, "given")
+    assert scores.methods == ["default", "paper", "pca_kmeans", "gmm"]
+    rows += [made_row("c/given", method, 0.5, 0.5) for method in scores.methods]
+    scores = Scores(rows, "given")
+    assert common_sets(scores) == ["a", "c"]  # on b `paper` has no row, and `gmm` an error
+    np.testing.assert_allclose(mean_ranks(scores), [2.25, 1.75, 3.25, 2.75])
+
+
+def test_the_critical_difference_is_that_of_demsars_table() -> None:
+    assert critical_difference(2, 30) == pytest.approx(1.960 * np.sqrt(6 / 180), abs=1e-3)
+    assert critical_difference(10, 14) == pytest.approx(3.164 * np.sqrt(110 / 84), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "found"),
+    [
+        ([1.0, 3.0, 1.5, 4.5], [(1.0, 1.5)]),
+        ([1.0, 2.0, 3.0, 5.0], [(1.0, 2.0), (2.0, 3.0)]),
+        ([1.0, 1.4, 1.8, 2.9], [(1.0, 1.8), (1.8, 2.9)]),
+        ([1.0, 1.1, 1.2, 1.3], [(1.0, 1.3)]),
+    ],
+)
+def test_bars_join_methods_that_do_not_differ(ranks: list[float], found: list[tuple[float, float]]) -> None:
+    assert cliques(np.array(ranks), 1.2) == found
 
 
 def test_quick_run_from_files_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,14 +307,18 @@ def test_quick_run_from_files_to_report(tmp_path: Path, capsys: pytest.CaptureFi
         assert row["peak_rss_mb"] > 50
         assert row["metrics"]["ari"] == pytest.approx(1.0)
         assert row["metrics"].keys() >= {"nmi", "ari", "ami", "completeness", "accuracy", "cross_seed_ari"}
-    assert sorted(path.name for path in out.parent.iterdir()) == ["acc.json", "acc.md", "acc.png"]
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        "acc.json",
+        "acc.md",
+        "acc.png",
+    ]  # one method has no rank
     assert "mean of 2 × given" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--methods", "louvain"], "`--methods` knows default"),
+        (["--methods", "walktrap"], "`--methods` knows default"),
         (["--sets", "b"], "`--sets` knows a, but not b"),
         (["--seeds", "0"], "`--seeds` must be at least 1"),
         (["--data", "nowhere"], "`--data` must be a folder"),
