@@ -24,7 +24,7 @@ MODES: tuple[Mode, ...] = ("given", "auto")
 N_NEIGHBORS = 15  # the cell itself is one of them, as in scanpy
 N_SMOOTHINGS = 4
 BISECTIONS = 25
-SCVI_BATCHES = 10_000
+SCVI_EPOCHS, SCVI_BATCHES = 100, 3000
 SCRATCH = "SCCAGN_BENCH_SCRATCH"
 """Environment variable: a folder in which methods may leave what others on the same set can use too."""
 
@@ -205,7 +205,7 @@ def scvi_leiden(adata: AnnData, n_clusters: int | None, seed: int) -> Shared:
 def _scvi_latent(adata: AnnData, seed: int) -> tuple[NDArray[np.float32], float]:
     """scVI (Lopez et al. 2018) on the counts of the variable genes: ten dimensions, all its defaults but the length.
 
-    The length is 200 epochs, fewer where that is more than 10,000 batches. What is trained for one method is kept for
+    The length is 100 epochs, fewer where that is more than 3,000 batches. What is trained for one method is kept for
     the next, in the folder that the environment variable names; the seconds spent on it then come along.
     """
     import hashlib
@@ -229,7 +229,7 @@ def _scvi_latent(adata: AnnData, seed: int) -> tuple[NDArray[np.float32], float]
     scvi.model.SCVI.setup_anndata(chosen)
     model = scvi.model.SCVI(chosen, n_latent=10)
     batches = max(1, round(0.9 * chosen.n_obs / 128))  # a tenth is held out
-    epochs = min(200, SCVI_BATCHES // batches)
+    epochs = min(SCVI_EPOCHS, SCVI_BATCHES // batches)
     model.train(max_epochs=epochs, accelerator="cpu", enable_progress_bar=False, logger=False)
     latent = np.asarray(model.get_latent_representation(), dtype=np.float32)
     if kept is not None:
