@@ -169,7 +169,7 @@ def _panel(axes: Axes, scores: Scores, metric: str) -> None:
     for i, method in enumerate(scores.methods):
         style = list(CLUSTERINGS).index(method)
         colour, marker = COLOURS[style % len(COLOURS)], MARKERS[style % len(MARKERS)]
-        shift = 0.09 * (i - (len(scores.methods) - 1) / 2)
+        shift = min(0.09, 0.8 / len(scores.methods)) * (i - (len(scores.methods) - 1) / 2)
         known = [(y, name) for y, name in enumerate(names, start=1) if scores.get(name, method, metric) is not None]
         axes.errorbar(
             [scores.get(name, method, metric) for _, name in known],

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import _accuracy_ranks, _accuracy_report
 from benchmarks._contest import Contest, Method
 from benchmarks._labelled import labelled_files, made_cells, read_blind
-from benchmarks._methods import CLUSTERINGS, MODES, SCRATCH, Clustering, Mode, Shared
+from benchmarks._methods import ABLATIONS, CLUSTERINGS, MODES, SCRATCH, Clustering, Mode, Shared
 from benchmarks._outcome import Metrics, Outcome
 from benchmarks._session import Session
 from sccagn_scale._errors import InputError
@@ -26,13 +26,16 @@ SCORES = ("nmi", "ari", "ami", "completeness", "accuracy")
 COLUMNS = (*SCORES, "cross_seed_ari", "n_clusters")
 QUICK_SETS = 3
 QUICK_SEEDS = 2
+METHODS_HELP = (
+    f"of {', '.join(CLUSTERINGS)}; `ablations` for `default` and what follows scvi_leiden (default: the others)"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `accuracy` can be asked for."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help='folder of .h5ad with obs["cell_type"]')
     parser.add_argument("--sets", type=_names, metavar="A,B", help="file names without .h5ad (default: all)")
-    parser.add_argument("--methods", type=_names, metavar="A,B", help=f"of {', '.join(CLUSTERINGS)} (default: all)")
+    parser.add_argument("--methods", type=_names, metavar="A,B", help=METHODS_HELP)
     parser.add_argument("--modes", type=_names, metavar="A,B", help="given (number of clusters), auto (default: both)")
     parser.add_argument("--seeds", type=int, metavar="N", help=f"seeds 0 … N-1 (default: 5; quick: {QUICK_SEEDS})")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="sets at a time; above 1, times are shared")
@@ -40,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, session: Session) -> None:
     """Run every method on every set, print and keep the rows, and lay a table and a plot beside the result file."""
-    methods = _chosen("methods", arguments.methods, list(CLUSTERINGS))
+    by_default = [name for name, one in CLUSTERINGS.items() if one.by_default]
+    named = ["default", *ABLATIONS] if arguments.methods == ["ablations"] else arguments.methods
+    methods = _chosen("methods", named, list(CLUSTERINGS)) if named else by_default
     modes = [mode for mode in MODES if mode in _chosen("modes", arguments.modes, list(MODES))]
     n_seeds = (QUICK_SEEDS if arguments.quick else 5) if arguments.seeds is None else arguments.seeds
     if n_seeds < 1:
