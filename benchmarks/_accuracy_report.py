@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 HEADINGS = {"given": "Number of clusters given", "auto": "Number of clusters estimated"}
 SUMMARY = ("nmi", "ari", "ami", "completeness", "accuracy", "cross_seed_ari")
-# Okabe and Ito's colours, told apart by everyone; black is the default preset's.
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#7F7F7F")
+# Okabe and Ito's colours, told apart by everyone, and again in darker shades; black is the default preset's alone.
+COLOURS = (
+    *("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#7F7F7F"),
+    *("#8F3F00", "#004B77", "#00694C", "#9A6A00", "#8A4F6F", "#2E7DA8", "#4D4D4D"),
+)
 MARKERS = "osD^v<>PX"
 
 
@@ -155,7 +158,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     for column, (mode, scores) in enumerate(tables):
         for row, metric in enumerate(("nmi", "ari")):
             _panel(axes[row, column], scores, metric)
-        axes[0, column].set_title(HEADINGS[mode], loc="left", fontweight="bold", pad=34)
+        axes[0, column].set_title(
+            HEADINGS[mode], loc="left", fontweight="bold", pad=10 + 12 * -(-len(scores.methods) // 3)
+        )
         axes[0, column].legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
 
