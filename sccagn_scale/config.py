@@ -106,6 +106,8 @@ class Config:
     """Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more."""
     n_init: int = 20
     """Restarts of k-means."""
+    mixture_shrinkage: float = 1.0
+    """How strongly the mixture's covariances are drawn to the common one: as by so many average clusters of cells."""
     round_clusters: bool = True
     """Whether z is stretched before joint training so that the first clusters are round, with variance one."""
     anchor_share: float = 0.9
@@ -214,9 +216,10 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "whiten": False,
         "round_clusters": False,
         "init": "mixture",
+        "mixture_shrinkage": 0.01,
         "pretrain_steps": 50,
         "pretrain_adversarial": False,
-        "joint_steps": 15,
+        "joint_steps": 10,
     },
 }
 
@@ -239,6 +242,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "weight_adversarial": (0, _ANY, "at least 0"),
     "resolution": (1e-6, _ANY, "above 0"),
     "n_init": (1, _ANY, "at least 1"),
+    "mixture_shrinkage": (1e-6, _ANY, "above 0"),
     "anchor_share": (0, 1, "between 0 and 1"),
     "learning_rate": (1e-12, _ANY, "above 0"),
     "discriminator_learning_rate": (1e-12, _ANY, "above 0"),

@@ -36,6 +36,7 @@ TOO_SMALL: dict[str, float] = {
     "weight_adversarial": -1.0,
     "resolution": 0.0,
     "n_init": 0,
+    "mixture_shrinkage": 0.0,
     "anchor_share": -0.1,
     "learning_rate": 0.0,
     "discriminator_learning_rate": 0.0,
@@ -75,7 +76,7 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert paper.batch_size is None  # the whole graph is the batch
     assert paper.anchor_share == 0
     assert not paper.pretrain_adversarial
-    assert (paper.init, paper.whiten, paper.joint_steps) == ("mixture", False, 15)
+    assert (paper.init, paper.whiten, paper.joint_steps) == ("mixture", False, 10)
 
 
 def test_an_unknown_preset_is_told_with_the_choices() -> None:

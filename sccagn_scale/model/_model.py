@@ -382,7 +382,9 @@ class SCCAGN:
         if init == "ward":
             return train.ward(z, self.n_clusters_, random_state=self.random_state)
         if init == "mixture":
-            return train.mixture(z, self.n_clusters_, random_state=self.random_state)
+            return train.mixture(
+                z, self.n_clusters_, shrinkage=config.mixture_shrinkage, random_state=self.random_state
+            )
         return train.kmeans(z, self.n_clusters_, n_init=config.n_init, random_state=self.random_state)
 
     def _sketch(self, prepared: Prepared) -> np.ndarray | None:

@@ -224,13 +224,13 @@ def ward(points: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.nd
     return by_size(merge(points, seeds, n_clusters))
 
 
-def mixture(points: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.ndarray:
+def mixture(points: np.ndarray, n_clusters: int, *, shrinkage: float = 1.0, random_state: int = 0) -> np.ndarray:
     """Cluster by a mixture of Gaussians that starts from Ward's clusters: labels int64 [n_obs], 0 the largest.
 
     See `shrunk_mixture`. Should a component lose all its points, the labels are Ward's.
     """
     start = ward(points, n_clusters, random_state=random_state)
-    labels = by_size(shrunk_mixture(points, start, random_state=random_state))
+    labels = by_size(shrunk_mixture(points, start, shrinkage=shrinkage, random_state=random_state))
     return labels if labels.max() + 1 == n_clusters else start
 
 

@@ -21,18 +21,20 @@ class _Components(NamedTuple):
     factors: np.ndarray  # [K, d, d], lower Cholesky factors of the covariances
 
 
-def shrunk_mixture(points: np.ndarray, labels: np.ndarray, *, random_state: int = 0) -> np.ndarray:
+def shrunk_mixture(
+    points: np.ndarray, labels: np.ndarray, *, shrinkage: float = 1.0, random_state: int = 0
+) -> np.ndarray:
     """Refine a clustering by a mixture of Gaussians, each of its own, shrunk covariance.
 
     Types differ in spread and shape, which Ward's criterion and k-means know nothing of: they split the widest. Free
     covariances overfit the rare ones. Between the two, the covariance of a component with n_k points is estimated as
 
-        Σ_k = (S_k + m Σ) / (n_k + m),    m = n / K
+        Σ_k = (S_k + m Σ) / (n_k + m),    m = shrinkage · n / K
 
-    where S_k is its scatter and Σ the covariance within components, over all of them: a component of average size has
-    half of its own and half of the common one. That is the posterior mode under an inverse-Wishart prior around Σ of m
-    degrees of freedom (Fraley & Raftery 2007), found by expectation and maximisation from `labels`. Beyond 50,000
-    points, that many of them are drawn for it.
+    where S_k is its scatter and Σ the covariance within components, over all of them: with `shrinkage` 1 a component of
+    average size has half of its own and half of the common one. That is the posterior mode under an inverse-Wishart
+    prior around Σ of m degrees of freedom (Fraley & Raftery 2007), found by expectation and maximisation from `labels`.
+    Beyond 50,000 points, that many of them are drawn for it.
 
     Parameters
     ----------
@@ -40,6 +42,8 @@ def shrunk_mixture(points: np.ndarray, labels: np.ndarray, *, random_state: int 
         [n, d].
     labels
         Where to start: int [n], every one of 0 … K − 1 present.
+    shrinkage
+        Strength, above 0.
     random_state
         Seed of the draw.
 
@@ -60,7 +64,7 @@ def shrunk_mixture(points: np.ndarray, labels: np.ndarray, *, random_state: int 
     shares[np.arange(len(x)), start] = 1.0
     before = -np.inf
     for _ in range(_ROUNDS):
-        components = _maximize(x, shares, ridge)
+        components = _maximize(x, shares, ridge, shrinkage)
         joint = _log_joint(x, components)
         largest = joint.max(axis=1, keepdims=True)
         shares = np.exp(joint - largest)
@@ -74,7 +78,7 @@ def shrunk_mixture(points: np.ndarray, labels: np.ndarray, *, random_state: int 
     return np.concatenate([_log_joint(block, components).argmax(axis=1) for block in blocks])
 
 
-def _maximize(x: np.ndarray, shares: np.ndarray, ridge: float) -> _Components:
+def _maximize(x: np.ndarray, shares: np.ndarray, ridge: float, shrinkage: float = 1.0) -> _Components:
     """Estimate the components from the points [n, d] and each one's share in them [n, K]."""
     n, n_clusters = shares.shape
     sizes = shares.sum(axis=0) + np.finfo(np.float64).tiny
@@ -83,7 +87,7 @@ def _maximize(x: np.ndarray, shares: np.ndarray, ridge: float) -> _Components:
         [(share[:, None] * (x - mean)).T @ (x - mean) for share, mean in zip(shares.T, means, strict=True)]
     )
     common = scatters.sum(axis=0) / n + ridge * np.eye(x.shape[1])
-    strength = n / n_clusters
+    strength = shrinkage * n / n_clusters
     covariances = (scatters + strength * common) / (sizes + strength)[:, None, None]
     return _Components(sizes / n, means, np.linalg.cholesky(covariances))
 
