@@ -329,11 +329,8 @@ def test_quick_run_from_files_to_report(tmp_path: Path, capsys: pytest.CaptureFi
         assert row["peak_rss_mb"] > 50
         assert row["metrics"]["ari"] == pytest.approx(1.0)
         assert row["metrics"].keys() >= {"nmi", "ari", "ami", "completeness", "accuracy", "cross_seed_ari"}
-    assert sorted(path.name for path in out.parent.iterdir()) == [
-        "acc.json",
-        "acc.md",
-        "acc.png",
-    ]  # one method has no rank
+    # one method has no rank
+    assert sorted(path.name for path in out.parent.iterdir()) == ["acc.json", "acc.md", "acc.png"]
     assert "mean of 2 × given" in capsys.readouterr().out
 
 
