@@ -9,6 +9,7 @@ import itertools
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ COLUMNS = (*SCORES, "cross_seed_ari", "n_clusters")
 QUICK_SETS = 3
 QUICK_SEEDS = 2
 METHODS_HELP = (
-    f"of {', '.join(CLUSTERINGS)}; `ablations` for `default` and what follows scvi_leiden (default: the others)"
+    f"of {', '.join(name for name in CLUSTERINGS if name not in ABLATIONS)} (default: all of these), or "
+    f"`default` with one thing changed: {', '.join(ABLATIONS)}; `ablations`: `default` and all of the latter"
 )
 
 
@@ -56,10 +58,8 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
         for path in _chosen_files(arguments)
         if any(mode in CLUSTERINGS[name].modes for name in methods)
     ]
-    with tempfile.TemporaryDirectory(prefix="accuracy-") as scratch:
-        os.environ[SCRATCH] = scratch
+    with _scratch():
         rows = session.run(contests, jobs=arguments.jobs)
-        del os.environ[SCRATCH]
     session.finish(rows, columns=COLUMNS, mean_of=lambda case: case.rpartition("/")[2])
     if session.path is not None:
         _accuracy_report.write(rows, beside=session.path)
@@ -140,6 +140,21 @@ def _score(truth: Any, labels: list[np.ndarray]) -> Metrics:
         "unassigned": float(np.mean([pd.isna(found).mean() for found in labels])),
         "seeds": list(range(len(labels))),
     }
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[None]:
+    """Name a folder in the environment, for the methods' processes, that goes when the block ends."""
+    before = os.environ.get(SCRATCH)
+    with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
+        os.environ[SCRATCH] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(SCRATCH, None)
+            else:
+                os.environ[SCRATCH] = before
 
 
 def _contest(path: Path, mode: Mode, methods: list[str], n_seeds: int) -> Contest:

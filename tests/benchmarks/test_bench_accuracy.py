@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -182,6 +183,29 @@ def test_ablations_are_run_when_asked_for(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked == ["default", *ABLATIONS]
     assert "dec" in usual
     assert not set(usual) & set(ABLATIONS)
+
+
+@pytest.mark.parametrize("before", [None, "elsewhere"])
+def test_a_run_that_fails_leaves_the_environment_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    if before is None:
+        monkeypatch.delenv(SCRATCH, raising=False)
+    else:
+        monkeypatch.setenv(SCRATCH, before)
+    during: list[Path] = []
+
+    def fail(contest: Any, threads: int) -> None:
+        during.append(Path(os.environ[SCRATCH]))
+        assert during[0].is_dir()
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr("benchmarks._session.run_contest", fail)
+    write_set(tmp_path / "a.h5ad", n_obs=20)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        main(["accuracy", "--data", str(tmp_path), "--methods", "gmm", "--json", str(tmp_path / "r.json")])
+    assert os.environ.get(SCRATCH) == before
+    assert not during[0].exists()
 
 
 class FakeScvi:
