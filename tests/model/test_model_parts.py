@@ -1,0 +1,105 @@
+"""Every part can be switched."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from model_samples import TINY, planted
+
+from sccagn_scale import SCCAGN, Config, train
+
+
+@pytest.mark.parametrize("fusion", ["attention", "concat", "multiply", "none"])
+@pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
+def test_every_convolution_with_every_fusion(conv: Any, fusion: Any) -> None:
+    _runs(dataclasses.replace(TINY, conv=conv, fusion=fusion))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"n_heads": heads} for heads in (0, 1, 2, 8)),
+        {"discriminator": False},
+        {"weight_clustering": 0.0, "weight_adversarial": 0.0},
+        {"weight_reconstruction": 0.0, "weight_adversarial": 0.0},
+        {"weight_reconstruction": 0.0, "weight_clustering": 0.0},
+        {"phi": 0.0},
+        {"tau": 1.0},
+        {"n_anchors": 16},
+        {"attention_scope": "subgraph"},
+        {"attention_scope": "full", "loader": "full"},
+        {"loader": "partition", "batch_size": 100},
+        {"loader": "neighbor", "batch_size": 100, "n_fanout": (3,)},
+        {"loader": "neighbor", "batch_size": 100, "pretrain_batch_size": 50, "input_rep": "genes"},
+        {"loader": "neighbor", "batch_size": 100, "conv": "gat"},
+        {"loader": "full", "batch_size": 100},
+        {"input_rep": "genes"},
+        {"graph_rep": "genes"},
+        {"input_rep": "genes", "conv": "gat"},
+        {"input_rep": "genes", "conv": "sage"},
+        {"init": "kmeans"},
+        {"prune": False},
+        {"metric": "cosine"},
+        {"knn_backend": "hnsw"},
+        {"knn_backend": "ivf"},
+        {"knn_backend": "ivf_graph"},
+        {"knn_backend": "torch_exact"},
+        {"pretrain_steps": 0, "joint_steps": 0},
+        {"n_top_genes": 30, "n_comps": 10},
+        {"n_latent": 16, "n_hidden": (50, 60, 60)},
+    ],
+    ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_every_part_can_be_switched(changes: dict[str, Any]) -> None:
+    _runs(dataclasses.replace(TINY, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "pretraining", "joint"),
+    [
+        ({}, "Prefetch", "Prefetch"),
+        ({"loader": "partition"}, "Prefetch", "Prefetch"),
+        ({"loader": "neighbor"}, "Prefetch", "Prefetch"),
+        ({"loader": "full"}, "Prefetch", "FullLoader"),
+        ({"batch_size": None}, "Prefetch", "FullLoader"),
+        ({"batch_size": 300, "pretrain_batch_size": 300}, "FullLoader", "FullLoader"),
+    ],
+)
+def test_the_graph_is_divided_where_it_is_larger_than_a_batch(
+    changes: dict[str, Any], pretraining: str, joint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    for name in ("pretrain", "train_jointly"):
+        stage = getattr(train, name)
+        monkeypatch.setattr(
+            train, name, lambda o, loader, *a, _stage=stage, **k: used.append(loader) or _stage(o, loader, *a, **k)
+        )
+    config = dataclasses.replace(TINY, **({"batch_size": 100, "pretrain_batch_size": 50} | changes))
+    SCCAGN(planted(), 3, config).train()
+    assert [type(loader).__name__ for loader in used] == [pretraining, joint]
+    inner = [type(loader._loader).__name__ for loader in used if type(loader).__name__ == "Prefetch"]
+    wanted = "NeighborLoader" if changes.get("loader") == "neighbor" else "PartitionLoader"
+    assert set(inner) <= {wanted}
+
+
+def _runs(config: Config) -> None:
+    model = SCCAGN(planted(), 3, config).train()
+    assert model.embedding_.shape == (300, config.n_latent)
+    assert np.isfinite(model.embedding_).all()
+    assert set(model.labels_) <= {0, 1, 2}
+    assert np.isfinite(model.history_.drop(columns=["stage", "changed"]).to_numpy(float)).all()
+
+
+def test_a_weight_of_zero_takes_the_loss_away() -> None:
+    parts = {"weight_reconstruction": "reconstruction", "weight_adversarial": "adversarial"}
+    for weight, name in {**parts, "weight_clustering": "clustering"}.items():
+        off = dict.fromkeys([*parts, "weight_clustering"], 0.0) | {weight: 1.0}
+        history = SCCAGN(planted(), 3, dataclasses.replace(TINY, **off)).train().history_
+        joint = history[history["stage"] == "joint"]
+        assert (joint[name] > 0).all()
+        assert (joint[[other for other in ("reconstruction", "adversarial", "clustering") if other != name]] == 0).all(
+            None
+        )

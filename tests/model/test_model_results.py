@@ -1,0 +1,144 @@
+"""What a run writes into the AnnData, and what it leaves alone."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import torch
+from model_samples import FAST, TINY, assert_same, content, planted
+
+from sccagn_scale import SCCAGN, InputError, cluster
+
+
+@pytest.fixture(scope="module")
+def blood() -> ad.AnnData:
+    """Real cells: X is z-scored, the log-normalised values are in `raw`."""
+    return sc.datasets.pbmc68k_reduced()
+
+
+@pytest.fixture(scope="module")
+def clustered(blood: ad.AnnData) -> ad.AnnData:
+    adata = blood.copy()
+    cluster(adata, config=FAST, layer="raw")
+    return adata
+
+
+def test_keys_and_types(clustered: ad.AnnData, blood: ad.AnnData) -> None:
+    n = blood.n_obs
+    labels = clustered.obs["sccagn"]
+    record = clustered.uns["sccagn"]
+    assert isinstance(labels.dtype, pd.CategoricalDtype)
+    assert all(isinstance(name, str) for name in labels.cat.categories)
+    assert labels.notna().all()
+    assert labels.value_counts(sort=False).is_monotonic_decreasing  # "0" is the largest
+    assert list(labels.cat.categories) == [str(i) for i in range(labels.nunique())]
+
+    confidence = clustered.obs["sccagn_confidence"]
+    assert confidence.dtype == np.float32
+    assert confidence.between(1 / record["n_clusters"], 1).all()
+    assert (clustered.obsm["X_sccagn"].shape, clustered.obsm["X_sccagn"].dtype) == ((n, FAST.n_latent), np.float32)
+    assert (clustered.obsm["X_pca"].shape, clustered.obsm["X_pca"].dtype) == ((n, FAST.n_comps), np.float32)
+    assert np.isfinite(clustered.obsm["X_sccagn"]).all()
+
+    distances, graph = clustered.obsp["distances"], clustered.obsp["connectivities"]
+    for matrix in (distances, graph):
+        assert (matrix.format, matrix.dtype, matrix.shape) == ("csr", np.float32, (n, n))
+        assert matrix.diagonal().sum() == 0
+    assert (np.diff(distances.indptr) == FAST.n_neighbors - 1).all()  # `n_neighbors` counts the cell itself
+    assert (graph != graph.T).nnz == 0
+    assert clustered.uns["neighbors"]["params"]["n_neighbors"] == FAST.n_neighbors
+
+
+def test_record_of_the_run(clustered: ad.AnnData) -> None:
+    record = clustered.uns["sccagn"]
+    assert set(record) == {
+        "params", "versions", "n_clusters", "n_clusters_evidence", "preprocessing", "graph", "history", "stopped"
+    }  # fmt: skip
+    assert record["params"]["n_clusters"] == "auto"
+    assert (record["params"]["layer"], record["params"]["random_state"]) == ("raw", 0)
+    assert record["params"]["n_latent"] == FAST.n_latent
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["preprocessing"]["input_kind"] == "log"
+    assert (record["graph"]["backend"], record["graph"]["recall"]) == ("exact", 1.0)
+    assert record["stopped"] in ("settled", "plateau", "budget")
+    evidence = record["n_clusters_evidence"]
+    assert evidence["n_clusters"][np.argmax(evidence["score"])] == record["n_clusters"]
+    low, high = evidence["plausible"]
+    assert 2 <= low <= record["n_clusters"] <= high
+    assert set(record["history"]) >= {
+        "stage",
+        "epoch",
+        "loss",
+        "reconstruction",
+        "adversarial",
+        "clustering",
+        "changed",
+    }
+
+
+def test_what_was_there_is_kept(clustered: ad.AnnData, blood: ad.AnnData) -> None:
+    np.testing.assert_array_equal(clustered.X, blood.X)
+    np.testing.assert_array_equal(clustered.raw.X.toarray(), blood.raw.X.toarray())
+    pd.testing.assert_frame_equal(clustered.obs[blood.obs.columns], blood.obs)
+    np.testing.assert_array_equal(clustered.obsm["X_umap"], blood.obsm["X_umap"])
+
+
+def test_scanpy_goes_on_from_the_result(clustered: ad.AnnData, tmp_path: Path) -> None:
+    adata = clustered.copy()
+    del adata.obsm["X_umap"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scanpy's and umap-learn's own
+        sc.tl.umap(adata, maxiter=5)
+        sc.tl.rank_genes_groups(adata, "sccagn", use_raw=True)
+    assert adata.obsm["X_umap"].shape == (adata.n_obs, 2)
+    assert np.isfinite(adata.obsm["X_umap"]).all()
+    names = adata.uns["rank_genes_groups"]["names"]
+    assert set(names.dtype.names) == set(adata.obs["sccagn"].cat.categories)
+
+    clustered.write_h5ad(tmp_path / "out.h5ad")
+    back = ad.read_h5ad(tmp_path / "out.h5ad")
+    pd.testing.assert_series_equal(back.obs["sccagn"], clustered.obs["sccagn"])
+    np.testing.assert_array_equal(back.obsm["X_sccagn"], clustered.obsm["X_sccagn"])
+    assert (back.obsp["connectivities"] != clustered.obsp["connectivities"]).nnz == 0
+    assert back.uns["sccagn"]["n_clusters"] == clustered.uns["sccagn"]["n_clusters"]
+    np.testing.assert_array_equal(back.uns["sccagn"]["history"]["loss"], clustered.uns["sccagn"]["history"]["loss"])
+
+
+def test_key_added_names_everything(blood: ad.AnnData) -> None:
+    adata = planted()
+    cluster(adata, 3, TINY, key_added="mine")
+    assert {"mine", "mine_confidence"} <= set(adata.obs)
+    assert "X_mine" in adata.obsm
+    assert "mine" in adata.uns
+    assert not any("sccagn" in key for part in (adata.obs, adata.obsm, adata.obsp, adata.uns) for key in part)
+
+
+def test_model_attributes() -> None:
+    adata = planted()
+    before = content(adata)
+    model = SCCAGN(adata, 3, FAST).train()
+    assert_same(before, content(adata))  # only `write_to` writes
+
+    soft = model.soft_assignments_
+    assert (soft.shape, soft.dtype) == ((300, 3), np.float32)
+    np.testing.assert_allclose(soft.sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(soft.argmax(1), model.labels_)
+    np.testing.assert_allclose(soft.max(1), model.confidence_, rtol=1e-5)
+    assert model.labels_.dtype == np.int64
+    assert model.embedding_.shape == (300, FAST.n_latent)
+    assert (model.n_clusters_, model.estimate_) == (3, None)
+    counts = model.history_["stage"].value_counts()
+    assert 0 < counts["pretrain"] <= FAST.pretrain_steps
+    assert 0 < counts["joint"] <= FAST.joint_steps
+    assert np.isfinite(model.history_["loss"]).all()
+
+    model.write_to(adata)
+    np.testing.assert_array_equal(adata.obs["sccagn"].astype(int), model.labels_)
+    with pytest.raises(InputError, match=r"`adata` must hold the 300 cells the model was made with; it has 299\."):
+        model.write_to(adata[1:].copy())

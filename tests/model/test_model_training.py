@@ -1,0 +1,105 @@
+"""How good the clusters are, and how steady: the whole job through the Python interface."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import random
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from model_samples import FAST, TINY, planted
+from sklearn.metrics import adjusted_rand_score
+
+import sccagn_scale
+from sccagn_scale import SCCAGN, Config, cluster, train
+
+
+def agreement(adata: ad.AnnData, key: str = "sccagn") -> float:
+    return float(adjusted_rand_score(adata.obs["type"], adata.obs[key]))
+
+
+@pytest.mark.parametrize("n_clusters", [3, None])
+def test_planted_types_are_found(n_clusters: int | None) -> None:
+    adata = planted()
+    cluster(adata, n_clusters, FAST)
+    assert adata.obs["sccagn"].nunique() == 3
+    assert adata.uns["sccagn"]["n_clusters"] == 3
+    assert agreement(adata) > 0.9
+
+
+def test_seed_decides_everything() -> None:
+    first, again, other = (SCCAGN(planted(), 3, FAST, random_state=seed).train() for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.labels_, again.labels_)
+    np.testing.assert_array_equal(first.embedding_, again.embedding_)
+    pd.testing.assert_frame_equal(first.history_, again.history_)
+    assert not np.array_equal(first.embedding_, other.embedding_)
+
+
+def test_global_generators_are_left_alone_and_have_no_say() -> None:
+    def state() -> tuple[bytes, bytes, object]:
+        return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()).encode(), random.getstate()  # noqa: NPY002
+
+    before = state()
+    first = SCCAGN(planted(), None, TINY).train()
+    assert state() == before
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    random.seed(99)
+    again = SCCAGN(planted(), None, TINY).train()
+    np.testing.assert_array_equal(first.embedding_, again.embedding_)
+
+
+def test_batches_of_part_of_the_graph() -> None:
+    adata = planted()
+    config = dataclasses.replace(FAST, batch_size=100, pretrain_batch_size=50, pretrain_steps=60, joint_steps=30)
+    model = SCCAGN(adata, 3, config).train()
+    assert model.history_["stage"].eq("joint").sum() <= 10  # three batches to an epoch
+    assert adjusted_rand_score(adata.obs["type"], model.labels_) > 0.9
+
+
+def test_paper_preset() -> None:
+    adata = planted()
+    paper = dataclasses.replace(Config.preset("paper"), pretrain_steps=30, joint_steps=10, n_init=5)
+    model = SCCAGN(adata, 3, paper).train()
+    assert adjusted_rand_score(adata.obs["type"], model.labels_) > 0.9
+    assert model.neighbors_.indices.shape[1] == 11  # ten and the cell itself
+    named = SCCAGN(adata, 3, "paper")
+    assert named.config == Config.preset("paper")
+
+
+def test_no_argument_could_carry_a_label() -> None:
+    """Types in the AnnData have no influence either."""
+    adata = planted()
+    with_types = SCCAGN(adata, None, TINY).train()
+    bare = ad.AnnData(copy.copy(adata.X))
+    without = SCCAGN(bare, None, TINY).train()
+    np.testing.assert_array_equal(with_types.embedding_, without.embedding_)
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_blocks_groups_and_a_file_change_nothing_that_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
+    """As an atlas is treated: X left in its file, many blocks, communities sought on groups of cells."""
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    adata = planted()
+    cluster(adata, config=FAST)
+    planted().write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 32)
+    monkeypatch.setattr("sccagn_scale.model._model._SKETCH", 60)
+    seen = []
+    finder = train.CommunityFinder
+    monkeypatch.setattr(train, "CommunityFinder", lambda *a, **k: seen.append(k["groups"]) or finder(*a, **k))
+    backed = sccagn_scale.read(tmp_path / "cells.h5ad", backed=True)
+    cluster(backed, config=FAST)
+    assert backed.isbacked
+    assert len(set(seen[0].tolist())) < 100 < len(seen[0])
+    assert backed.obs["sccagn"].nunique() == adata.obs["sccagn"].nunique() == 3
+    assert adjusted_rand_score(adata.obs["sccagn"], backed.obs["sccagn"]) > 0.97
+    # the two components that are not noise
+    np.testing.assert_allclose(backed.obsm["X_pca"][:, :2], adata.obsm["X_pca"][:, :2], atol=1e-4)
