@@ -180,7 +180,7 @@ def _batches(model: SCCAGN, cells: AnnData, n_steps: int) -> Metrics:
     optimizer = Optimizer(model.module_, config.learning_rate, config.discriminator_learning_rate, generator=generator)
     start = time.perf_counter()
     for n_trained, batch in enumerate(_endless(loader), 1):
-        optimizer.step(batch, weights, nu=config.nu, tau=config.tau)
+        optimizer.step(batch, weights, nu=config.degrees_of_freedom, tau=config.tau)
         if n_trained == n_steps:
             break
     training = time.perf_counter() - start

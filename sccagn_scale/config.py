@@ -86,9 +86,9 @@ class Config:
     """Whether the components that the network starts from all get variance one, or one common factor."""
 
     # --- losses
-    nu: float = 24.0
-    """Degrees of freedom of the Student-t kernel. As many as z has dimensions: cells of a round cluster of variance one
-    are that far (squared) from its centre, which one degree of freedom would take for nearly anywhere."""
+    nu: float | None = None
+    """Degrees of freedom of the Student-t kernel; None: `n_latent`, as many as z has dimensions. Cells of a round
+    cluster of variance one are that far (squared) from its centre, which one degree would take for nearly anywhere."""
     tau: float = 0.5
     """Temperature of the target distribution; below 1 sharpens."""
     weight_clustering: float = 1.0
@@ -166,6 +166,11 @@ class Config:
                 f'`attention_scope` = "full" needs `loader` = "full", since a cell can attend only to those in its '
                 f'batch; `loader` is "{self.loader}". Set it to "full", or `attention_scope` to "subgraph".'
             )
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """`nu`, or what it means to leave it None."""
+        return float(self.n_latent) if self.nu is None else self.nu
 
     @classmethod
     def preset(cls, name: Preset) -> Config:

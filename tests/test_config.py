@@ -130,6 +130,24 @@ def test_a_whole_number_serves_where_a_number_is_meant() -> None:
     assert type(config.nu) is type(config.target_sum) is float
 
 
+def test_degrees_of_freedom_are_the_latent_dimensions(tmp_path: Path) -> None:
+    assert Config().degrees_of_freedom == Config().n_latent
+    for config in (
+        Config(n_latent=8),
+        dataclasses.replace(Config(), n_latent=8),
+        Config.from_toml(write(tmp_path, "n_latent = 8")),
+    ):
+        assert config.nu is None
+        assert config.degrees_of_freedom == 8
+        assert type(config.degrees_of_freedom) is float
+
+
+def test_degrees_of_freedom_that_are_given_stay(tmp_path: Path) -> None:
+    assert Config(n_latent=8, nu=2.5).degrees_of_freedom == 2.5
+    assert Config.from_toml(write(tmp_path, "n_latent = 8\nnu = 3")).degrees_of_freedom == 3
+    assert dataclasses.replace(Config.preset("paper"), n_latent=16).degrees_of_freedom == 1
+
+
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_choice_is_taken_and_another_is_told_with_them(name: str) -> None:
     others = {"loader": "full"} if name == "attention_scope" else {}

@@ -166,7 +166,10 @@ class SCCAGN:
                 whole,
                 weights=weights,
                 target=train.Target(
-                    config.nu, config.tau, config.anchor_share, torch.from_numpy(initial).to(self.device)
+                    config.degrees_of_freedom,
+                    config.tau,
+                    config.anchor_share,
+                    torch.from_numpy(initial).to(self.device),
                 ),
                 n_steps=config.joint_steps,
                 settled=train.Settled(config.tolerance, config.settle_epochs),
@@ -245,7 +248,7 @@ class SCCAGN:
         """q, float32 [n_obs, n_clusters], rows sum to one; NaN for cells that failed quality control."""
         z = torch.from_numpy(self.embedding_[self.keep_obs_])
         assert self.module_.centroids is not None
-        q = student_t_assign(z, self.module_.centroids.detach().cpu(), self.config.nu).numpy()
+        q = student_t_assign(z, self.module_.centroids.detach().cpu(), self.config.degrees_of_freedom).numpy()
         return scatter(q, self.keep_obs_)
 
     def write_to(self, adata: AnnData, key_added: str = "sccagn") -> None:
@@ -410,7 +413,9 @@ class SCCAGN:
         module = self.module_
         assert module.centroids is not None
         assert module.head is not None
-        sizes = torch.bincount(assign(z, module.centroids, self.config.nu).labels, minlength=self.n_clusters_)
+        sizes = torch.bincount(
+            assign(z, module.centroids, self.config.degrees_of_freedom).labels, minlength=self.n_clusters_
+        )
         order = sizes.argsort(descending=True, stable=True)
         with torch.no_grad():
             for parameter in (module.centroids, *module.head.parameters()):
@@ -424,7 +429,7 @@ class SCCAGN:
         """Set labels, confidence and embedding."""
         module = self.module_
         assert module.centroids is not None
-        labels, confidence = assign(z, module.centroids, self.config.nu)
+        labels, confidence = assign(z, module.centroids, self.config.degrees_of_freedom)
         self.keep_obs_ = prepared.keep_obs
         self.labels_ = np.full(len(self.keep_obs_), -1, np.int64)
         self.labels_[self.keep_obs_] = labels.cpu().numpy()

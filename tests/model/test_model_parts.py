@@ -93,6 +93,15 @@ def _runs(config: Config) -> None:
     assert np.isfinite(model.history_.drop(columns=["stage", "changed"]).to_numpy(float)).all()
 
 
+def test_degrees_of_freedom_are_the_latent_dimensions_unless_given() -> None:
+    config = dataclasses.replace(TINY, n_latent=8)
+    left, given, other = (
+        SCCAGN(planted(), 3, dataclasses.replace(config, nu=nu)).train().soft_assignments_ for nu in (None, 8.0, 1.0)
+    )
+    np.testing.assert_array_equal(left, given)
+    assert not np.allclose(left, other)
+
+
 def test_a_weight_of_zero_takes_the_loss_away() -> None:
     parts = {"weight_reconstruction": "reconstruction", "weight_adversarial": "adversarial"}
     for weight, name in {**parts, "weight_clustering": "clustering"}.items():
