@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sccagn_scale.loader import Batch
-from sccagn_scale.nn import GraphLayer, SCCAGNModule, column_sums
-from sccagn_scale.ops import student_t_assign
-
-
-class Assignment(NamedTuple):
-    """Each cell's cluster, and how sure the network is of it."""
-
-    labels: Tensor  # int64 [n]
-    confidence: Tensor  # float [n], in (0, 1]
+from sccagn_scale.nn import GraphLayer, SCCAGNModule
 
 
 @torch.no_grad()
@@ -45,19 +37,3 @@ def embed(module: SCCAGNModule, whole: Batch, *, block_size: int = 16_384) -> Te
         z[start:stop] = module.code(own, g1[start:stop], g2)
     module.train(was_training)
     return z
-
-
-@torch.no_grad()
-def assign(z: Tensor, centroids: Tensor, nu: float = 1.0, *, block_size: int = 65_536) -> Assignment:
-    """Assign every cell to its likeliest cluster, in blocks: q is never held for more than `block_size` cells."""
-    parts = [student_t_assign(block, centroids, nu).max(dim=1) for block in z.split(block_size)]
-    return Assignment(torch.cat([p.indices for p in parts]), torch.cat([p.values for p in parts]))
-
-
-@torch.no_grad()
-def target_sums(z: Tensor, centroids: Tensor, nu: float = 1.0, *, tau: float = 0.5, block_size: int = 65_536) -> Tensor:
-    """Σ_i q_ij^(1/τ) over all cells [n_clusters], in blocks: the global part of the target distribution."""
-    total = torch.zeros(len(centroids), dtype=torch.float64, device=z.device)
-    for block in z.split(block_size):
-        total += column_sums(student_t_assign(block, centroids, nu), tau)
-    return total

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from torch import Tensor
 
 from sccagn_scale.graph import adjacency, neighbors, normalized
-from sccagn_scale.infer import assign, embed, target_sums
+from sccagn_scale.infer import embed
 from sccagn_scale.loader import Batch, FullLoader
-from sccagn_scale.nn import Conv, SCCAGNModule, column_sums
-from sccagn_scale.ops import student_t_assign
+from sccagn_scale.nn import Conv, SCCAGNModule
 
 
 @pytest.fixture
@@ -25,13 +23,6 @@ def whole() -> Batch:
 def module() -> SCCAGNModule:
     torch.manual_seed(0)
     return SCCAGNModule(6, (8, 8, 8), 4)
-
-
-@pytest.fixture
-def clusters() -> tuple[Tensor, Tensor]:
-    """z of 53 cells and 5 centroids."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(53, 3, generator=generator), torch.randn(5, 3, generator=generator)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -61,21 +52,3 @@ def test_embedding_in_blocks_is_that_of_the_whole_graph(
     module = SCCAGNModule(6, widths, 4, conv=conv)
     expected = module.encode(whole.x, whole.adjacency).z.detach()
     torch.testing.assert_close(embed(module, whole, block_size=block_size), expected)
-
-
-@pytest.mark.parametrize("block_size", [1, 7, 53, 1000])
-def test_assignment_in_blocks_is_the_argmax_of_q(clusters: tuple[Tensor, Tensor], block_size: int) -> None:
-    q = student_t_assign(*clusters, 2.0)
-    labels, confidence = assign(*clusters, 2.0, block_size=block_size)
-    assert torch.equal(labels, q.argmax(1))
-    torch.testing.assert_close(confidence, q.max(1).values)
-    assert labels.dtype == torch.int64
-
-
-@pytest.mark.parametrize("block_size", [1, 7, 53, 1000])
-@pytest.mark.parametrize("tau", [0.3, 1.0])
-def test_sums_in_blocks_are_the_sums(clusters: tuple[Tensor, Tensor], tau: float, block_size: int) -> None:
-    q = student_t_assign(*clusters, 2.0)
-    sums = target_sums(*clusters, 2.0, tau=tau, block_size=block_size)
-    torch.testing.assert_close(sums, (q ** (1 / tau)).sum(0), check_dtype=False)
-    torch.testing.assert_close(sums, column_sums(q, tau), check_dtype=False)

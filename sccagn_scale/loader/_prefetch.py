@@ -43,6 +43,6 @@ class Prefetch:
 
 def _ready(batch: Batch) -> Batch:
     if isinstance(batch.x, Csr):
-        _ = batch.x.T  # computed on first use: here, not while training
-    _ = batch.adjacency.T
+        batch.x.prepare()  # here, not while training
+    batch.adjacency.prepare()
     return batch

@@ -16,7 +16,7 @@ from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
 from sccagn_scale._progress import SILENT, Progress
 from sccagn_scale.config import Config, Preset
-from sccagn_scale.infer import assign, embed
+from sccagn_scale.infer import embed
 from sccagn_scale.loader import FullLoader, Loader, NeighborLoader, PartitionLoader, Prefetch
 from sccagn_scale.model._prepare import Prepared, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
@@ -24,7 +24,7 @@ from sccagn_scale.model._save import load_model, save_model
 from sccagn_scale.model._setup import Device, Seeded, checked_n_clusters, pick_device
 from sccagn_scale.model._start import find_start
 from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize, transform_latent
-from sccagn_scale.ops import student_t_assign
+from sccagn_scale.ops import student_t_assign, student_t_label
 from sccagn_scale.train import Optimizer
 
 if TYPE_CHECKING:
@@ -414,7 +414,7 @@ class SCCAGN:
         assert module.centroids is not None
         assert module.head is not None
         sizes = torch.bincount(
-            assign(z, module.centroids, self.config.degrees_of_freedom).labels, minlength=self.n_clusters_
+            student_t_label(z, module.centroids, self.config.degrees_of_freedom).labels, minlength=self.n_clusters_
         )
         order = sizes.argsort(descending=True, stable=True)
         with torch.no_grad():
@@ -429,7 +429,7 @@ class SCCAGN:
         """Set labels, confidence and embedding."""
         module = self.module_
         assert module.centroids is not None
-        labels, confidence = assign(z, module.centroids, self.config.degrees_of_freedom)
+        labels, confidence = student_t_label(z, module.centroids, self.config.degrees_of_freedom)
         self.keep_obs_ = prepared.keep_obs
         self.labels_ = np.full(len(self.keep_obs_), -1, np.int64)
         self.labels_[self.keep_obs_] = labels.cpu().numpy()

@@ -12,7 +12,6 @@ from sccagn_scale.nn._layers import (
     graph_layer,
 )
 from sccagn_scale.nn._losses import (
-    column_sums,
     discriminator_loss,
     generator_loss,
     kl_divergence,
@@ -34,7 +33,6 @@ __all__ = [
     "RowLinear",
     "Rows",
     "SCCAGNModule",
-    "column_sums",
     "discriminator_loss",
     "generator_loss",
     "graph_layer",

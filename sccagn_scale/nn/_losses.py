@@ -20,7 +20,7 @@ def target_distribution(q: Tensor, tau: float = 0.5, column_sums: Tensor | None 
     tau
         Temperature, above 0; below 1 sharpens, 1 gives DEC's target (Xie et al. 2016).
     column_sums
-        Σ_i s_ij over all cells [n_clusters]; those of the rows given if None.
+        Σ_i s_ij over all cells [n_clusters]; see `student_t_column_sums`; those of the rows given if None.
 
     Returns
     -------
@@ -29,14 +29,6 @@ def target_distribution(q: Tensor, tau: float = 0.5, column_sums: Tensor | None 
     log_s = q.detach().clamp_min(torch.finfo(q.dtype).tiny).log() / tau
     sums = log_s.logsumexp(0) if column_sums is None else column_sums.log().to(q.dtype)
     return torch.softmax(2 * log_s - sums, dim=1)
-
-
-def column_sums(q: Tensor, tau: float = 0.5) -> Tensor:
-    """Σ_i q_ij^(1/τ) of some cells [n_clusters]: the one global quantity of the target. Add up over batches.
-
-    In float64, since powers of small q leave float32 where τ is small.
-    """
-    return q.detach().clamp_min(torch.finfo(q.dtype).tiny).double().pow(1 / tau).sum(0)
 
 
 def kl_divergence(p: Tensor, q: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from sccagn_scale.nn._losses import (
     reconstruction,
     target_distribution,
 )
-from sccagn_scale.ops import Csr, student_t_assign
+from sccagn_scale.ops import Csr, student_t_assign, student_t_column_sums, student_t_kl
 
 Fusion = Literal["attention", "concat", "multiply", "none"]
 
@@ -216,11 +216,16 @@ class SCCAGNModule(nn.Module):
             adv = generator_loss(self.discriminator(z))
         if weights.clustering and not pretraining:
             assert self.head is not None, "set_centroids comes first"
-            q = self.assign(z, nu)
-            p = target_distribution(q, tau, column_sums)
-            if anchor is not None and anchor_share:
-                p = torch.lerp(p, F.one_hot(anchor, p.shape[1]).to(p.dtype), anchor_share)
+            assert self.centroids is not None
+            if column_sums is None:
+                column_sums = student_t_column_sums(z, self.centroids, nu, tau=tau)
+            with torch.no_grad():
+                p = target_distribution(self.assign(z, nu), tau, column_sums)
+                if anchor is not None and anchor_share:
+                    p = torch.lerp(p, F.one_hot(anchor, p.shape[1]).to(p.dtype), anchor_share)
             predicted = torch.softmax(head(self.head(latent.g3, adjacency), len(z)), dim=1)
-            kl = kl_divergence(p, q) + kl_divergence(p, predicted)
+            kl = kl_divergence(p, predicted) + student_t_kl(
+                z, self.centroids, column_sums, nu=nu, tau=tau, anchor=anchor, anchor_share=anchor_share
+            )
         total = weights.reconstruction * rec + weights.adversarial * adv + weights.clustering * kl
         return Losses(total, rec, adv, kl), z

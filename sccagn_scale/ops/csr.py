@@ -2,14 +2,15 @@
 
     ∂L/∂B = Aᵀ · ∂L/∂Y
 
-The gradient is another CSR product, of the transpose, with contiguous rows: scattering into the gradient, as torch's
-own CSR backward does, is several times slower on the CPU. A matrix makes its transpose when a gradient first asks for
-it, so that what is only read out has none. The same operator serves the input layer (cells × genes times weights), the
-reconstruction loss and the aggregation over the cell graph.
+The same operator serves the input layer (cells × genes times weights), the reconstruction loss and the aggregation over
+the cell graph.
 
 The reference sums embeddings: row i of Y is the sum of the rows of B that row i of A stores, weighted by its values.
 torch has vectorised kernels for just that, faster on the CPU than its CSR product (MKL's), SciPy's and torch-sparse's;
-`python -m benchmarks sparse` has the figures.
+`python -m benchmarks sparse` has the figures. The gradient is another such product, of the transpose: scattering into
+the gradient, as torch's own CSR backward does, is several times slower. A matrix makes its transpose when a gradient
+first asks for it, so that what is only read out has none. Where `csr_matmul_transposed` is compiled nothing is
+transposed: columns of the gradient are divided among threads, so that none waits for another.
 """
 
 from __future__ import annotations
@@ -25,10 +26,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from sccagn_scale.ops._implementation import is_compiled
+
 torch.library.define(
     "sccagn::csr_matmul",
     "(Tensor indptr, Tensor indices, Tensor values, int n_cols, Tensor? t_indptr, Tensor? t_indices, Tensor? t_values,"
     " Tensor dense) -> Tensor",
+)
+torch.library.define(
+    "sccagn::csr_matmul_transposed",
+    "(Tensor indptr, Tensor indices, Tensor values, int n_cols, Tensor dense) -> Tensor",
 )
 
 
@@ -36,9 +43,9 @@ torch.library.define(
 class Csr:
     """A constant sparse matrix [n_rows, n_cols], CSR, and its transpose once that is asked for, CSR too."""
 
-    indptr: Tensor  # int64 [n_rows + 1]
-    indices: Tensor  # int64 [nnz]
-    values: Tensor  # float [nnz]
+    indptr: Tensor  # int64, or int32 with int32 indices [n_rows + 1]
+    indices: Tensor  # int64 or int32 [nnz]
+    values: Tensor  # float, or uint8 or uint16 counts [nnz]
     n_cols: int
     symmetric: bool = False
     # how to get the transpose, once there is one; it knows its origin weakly, or memory would wait for the collector
@@ -67,6 +74,14 @@ class Csr:
             return self
         known = self._transposed[0]() if self._transposed else None
         return self._pair(self._make_transpose()) if known is None else known
+
+    def prepare(self) -> None:
+        """Make the transpose now if the gradient of a product with this matrix will need one."""
+        if self._needs_transpose():
+            _ = self.T
+
+    def _needs_transpose(self) -> bool:
+        return self.symmetric or not is_compiled("csr_matmul_transposed", self.values.device.type)
 
     def _pair(self, transpose: Csr) -> Csr:
         # weakly one way, so that a batch is freed when it is dropped and not when cycles are collected
@@ -137,7 +152,7 @@ def csr_matmul(matrix: Csr, dense: Tensor) -> Tensor:
     matrix
         A [n_rows, n_cols].
     dense
-        B [n_cols, width], same dtype and device.
+        B [n_cols, width], float32 or float64, of A's device, and of its dtype unless that holds counts.
 
     Returns
     -------
@@ -152,7 +167,8 @@ def csr_matmul(matrix: Csr, dense: Tensor) -> Tensor:
         raise ValueError(
             f"`dense` must be [{matrix.n_cols}, width] to follow {matrix.shape}; it is {list(dense.shape)}."
         )
-    t = matrix.T if dense.requires_grad and torch.is_grad_enabled() else None
+    differentiates = dense.requires_grad and torch.is_grad_enabled()
+    t = matrix.T if differentiates and matrix._needs_transpose() else None
     return torch.ops.sccagn.csr_matmul(
         matrix.indptr,
         matrix.indices,
@@ -179,8 +195,12 @@ def _fake(
     return dense.new_empty(indptr.shape[0] - 1, dense.shape[1])
 
 
-@torch.library.impl("sccagn::csr_matmul", "default")
-def _reference(
+@torch.library.register_fake("sccagn::csr_matmul_transposed")
+def _fake_transposed(indptr: Tensor, indices: Tensor, values: Tensor, n_cols: int, dense: Tensor) -> Tensor:
+    return dense.new_empty(n_cols, dense.shape[1])
+
+
+def csr_matmul_reference(
     indptr: Tensor,
     indices: Tensor,
     values: Tensor,
@@ -193,20 +213,49 @@ def _reference(
     if not len(indices):  # which embedding_bag refuses where B has no rows
         return dense.new_zeros(len(indptr) - 1, dense.shape[1])
     return embedding_bag(
-        indices, dense.contiguous(), indptr, mode="sum", per_sample_weights=values, include_last_offset=True
+        indices,
+        dense.contiguous(),
+        indptr.to(indices.dtype),
+        mode="sum",
+        per_sample_weights=values.to(dense.dtype),
+        include_last_offset=True,
     )
 
 
+def csr_matmul_transposed_reference(
+    indptr: Tensor, indices: Tensor, values: Tensor, n_cols: int, dense: Tensor
+) -> Tensor:
+    t = Csr(indptr, indices, values.to(dense.dtype), n_cols).T
+    return csr_matmul_reference(t.indptr, t.indices, t.values, t.n_cols, None, None, None, dense)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    indptr, indices, values, _, t_indptr, t_indices, t_values, _ = inputs
+    indptr, indices, values, ctx.n_cols, t_indptr, t_indices, t_values, _ = inputs
     ctx.save_for_backward(indptr, indices, values, t_indptr, t_indices, t_values)
     ctx.n_rows = output.shape[0]
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     indptr, indices, values, t_indptr, t_indices, t_values = ctx.saved_tensors
-    grad = torch.ops.sccagn.csr_matmul(t_indptr, t_indices, t_values, ctx.n_rows, indptr, indices, values, grad)
+    if t_indptr is None:
+        grad = torch.ops.sccagn.csr_matmul_transposed(indptr, indices, values, ctx.n_cols, grad)
+    else:
+        grad = torch.ops.sccagn.csr_matmul(t_indptr, t_indices, t_values, ctx.n_rows, indptr, indices, values, grad)
     return None, None, None, None, None, None, None, grad
 
 
+def _setup_transposed(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    indptr, indices, values, ctx.n_cols, _ = inputs
+    ctx.save_for_backward(indptr, indices, values)
+
+
+def _backward_transposed(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    indptr, indices, values = ctx.saved_tensors
+    grad = torch.ops.sccagn.csr_matmul(indptr, indices, values, ctx.n_cols, None, None, None, grad)
+    return None, None, None, None, grad
+
+
+torch.library.impl("sccagn::csr_matmul", "default", csr_matmul_reference)
+torch.library.impl("sccagn::csr_matmul_transposed", "default", csr_matmul_transposed_reference)
 torch.library.register_autograd("sccagn::csr_matmul", _backward, setup_context=_setup)
+torch.library.register_autograd("sccagn::csr_matmul_transposed", _backward_transposed, setup_context=_setup_transposed)

@@ -7,9 +7,10 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from sccagn_scale._progress import Stage
-from sccagn_scale.infer import assign, embed, target_sums
+from sccagn_scale.infer import embed
 from sccagn_scale.loader import Batch, Loader
 from sccagn_scale.nn import Losses, LossWeights
+from sccagn_scale.ops import student_t_column_sums, student_t_label
 from sccagn_scale.train._history import History
 from sccagn_scale.train._optimizer import Optimizer, check_finite
 from sccagn_scale.train._stopping import Plateau, Settled
@@ -69,10 +70,10 @@ def train_jointly(
     module = optimizer.module
     assert module.centroids is not None, "set_centroids comes first"
     z = embed(module, whole)
-    labels = assign(z, module.centroids, target.nu).labels
+    labels = student_t_label(z, module.centroids, target.nu).labels
     left = n_steps
     while left > 0:
-        sums = target_sums(z, module.centroids, target.nu, tau=target.tau)
+        sums = student_t_column_sums(z, module.centroids, target.nu, tau=target.tau)
         losses: list[Losses] = []
         for batch in loader:
             losses.append(
@@ -92,7 +93,7 @@ def train_jointly(
                 break
         z = embed(module, whole)
         check_finite(z)
-        before, labels = labels, assign(z, module.centroids, target.nu).labels
+        before, labels = labels, student_t_label(z, module.centroids, target.nu).labels
         changed = (labels != before).float().mean().item()
         loss = history.add("joint", losses, changed=changed).loss
         if settled.reached(changed):

@@ -6,18 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from ops_samples import sample
 from torch import Tensor
 
 from sccagn_scale.ops import implementations, student_t_assign
 
 NUS = [0.5, 1.0, 3.0]
-
-
-def sample(n_obs: int = 9, n_clusters: int = 4, d: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(  # type: ignore[return-value]
-        torch.randn(n, d, dtype=torch.float64, generator=generator).requires_grad_() for n in (n_obs, n_clusters)
-    )
 
 
 def formula(z: Tensor, centroids: Tensor, nu: float) -> Tensor:
@@ -61,8 +55,19 @@ def test_gradcheck(nu: float) -> None:
 
 
 def test_opcheck() -> None:
-    checked = torch.library.opcheck(torch.ops.sccagn.student_t_assign.default, (*sample(4, 3, 2), 1.0))
-    assert set(checked.values()) == {"SUCCESS"}
+    z, centroids = sample(4, 3, 2)
+    q = student_t_assign(z, centroids).detach()
+    for operator, arguments in (
+        (torch.ops.sccagn.student_t_assign, (z, centroids, 1.0)),
+        (torch.ops.sccagn.student_t_assign_backward, (q, z.detach(), centroids.detach(), q, 1.0)),
+    ):
+        assert set(torch.library.opcheck(operator.default, arguments).values()) == {"SUCCESS"}
+
+
+def test_second_derivatives_are_refused() -> None:
+    z, centroids = sample(4, 3, 2)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(student_t_assign(z, centroids).square().sum(), z, create_graph=True)
 
 
 @given(st.integers(0, 20), st.integers(1, 8), st.integers(1, 5), st.floats(1e-3, 1e6), st.sampled_from(NUS))
@@ -81,7 +86,7 @@ def test_rows_sum_to_one_and_the_nearest_centroid_wins(
         torch.testing.assert_close(q.gather(1, nearest).squeeze(1), q.max(1).values)
 
 
-@pytest.mark.parametrize("far", [1e3, 1e10, 1e18])
+@pytest.mark.parametrize("far", [1e3, 1e10, 1e18, 1e30])
 def test_far_cells_neither_overflow_nor_vanish(far: float) -> None:
     z = torch.tensor([[far, 0.0], [-far, far], [0.0, 0.0]], requires_grad=True)
     centroids = torch.tensor([[0.0, 0.0], [1.0, 1.0], [far, 0.0]], requires_grad=True)
@@ -131,6 +136,11 @@ def test_wrong_shapes_are_told(shapes: tuple[tuple[int, ...], tuple[int, ...]]) 
         student_t_assign(*(torch.ones(shape) for shape in shapes))
 
 
+def test_no_clusters_are_told() -> None:
+    with pytest.raises(ValueError, match="at least one cluster"):
+        student_t_assign(torch.ones(3, 2), torch.ones(0, 2))
+
+
 @pytest.mark.parametrize("nu", [0.0, -1.0, float("nan")])
 def test_degrees_of_freedom_must_be_positive(nu: float) -> None:
     with pytest.raises(ValueError, match="`nu` must be above 0"):
@@ -139,7 +149,7 @@ def test_degrees_of_freedom_must_be_positive(nu: float) -> None:
 
 def test_implementations_name_every_operator_and_notice_an_extension() -> None:
     before = implementations()
-    assert set(before) == {"csr_matmul", "student_t_assign"}
+    assert set(before) >= {"csr_matmul", "student_t_assign", "student_t_kl", "student_t_label"}
     assert all(set(devices) == {"cpu", "cuda"} for devices in before.values())
     assert {name for devices in before.values() for name in devices.values()} <= {"reference", "ext"}
     if before["csr_matmul"]["cuda"] == "reference":
