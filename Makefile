@@ -11,12 +11,13 @@ comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 DEMO := demo_out
+SANITIZED := build/sanitized
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format
+.PHONY: help setup demo ext test test-sanitize lint format
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s%s\n", $$1, $$2 }' Makefile
 	@echo "PYTHON=$(PYTHON) makes the environment in $(VENV); it has to be Python 3.11, 3.12 or 3.13."
 
 setup: $(STAMP)  ## make the environment, .venv, and nothing else
@@ -32,8 +33,22 @@ demo: $(STAMP)  ## cluster 700 annotated blood cells and compare with the annota
 	$(BIN)/sccagn-scale evaluate $(DEMO)/clustered.h5ad --truth bulk_labels \
 	  --json $(DEMO)/metrics.json --plots $(DEMO)/plots
 
+ext: $(STAMP)  ## compile and install the faster operators of cpp_ext (a C++ compiler is needed; CUDA where there is nvcc)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --force-reinstall --no-deps ./cpp_ext
+
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+# Python itself is not built for the sanitizer, so that has to be loaded before it, and what Python leaves behind is no leak.
+test-sanitize: $(STAMP)  ## run the operators' tests with the extension under address and undefined-behaviour sanitizers
+	rm -rf $(SANITIZED)
+	SCCAGN_SANITIZE=1 SCCAGN_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation \
+	  --no-deps --no-index --target $(SANITIZED) ./cpp_ext
+	for isa in avx512 avx2 baseline; do \
+	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED) SCCAGN_ISA=$$isa \
+	  $(BIN)/python -m pytest -q -s -p no:xdist tests/ops || exit 1; \
+	done
 
 lint: $(STAMP)  ## check format, style and types
 	$(BIN)/ruff format --check .

@@ -55,6 +55,7 @@ def _facts() -> dict[str, Any]:
             for part in optional_parts()
         },
         "operators": ops.implementations(),
+        "instruction_set": ops.instruction_set(),
     }
 
 
@@ -65,6 +66,7 @@ def _version(name: str) -> str | None:
 
 def _text(facts: dict[str, Any]) -> str:
     machine, operators = facts["machine"], facts["operators"]
+    compiled = facts["instruction_set"]
     devices = sorted({device for choice in operators.values() for device in choice})
     threads = ", ".join(f"{name} {count}" for name, count in machine["threads"].items())
     blocks = [
@@ -87,7 +89,7 @@ def _text(facts: dict[str, Any]) -> str:
             ],
         ),
         _block(
-            "Operators",
+            "Operators" + (f" (ext: compiled, {compiled})" if compiled else ""),
             [["", *devices], *([name, *(choice.get(d, "-") for d in devices)] for name, choice in operators.items())],
         ),
     ]

@@ -151,16 +151,19 @@ def test_simulate_names_its_own_options(tmp_path: Path, capsys: pytest.CaptureFi
 def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     operators = {"csr_matmul": {"cpu": "ext", "cuda": "reference"}, "student_t": {"cpu": "reference"}}
     monkeypatch.setattr("sccagn_scale.ops.implementations", lambda: operators)
+    monkeypatch.setattr("sccagn_scale.ops.instruction_set", lambda: "avx2")
     assert main(["info"]) == 0
     text = capsys.readouterr().out
     for word in (package_version("torch"), package_version("anndata"), "processor", "memory", "sccagn_scale_ext"):
         assert str(word) in text
     assert any(line.split() == ["csr_matmul", "ext", "reference"] for line in text.splitlines())
     assert any(line.split() == ["student_t", "reference", "-"] for line in text.splitlines())
+    assert "Operators (ext: compiled, avx2)" in text
 
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["operators"] == operators
+    assert facts["instruction_set"] == "avx2"
     assert facts["versions"]["numpy"] == package_version("numpy")
     assert facts["optional"]["CUDA"]["detail"]
 

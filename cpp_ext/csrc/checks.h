@@ -1,0 +1,89 @@
+// What both devices ask of the tensors that an operator is given.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace sccagn {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline bool is_floating(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double;
+}
+
+inline bool is_index(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Int || t.scalar_type() == ScalarType::Long;
+}
+
+inline bool same_place(const Tensor& a, const Tensor& b) {
+  return a.is_cpu() == b.is_cpu() && a.get_device() == b.get_device();
+}
+
+// Without a call through the dispatcher where there is nothing to do.
+inline Tensor packed(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+
+inline Tensor as_type(const Tensor& t, ScalarType type) {
+  return packed(t.scalar_type() == type ? t : torch::stable::to(t, type));
+}
+
+// An array to work in, or a result: of `like`'s device, uninitialised.
+inline Tensor empty(const Tensor& like, std::vector<int64_t> shape, std::optional<ScalarType> type = std::nullopt) {
+  return torch::stable::new_empty(like, shape, type ? *type : like.scalar_type());
+}
+
+inline Tensor zeros(const Tensor& like, std::vector<int64_t> shape, std::optional<ScalarType> type = std::nullopt) {
+  return torch::stable::new_zeros(like, shape, type ? *type : like.scalar_type());
+}
+
+inline void check_student_t(const Tensor& z, const Tensor& centroids, double nu) {
+  STD_TORCH_CHECK(z.dim() == 2 && centroids.dim() == 2 && z.size(1) == centroids.size(1),
+                  "z [n_obs, d] and centroids [n_clusters, d] must share d");
+  STD_TORCH_CHECK(is_floating(z) && centroids.scalar_type() == z.scalar_type(),
+                  "z and centroids must both be float32 or both float64");
+  STD_TORCH_CHECK(same_place(z, centroids), "z and centroids must be on one device");
+  STD_TORCH_CHECK(centroids.size(0) > 0, "there must be a centroid");
+  STD_TORCH_CHECK(nu > 0, "nu must be above 0, but is ", nu);
+}
+
+// q, or a gradient by it
+inline void check_assigned(const Tensor& t, const Tensor& z, const Tensor& centroids) {
+  STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == z.size(0) && t.size(1) == centroids.size(0) &&
+                      t.scalar_type() == z.scalar_type() && same_place(t, z),
+                  "grad and q must be [n_obs, n_clusters], of the type and device of z");
+}
+
+inline void check_target(const Tensor& z, const Tensor& centroids, const Tensor& column_sums, double tau,
+                         const std::optional<Tensor>& anchor) {
+  STD_TORCH_CHECK(column_sums.dim() == 1 && column_sums.size(0) == centroids.size(0) && same_place(z, column_sums),
+                  "column_sums must be [n_clusters], on the device of z");
+  STD_TORCH_CHECK(tau > 0, "tau must be above 0, but is ", tau);
+  if (anchor)
+    STD_TORCH_CHECK(anchor->dim() == 1 && anchor->size(0) == z.size(0) &&
+                        anchor->scalar_type() == ScalarType::Long && same_place(z, *anchor),
+                    "anchor must be int64 [n_obs], on the device of z");
+}
+
+inline void check_csr(const Tensor& indptr, const Tensor& indices, const Tensor& values, const Tensor& dense,
+                      int64_t dense_rows) {
+  STD_TORCH_CHECK(indptr.dim() == 1 && indptr.size(0) > 0 && indices.dim() == 1 && values.dim() == 1 &&
+                      values.size(0) == indices.size(0),
+                  "indptr [n_rows + 1], indices [nnz] and values [nnz] must make a CSR matrix");
+  STD_TORCH_CHECK(is_index(indptr) && is_index(indices), "indptr and indices must be int32 or int64");
+  STD_TORCH_CHECK(is_floating(dense) && (values.scalar_type() == dense.scalar_type() ||
+                                         values.scalar_type() == ScalarType::Byte ||
+                                         values.scalar_type() == ScalarType::UInt16),
+                  "dense must be float32 or float64, and values the same or uint8 or uint16");
+  STD_TORCH_CHECK(dense.dim() == 2 && dense.size(0) == dense_rows, "dense must be [", dense_rows, ", width]");
+  STD_TORCH_CHECK(same_place(indptr, dense) && same_place(indices, dense) && same_place(values, dense),
+                  "all of the matrix and dense must be on one device");
+}
+
+}  // namespace sccagn

@@ -1,0 +1,81 @@
+// Sparse × dense on CUDA: a warp for each row, its lanes across the columns, so that what is read of the dense factor lies
+// together and no two threads add to one number. Its gradient is the same product of the transpose, which the operator is
+// given; `csr_matmul_transposed` stays with the reference.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+
+#include "launch.cuh"
+
+namespace sccagn {
+namespace {
+
+constexpr int kWarp = 32, kWarps = 8;  // of a block
+constexpr int kColumns = 4;            // of a lane
+
+template <class T, class Value, class Index>
+__global__ void gather(const int64_t* __restrict__ indptr, const Index* __restrict__ indices,
+                       const Value* __restrict__ values, const T* __restrict__ dense, int64_t n_rows, int64_t width,
+                       T* __restrict__ out) {
+  const int64_t row = int64_t(blockIdx.x) * kWarps + threadIdx.y;
+  if (row >= n_rows) return;
+  const int64_t begin = indptr[row], end = indptr[row + 1];
+  for (int64_t first = threadIdx.x; first < width; first += kColumns * kWarp) {
+    T sum[kColumns] = {};
+    for (int64_t e = begin; e < end; ++e) {
+      const T value = static_cast<T>(values[e]);
+      const T* const from = dense + int64_t(indices[e]) * width + first;
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c)
+        if (first + c * kWarp < width) sum[c] += value * from[c * kWarp];
+    }
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c)
+      if (first + c * kWarp < width) out[row * width + first + c * kWarp] = sum[c];
+  }
+}
+
+template <class T, class Value, class Index>
+void launch(const Tensor& indptr, const Tensor& indices, const Tensor& values, const Tensor& dense, const Tensor& out) {
+  const int64_t n_rows = out.size(0), width = out.size(1);
+  const int64_t blocks = (n_rows + kWarps - 1) / kWarps;
+  STD_TORCH_CHECK(blocks < (int64_t(1) << 31), "too many rows for one launch: ", n_rows);
+  const OnDeviceOf device(dense);
+  gather<T, Value, Index><<<static_cast<unsigned>(blocks), dim3(kWarp, kWarps), 0, device.stream()>>>(
+      const_data<int64_t>(indptr), const_data<Index>(indices), const_data<Value>(values), const_data<T>(dense), n_rows,
+      width, data<T>(out));
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+Tensor matmul(const Tensor& indptr, const Tensor& indices, const Tensor& values, int64_t n_cols,
+              std::optional<Tensor>, std::optional<Tensor>, std::optional<Tensor>, const Tensor& dense) {
+  check_csr(indptr, indices, values, dense, n_cols);
+  const Tensor starts = as_type(indptr, ScalarType::Long), columns = packed(indices),
+               stored = packed(values), factor = packed(dense);
+  const Tensor out = empty(dense, {indptr.size(0) - 1, dense.size(1)});
+  if (out.numel() == 0) return out;
+  const auto with_index = [&]<class T, class Value>(T, Value) {
+    if (indices.scalar_type() == ScalarType::Int)
+      launch<T, Value, int32_t>(starts, columns, stored, factor, out);
+    else
+      launch<T, Value, int64_t>(starts, columns, stored, factor, out);
+  };
+  const auto with_value = [&]<class T>(T t) {
+    if (values.scalar_type() == ScalarType::Byte)
+      with_index(t, uint8_t());
+    else if (values.scalar_type() == ScalarType::UInt16)
+      with_index(t, uint16_t());
+    else
+      with_index(t, t);
+  };
+  if (dense.scalar_type() == ScalarType::Float)
+    with_value(float());
+  else
+    with_value(double());
+  return out;
+}
+
+}  // namespace
+}  // namespace sccagn
+
+STABLE_TORCH_LIBRARY_IMPL(sccagn, CUDA, m) { m.impl("csr_matmul", TORCH_BOX(&sccagn::matmul)); }

@@ -1,0 +1,36 @@
+"""Compiled operators for sccagn_scale. Importing this registers them with torch; there is nothing to call.
+
+`sccagn_scale` does that itself when it finds this package, and works without it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import torch
+
+__all__ = ["instruction_set"]
+
+_HERE = Path(__file__).parent
+
+
+def _load() -> ctypes.CDLL:
+    torch.ops.load_library(_HERE / "cpu.so")
+    if torch.version.cuda and (_HERE / "cuda.so").exists():
+        # whose symbols the library does not name as its own dependency, so that it can be built without it
+        ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cuda.so"), mode=ctypes.RTLD_GLOBAL)
+        torch.ops.load_library(_HERE / "cuda.so")
+    return ctypes.CDLL(str(_HERE / "cpu.so"))
+
+
+_cpu = _load()
+_cpu.sccagn_instruction_set.restype = ctypes.c_char_p
+
+
+def instruction_set() -> str:
+    """What the CPU's kernels were compiled for: `"baseline"`, `"avx2"` or `"avx512"`.
+
+    It is the widest that the processor has, unless the environment variable `SCCAGN_ISA` names a narrower one.
+    """
+    return _cpu.sccagn_instruction_set().decode()

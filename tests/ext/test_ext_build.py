@@ -1,0 +1,144 @@
+"""The compiled extension is built here, without being installed, and stands the operators' tests for each target."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sccagn_scale.ops import implementations
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "cpp_ext"
+PTX, MACHINE_CODE = 1, 2  # kinds of code in a fat binary
+OPERATOR_TESTS = ("tests/ops", "tests/nn/test_nn_losses.py", "tests/nn/test_nn_module.py", "tests/test_infer.py")
+
+compiled = implementations()["csr_matmul"]["cpu"] == "ext"
+compiler = os.environ.get("CXX", "c++")
+nvcc = next(filter(None, map(shutil.which, (os.environ.get("NVCC", "nvcc"), "/usr/local/cuda/bin/nvcc"))), None)
+needs_compiler = pytest.mark.skipif(shutil.which(compiler) is None, reason=f"there is no C++ compiler, {compiler}")
+
+
+def succeed(command: list[str], **variables: str) -> str:
+    """Run a command at the root; its output, which a failure shows."""
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    return done.stdout
+
+
+def built(folder: Path, **variables: str) -> Path:
+    """Install the extension into a folder of its own, from a copy of its source."""
+    shutil.copytree(SOURCE, folder / "source", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+    install = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index"]
+    succeed([*install, "--target", str(folder / "site"), str(folder / "source")], **variables)
+    return folder / "site"
+
+
+def run_operator_tests(*tests: str, **variables: str) -> str:
+    return succeed(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests], **variables
+    )
+
+
+@needs_compiler
+def test_what_is_not_installed_passes_the_same_tests(tmp_path: Path) -> None:
+    """Of the reference and the extension, this run has one; here the other is tested, with all instruction sets."""
+    if compiled:
+        run_operator_tests(*OPERATOR_TESTS, SCCAGN_EXT="0")
+        path = os.environ.get("PYTHONPATH", "")
+    else:
+        path = os.pathsep.join(filter(None, (str(built(tmp_path, SCCAGN_CUDA="0")), os.environ.get("PYTHONPATH"))))
+        run_operator_tests(*OPERATOR_TESTS, PYTHONPATH=path)
+    for instructions in ("baseline", "avx2"):
+        told = "from sccagn_scale import ops; import sccagn_scale_ext as e; print(e.instruction_set())"
+        narrower = {"SCCAGN_ISA": instructions, "PYTHONPATH": path}
+        if succeed([sys.executable, "-c", told], **narrower).split()[-1] == instructions:
+            run_operator_tests("tests/ops", **narrower)
+
+
+@pytest.mark.skipif(nvcc is None, reason="there is no nvcc")
+@needs_compiler
+def test_cuda_is_compiled_for_both_targets_without_a_gpu(tmp_path: Path) -> None:
+    assert nvcc is not None
+    library = built(tmp_path, SCCAGN_CUDA="1") / "sccagn_scale_ext/cuda.so"
+    content = library.read_bytes()
+    assert set(device_codes(content)) == {(MACHINE_CODE, 80), (MACHINE_CODE, 90), (PTX, 90)}
+    assert all(kernel in content for kernel in (b"gather", b"assign", b"label", b"column_sums", b"pull", b"add_blocks"))
+
+
+def device_codes(library: bytes) -> Iterator[tuple[int, int]]:
+    """Kind and compute capability of everything in the library's fat binaries.
+
+    A fat binary starts with its magic number, a version and a header's length (16 bits each) and a size (64); in it
+    each entry has its kind (16), version (16), header's length (32) and size (64), and its capability (32) at byte 28.
+    """
+    magic = (0xBA55ED50).to_bytes(4, "little")
+    start = library.find(magic)
+    while start >= 0:
+        _, header, size = struct.unpack_from("<HHQ", library, start + 4)
+        entry, end = start + header, start + header + size
+        while entry < end:
+            kind, _, length, size = struct.unpack_from("<HHIQ", library, entry)
+            yield kind, struct.unpack_from("<I", library, entry + 28)[0]
+            entry += length + size
+        start = library.find(magic, end)
+
+
+@needs_compiler
+def test_a_wheel_serves_every_python(tmp_path: Path) -> None:
+    shutil.copytree(SOURCE, tmp_path / "source", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+    (tmp_path / "source/csrc/cpu").rename(tmp_path / "kernels")  # not compiled once more: only packed
+    (tmp_path / "source/csrc/cpu").mkdir()
+    shutil.copy(tmp_path / "kernels/dispatch.cpp", tmp_path / "source/csrc/cpu")
+    shutil.copy(tmp_path / "kernels/dispatch.h", tmp_path / "source/csrc/cpu")
+    succeed(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-build-isolation",
+            "--no-deps",
+            "-w",
+            str(tmp_path),
+            str(tmp_path / "source"),
+        ],
+        SCCAGN_CUDA="0",
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith("sccagn_scale_ext-0.1.0-py3-none-linux_")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"sccagn_scale_ext/__init__.py", "sccagn_scale_ext/cpu.so"} <= set(names)
+    assert "sccagn_scale_ext/cuda.so" not in names
+
+
+def test_both_packages_have_one_version() -> None:
+    import tomllib
+
+    versions = [
+        tomllib.loads((folder / "pyproject.toml").read_text())["project"]["version"] for folder in (ROOT, SOURCE)
+    ]
+    assert versions[0] == versions[1]
+
+
+def test_an_extension_of_another_version_is_left_out_with_a_word(tmp_path: Path) -> None:
+    """A package that says it is the extension of version 9, and would fail if it were imported."""
+    (tmp_path / "sccagn_scale_ext.py").write_text("raise RuntimeError('imported')")
+    facts = tmp_path / "sccagn_scale_ext-9.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: sccagn-scale-ext\nVersion: 9\n")
+    code = "from sccagn_scale import ops; print({d for o in ops.implementations().values() for d in o.values()})"
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    said = succeed([sys.executable, "-c", code], PYTHONPATH=path)
+    assert "its version is 9, where 0.1.0 is needed. Build it anew (`make ext`), or remove it." in said
+    assert "{'reference'}" in said
+    assert "InputWarning" not in succeed([sys.executable, "-c", code], PYTHONPATH=path, SCCAGN_EXT="0")
