@@ -16,6 +16,7 @@ from sccagn_scale._errors import InputError
 BENCHMARKS = {
     "accuracy": "benchmarks.accuracy",
     "epoch": "benchmarks.epoch",
+    "kernels": "benchmarks.kernels",
     "knn": "benchmarks.knn",
     "loaders": "benchmarks.loaders",
     "pipeline": "benchmarks.pipeline",

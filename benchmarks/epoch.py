@@ -1,4 +1,4 @@
-"""One epoch of joint training over a million cells: genes and components as input."""
+"""One epoch of joint training over a million cells: genes and components as input, with the extension and without."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from benchmarks._contest import Contest, Method
+from benchmarks._extension import choose_extension, is_installed
 from benchmarks._outcome import Outcome
 from benchmarks._session import Session
 
@@ -23,22 +24,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, session: Session) -> None:
-    """Time an epoch for both inputs."""
+    """Time an epoch for both inputs, with the extension where it is installed and without."""
     n_obs = arguments.cells or (QUICK if arguments.quick else FULL)["cells"]
     methods = tuple(
-        Method(rep, "benchmarks.epoch:measure", {"n_obs": n_obs, "input_rep": rep}) for rep in ("genes", "pca")
+        Method(
+            f"{rep}, ext" if compiled else rep,
+            "benchmarks.epoch:measure",
+            {"n_obs": n_obs, "input_rep": rep, "compiled": compiled},
+        )
+        for rep in ("genes", "pca")
+        for compiled in (False, True)[: 1 + is_installed()]
     )
     rows = session.run([Contest(f"epoch/{n_obs}", methods, arguments.repeats)])
     session.finish(rows, columns=COLUMNS, mean_of=lambda case: None)
 
 
-def measure(n_obs: int, input_rep: str) -> Outcome:
+def measure(n_obs: int, input_rep: str, compiled: bool) -> Outcome:
     """Target: one epoch of joint training, batches of the default size, network and losses of the default preset.
 
     Cells are drawn at random: a step costs the same whatever the values. The graph joins each cell to those that stand
     next to it in an order that has nothing to do with their numbers, and the parts are stretches of that order, so
     that batches keep most of their edges and gather their rows from all over, as with real cells.
     """
+    choose_extension(compiled)
     import numpy as np
     import torch
 
@@ -72,8 +80,9 @@ def measure(n_obs: int, input_rep: str) -> Outcome:
     n_steps = 0
     for batch in loader:
         optimizer.step(
-            batch, weights, target_sums=sums, anchor=anchor[: batch.n_seeds], anchor_share=config.anchor_share
-        )
+            batch, weights, nu=config.degrees_of_freedom, tau=config.tau, target_sums=sums,
+            anchor=anchor[: batch.n_seeds], anchor_share=config.anchor_share,
+        )  # fmt: skip
         n_steps += 1
     took = time.perf_counter() - start
     metrics = {"n_steps": n_steps, "ms_per_step": 1e3 * took / n_steps, "waiting_share": loader.waited / took}

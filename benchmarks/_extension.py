@@ -1,0 +1,22 @@
+"""The compiled extension in a process that measures: wanted, or left out."""
+
+from __future__ import annotations
+
+import os
+
+from sccagn_scale._compat import package_version
+from sccagn_scale._errors import InputError
+
+
+def is_installed() -> bool:
+    """Tell whether there is an extension to compare with."""
+    return package_version("sccagn-scale-ext") is not None
+
+
+def choose_extension(wanted: bool) -> None:
+    """Settle, before the operators are first imported, whether they are compiled; an error where that cannot be."""
+    os.environ["SCCAGN_EXT"] = "1" if wanted else "0"
+    from sccagn_scale import ops
+
+    if (ops.instruction_set() is not None) != wanted:
+        raise InputError("The extension is not installed; `make ext` builds it.")

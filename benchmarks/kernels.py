@@ -1,0 +1,273 @@
+"""The compiled operators: Student-t loss with its gradients, and sparse products, against plain torch and compilers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks._contest import Contest, Method
+from benchmarks._extension import choose_extension
+from benchmarks._outcome import Outcome, peak_rss_mb
+from benchmarks._session import Session
+from sccagn_scale._errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Case → clusters and dimensions of one million cells.
+STUDENT_T: dict[str, tuple[int, int]] = {"student_t_k32": (32, 8), "student_t_k100": (100, 16)}
+CSR = ("csr_forward", "csr_backward")
+CSR_SHAPE, CSR_DENSITY, CSR_WIDTH = (2048, 2000), 0.08, 100
+CELLS = {"full": 1_000_000, "quick": 20_000}
+NU, TAU = 1.0, 0.5
+STUDENT_T_METHODS = (
+    "ext",
+    "reference",
+    "eager_broadcast",
+    "eager_matmul",
+    "compile_broadcast",
+    "compile_matmul",
+)
+CSR_METHODS = ("ext", "reference", "torch_csr", "dense")
+COLUMNS = ("ratio", "extra_mb", "floor_ms", "of_bandwidth")
+TOLERANCE = 2e-3  # norms of a million gradients; by ‖z‖² + ‖µ‖² − 2zµᵀ in float32, too
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `kernels` can be asked for."""
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to measure (default: cpu)")
+    parser.add_argument("--cells", type=int, metavar="N", help="cells of the Student-t cases (default: 1000000)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="R", help="processes of each method in turn (3)")
+
+
+def run(arguments: argparse.Namespace, session: Session) -> None:
+    """Time every method on every case, in turn."""
+    n_obs = arguments.cells or CELLS["quick" if arguments.quick else "full"]
+    if n_obs < 1:
+        raise InputError(f"`--cells` must be at least 1, but is {n_obs}.")
+    repeats = 1 if arguments.quick else arguments.repeats
+    seconds = 0.2 if arguments.quick else 3.0
+    common = {"seconds": seconds, "device": arguments.device}
+    contests = [
+        Contest(
+            case,
+            tuple(
+                Method(name, "benchmarks.kernels:measure_student_t",
+                       {"case": case, "method": name, "n_obs": n_obs, **common})
+                for name in STUDENT_T_METHODS
+            ),
+            repeats,
+            tolerance=TOLERANCE,
+        )
+        for case in STUDENT_T
+    ] + [
+        Contest(
+            case,
+            tuple(
+                Method(name, "benchmarks.kernels:measure_csr", {"case": case, "method": name, **common})
+                for name in CSR_METHODS
+            ),
+            repeats,
+            tolerance=TOLERANCE,
+        )
+        for case in CSR
+    ]  # fmt: skip
+    rows = session.run(contests)
+    ours = {row["case"]: row["seconds"] for row in rows if row["method"] == "ext"}
+    for row in rows:
+        if row["seconds"] is not None and ours.get(row["case"]):
+            row["metrics"]["ratio"] = row["seconds"] / ours[row["case"]]
+    session.finish(rows, columns=COLUMNS, mean_of=lambda case: None)
+
+
+def measure_student_t(case: str, method: str, n_obs: int, seconds: float, device: str) -> Outcome:
+    """Target: the clustering loss and its gradients by cells and centroids, column sums given.
+
+    Bytes that cannot be avoided: z is read, ∂L/∂z is written.
+    """
+    choose_extension(method == "ext")
+    import torch
+
+    n_clusters, d = STUDENT_T[case]
+    if method == "eager_broadcast" and device == "cpu":
+        _needs_memory(4 * 4 * n_obs * n_clusters * d)  # differences, their squares, and both again going backwards
+    generator = torch.Generator().manual_seed(0)
+    centroids = 2 * torch.randn(n_clusters, d, generator=generator)
+    z = centroids[torch.randint(0, n_clusters, (n_obs,), generator=generator)]
+    z = (z + torch.randn(n_obs, d, generator=generator)).to(device).requires_grad_()
+    centroids = centroids.to(device).requires_grad_()
+    from sccagn_scale.ops import student_t_column_sums
+
+    sums = student_t_column_sums(z, centroids, NU, tau=TAU)
+    loss_of = _student_t(method)
+
+    def step() -> tuple[Tensor, ...]:
+        loss = loss_of(z, centroids, sums)
+        return (loss, *torch.autograd.grad(loss, (z, centroids)))
+
+    before = _forget_peak()
+    evidence = {
+        name: float(t.detach().double().norm())
+        for name, t in zip(("loss", "by_z", "by_centroids"), step(), strict=True)
+    }
+    extra = peak_rss_mb() - before
+    return _outcome(case, step, seconds, device, bytes_moved=2 * 4 * n_obs * d, evidence=evidence, extra_mb=extra)
+
+
+def measure_csr(case: str, method: str, seconds: float, device: str) -> Outcome:
+    """Target: the product of a batch's genes with weights, or its gradient by the weights.
+
+    Where a method makes the transpose for its gradient, that is a part of it. Bytes that cannot be avoided: the stored
+    values and their columns are read, and so is the dense factor; the product is written.
+    """
+    choose_extension(method == "ext")
+    import numpy as np
+    import scipy.sparse as sp
+    import torch
+
+    n_rows, n_cols = CSR_SHAPE
+    rng = np.random.default_rng(0)
+    matrix = sp.random(n_rows, n_cols, CSR_DENSITY, format="csr", dtype=np.float32, random_state=rng)
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.rand(n_cols, CSR_WIDTH, generator=generator).to(device)
+    cotangent = torch.rand(n_rows, CSR_WIDTH, generator=generator).to(device)
+    forward, backward = _csr(method)(matrix, dense, cotangent)
+    step = forward if case == "csr_forward" else backward
+    before = _forget_peak()
+    evidence = {"norm": float(step().detach().double().norm())}
+    extra = peak_rss_mb() - before
+    moved = matrix.nnz * (4 + 8) + 4 * CSR_WIDTH * (n_rows + n_cols)
+    return _outcome(case, step, seconds, device, bytes_moved=moved, evidence=evidence, extra_mb=extra)
+
+
+def _outcome(
+    case: str,
+    step: Callable[[], Any],
+    seconds: float,
+    device: str,
+    *,
+    bytes_moved: int,
+    evidence: dict[str, float],
+    extra_mb: float,
+) -> Outcome:
+    took = _median_seconds(step, seconds, device)
+    floor = bytes_moved / _bandwidth(device)
+    metrics = {"extra_mb": extra_mb, "floor_ms": 1e3 * floor, "of_bandwidth": floor / took}
+    return Outcome({case: [took]}, lambda: {case: metrics}, evidence)
+
+
+def _median_seconds(step: Callable[[], Any], seconds: float, device: str) -> float:
+    import torch
+
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        wait()
+        start = time.perf_counter()
+        step()
+        wait()
+        times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
+
+
+def _bandwidth(device: str) -> float:
+    """Bytes per second, read and written, of a large copy."""
+    import torch
+
+    source = torch.ones(2**26, device=device)
+    target = torch.empty_like(source)
+    return 2 * 4 * source.numel() / _median_seconds(lambda: target.copy_(source), 0.2, device)
+
+
+def _forget_peak() -> float:
+    """Start the process's peak memory anew, and say what it starts from, in MiB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_rss_mb()
+
+
+def _needs_memory(n_bytes: int) -> None:
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if n_bytes > available:
+        raise InputError(f"This takes {n_bytes / 2**30:.0f} GiB, where {available / 2**30:.0f} GiB are free.")
+
+
+def _student_t(method: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    import torch
+
+    from sccagn_scale.ops import student_t_kl
+
+    if method in ("ext", "reference"):
+        return lambda z, centroids, sums: student_t_kl(z, centroids, sums, nu=NU, tau=TAU)
+    how, _, distances = method.partition("_")
+    squared = {"broadcast": _by_differences, "matmul": _by_products}[distances]
+
+    def loss(z: Tensor, centroids: Tensor, sums: Tensor) -> Tensor:
+        q = (1 + squared(z, centroids) / NU) ** (-(NU + 1) / 2)
+        q = q / q.sum(dim=1, keepdim=True)
+        with torch.no_grad():
+            p = q ** (2 / TAU) / sums.to(q.dtype)
+            p = p / p.sum(dim=1, keepdim=True)
+        return (p * (p.log() - q.log())).sum() / len(z)
+
+    return torch.compile(loss) if how == "compile" else loss
+
+
+def _by_differences(z: Tensor, centroids: Tensor) -> Tensor:
+    return (z[:, None] - centroids[None]).square().sum(dim=2)
+
+
+def _by_products(z: Tensor, centroids: Tensor) -> Tensor:
+    products = z.square().sum(dim=1, keepdim=True) + centroids.square().sum(dim=1) - 2 * z @ centroids.T
+    return products.clamp_min(0)
+
+
+Steps = tuple[Callable[[], "Tensor"], Callable[[], "Tensor"]]
+
+
+def _csr(method: str) -> Callable[[Any, Tensor, Tensor], Steps]:
+    return {"ext": _operator, "reference": _operator, "torch_csr": _torch_csr, "dense": _dense}[method]
+
+
+def _operator(matrix: Any, dense: Tensor, cotangent: Tensor) -> Steps:
+    import torch
+
+    from sccagn_scale.ops import Csr, csr_matmul
+
+    held = Csr.from_scipy(matrix).to(dense.device)
+    parts = (held.indptr, held.indices, held.values, held.n_cols)
+    return (
+        lambda: csr_matmul(held, dense),
+        lambda: torch.ops.sccagn.csr_matmul_transposed(*parts, cotangent),
+    )
+
+
+def _torch_csr(matrix: Any, dense: Tensor, cotangent: Tensor) -> Steps:
+    import warnings
+
+    import torch
+
+    warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
+    arrays = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)]
+    held = torch.sparse_csr_tensor(*arrays, matrix.shape, check_invariants=False).to(dense.device)
+    return _differentiated(lambda b: held @ b, dense, cotangent)
+
+
+def _dense(matrix: Any, dense: Tensor, cotangent: Tensor) -> Steps:
+    import torch
+
+    filled = torch.from_numpy(matrix.toarray()).to(dense.device)
+    return _differentiated(lambda b: filled @ b, dense, cotangent)
+
+
+def _differentiated(product: Callable[[Tensor], Tensor], dense: Tensor, cotangent: Tensor) -> Steps:
+    """Forward without a graph, and backward through a graph that stands."""
+    import torch
+
+    leaf = dense.clone().requires_grad_()
+    output = product(leaf)
+    return lambda: product(dense), lambda: torch.autograd.grad(output, leaf, cotangent, retain_graph=True)[0]
