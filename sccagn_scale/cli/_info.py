@@ -37,6 +37,7 @@ def _facts() -> dict[str, Any]:
 
     from sccagn_scale import ops
 
+    operators = ops.implementations()  # before anything tries an extension that is left out
     return {
         "versions": {
             PROGRAM: __version__,
@@ -54,7 +55,7 @@ def _facts() -> dict[str, Any]:
             part.name: {"present": part.present, "detail": part.detail, "purpose": part.purpose}
             for part in optional_parts()
         },
-        "operators": ops.implementations(),
+        "operators": operators,
         "instruction_set": ops.instruction_set(),
     }
 

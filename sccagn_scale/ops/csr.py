@@ -43,8 +43,8 @@ torch.library.define(
 class Csr:
     """A constant sparse matrix [n_rows, n_cols], CSR, and its transpose once that is asked for, CSR too."""
 
-    indptr: Tensor  # int64, or int32 with int32 indices [n_rows + 1]
-    indices: Tensor  # int64 or int32 [nnz]
+    indptr: Tensor  # int64 [n_rows + 1]: stored values may be more than 2³¹
+    indices: Tensor  # int32 or int64 [nnz]
     values: Tensor  # float, or uint8 or uint16 counts [nnz]
     n_cols: int
     symmetric: bool = False
@@ -56,7 +56,7 @@ class Csr:
         """Share (where dtypes allow) a scipy CSR matrix; a `symmetric` one is its own transpose."""
         return cls(
             torch.from_numpy(matrix.indptr.astype(np.int64, copy=False)),
-            torch.from_numpy(matrix.indices.astype(np.int64, copy=False)),
+            torch.from_numpy(matrix.indices),
             torch.from_numpy(matrix.data).to(dtype),
             matrix.shape[1],
             symmetric,
@@ -124,7 +124,7 @@ class Csr:
     @property
     def edge_index(self) -> Tensor:
         """PyG's `edge_index` [2, nnz], source → target: row i that stores column j is the edge j → i."""
-        return torch.stack([self.indices, self.row_of_value()])
+        return torch.stack([self.indices.long(), self.row_of_value()])
 
     def row_of_value(self) -> Tensor:
         """Row of every stored value, int64 [nnz]."""
@@ -141,7 +141,7 @@ class Csr:
     def to_dense(self) -> Tensor:
         """Fill in the zeros: [n_rows, n_cols]."""
         dense = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
-        return dense.index_put_((self.row_of_value(), self.indices), self.values, accumulate=True)
+        return dense.index_put_((self.row_of_value(), self.indices.long()), self.values, accumulate=True)
 
 
 def csr_matmul(matrix: Csr, dense: Tensor) -> Tensor:
@@ -212,6 +212,8 @@ def csr_matmul_reference(
 ) -> Tensor:
     if not len(indices):  # which embedding_bag refuses where B has no rows
         return dense.new_zeros(len(indptr) - 1, dense.shape[1])
+    if len(indices) >= 2**31:  # it takes offsets of the indices' type
+        indices = indices.long()
     return embedding_bag(
         indices,
         dense.contiguous(),

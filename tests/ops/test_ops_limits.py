@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
-from ops_samples import sample
+from ops_samples import inputs, results, sample
 from torch import Tensor
 
 from sccagn_scale.ops import (
@@ -19,42 +17,13 @@ from sccagn_scale.ops import (
     student_t_assign,
     student_t_column_sums,
     student_t_kl,
-    student_t_label,
 )
+from sccagn_scale.ops.student_t import student_t_assign_reference
+from sccagn_scale.ops.student_t_loss import student_t_kl_reference
 
 needs_extension = pytest.mark.skipif(
     implementations()["csr_matmul"]["cpu"] != "ext", reason="of the compiled operators (`make ext`)"
 )
-
-
-def results(z: Tensor, centroids: Tensor, matrix: Csr, dense: Tensor) -> dict[str, Tensor]:
-    """Everything that operators and their gradients give."""
-    q = student_t_assign(z, centroids, 3.0)
-    sums = student_t_column_sums(z, centroids, 3.0)
-    anchor = torch.arange(len(z)) % len(centroids)
-    loss = student_t_kl(z, centroids, sums, nu=3.0, anchor=anchor, anchor_share=0.5)
-    product = csr_matmul(matrix, dense)
-    labels, confidence = student_t_label(z, centroids, 3.0)
-    return {
-        "q": q,
-        "of q": torch.autograd.grad(q.pow(2).sum(), z, retain_graph=True)[0],
-        "of q, by centroids": torch.autograd.grad(q.pow(2).sum(), centroids)[0],
-        "sums": sums,
-        "loss": loss,
-        "of the loss": torch.autograd.grad(loss, z, retain_graph=True)[0],
-        "of the loss, by centroids": torch.autograd.grad(loss, centroids)[0],
-        "labels": labels,
-        "confidence": confidence,
-        "product": product,
-        "of the product": torch.autograd.grad(product.pow(2).sum(), dense)[0],
-    }
-
-
-def inputs(n_obs: int = 10_000) -> tuple[Tensor, Tensor, Csr, Tensor]:
-    z, centroids = (t.detach().float().requires_grad_() for t in sample(n_obs, 7, 5))
-    random = sp.random(n_obs, 60, 0.1, format="csr", dtype=np.float32, random_state=np.random.default_rng(0))
-    dense = torch.randn(60, 100, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    return z, centroids, Csr.from_scipy(random), dense
 
 
 @needs_extension
@@ -147,6 +116,21 @@ def test_matrices_that_are_none_are_refused(changes: dict[str, Any], message: st
     ):
         with pytest.raises(RuntimeError, match=message):
             operator(*csr_parts(**changes), *arguments)
+
+
+@pytest.mark.parametrize(("n_clusters", "d"), [(2, 2), (1024, 64), (1000, 3), (3, 63)])
+def test_few_and_many_clusters_and_dimensions(n_clusters: int, d: int) -> None:
+    """Float32 of whoever implements them against plain torch in float64."""
+    z, centroids = (t.detach() for t in sample(70, n_clusters, d))
+    single = [t.float() for t in (z, centroids)]
+    q = student_t_assign_reference(z, centroids, 5.0)
+    torch.testing.assert_close(student_t_assign(*single, 5.0).double(), q, rtol=1e-4, atol=1e-6)
+    sums = q.square().sum(0)
+    torch.testing.assert_close(student_t_column_sums(*single, 5.0), sums, rtol=1e-4, atol=1e-6)
+    exact = student_t_kl_reference(z, centroids, sums, 5.0, 0.5, None, 0.0)
+    ours = torch.ops.sccagn.student_t_kl(*single, sums, 5.0, 0.5, None, 0.0)
+    for found, expected in zip(ours, exact, strict=True):
+        assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
 @needs_extension

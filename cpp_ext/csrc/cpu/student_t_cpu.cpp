@@ -20,36 +20,27 @@ constexpr int64_t kMostStretches = 256;  // each has sums of its own, [n_cluster
 
 // One call: inputs made contiguous, centroids padded, stretches laid out.
 template <class T>
-class Job {
- public:
-  Job(const Tensor& z, const Tensor& centroids, double nu)
-      : z_(packed(z)),
-        n_obs(z.size(0)),
-        n_clusters(centroids.size(0)),
-        d(z.size(1)),
-        centroids_(new T[padded(n_clusters) * padded(d)]()),
-        stretch_(std::max(kStretch, (n_obs + kMostStretches - 1) / kMostStretches)),
-        n_stretches((n_obs + stretch_ - 1) / stretch_) {
-    const Tensor source = packed(centroids);
-    const T* const from = static_cast<const T*>(source.const_data_ptr());
-    for (int64_t j = 0; j < n_clusters; ++j) std::copy_n(from + j * d, d, centroids_.get() + j * padded(d));
-    problem = {static_cast<const T*>(z_.const_data_ptr()), centroids_.get(), n_clusters, d, static_cast<T>(nu)};
-  }
-
- private:
-  const Tensor z_;
-
- public:
+struct Job {
+  const Tensor z;
   const int64_t n_obs, n_clusters, d;
-  StudentT<T> problem;
+  const std::unique_ptr<T[]> centroids;  // [padded(n_clusters), padded(d)]
+  const int64_t stretch, n_stretches;    // cells of one, and how many there are
+  const StudentT<T> problem;
   const StudentTKernels<T>& kernels = SCCAGN_DISPATCH(student_t(T()));
 
- private:
-  const std::unique_ptr<T[]> centroids_;
-  const int64_t stretch_;
-
- public:
-  const int64_t n_stretches;
+  Job(const Tensor& given, const Tensor& centres, double nu)
+      : z(packed(given)),
+        n_obs(z.size(0)),
+        n_clusters(centres.size(0)),
+        d(z.size(1)),
+        centroids(new T[padded(n_clusters) * padded(d)]()),
+        stretch(std::max(kStretch, (n_obs + kMostStretches - 1) / kMostStretches)),
+        n_stretches((n_obs + stretch - 1) / stretch),
+        problem{static_cast<const T*>(z.const_data_ptr()), centroids.get(), n_clusters, d, static_cast<T>(nu)} {
+    const Tensor source = packed(centres);
+    const T* const from = static_cast<const T*>(source.const_data_ptr());
+    for (int64_t j = 0; j < n_clusters; ++j) std::copy_n(from + j * d, d, centroids.get() + j * padded(d));
+  }
 
   // Calls run(stretch, begin, end, scratch) for every stretch, several at a time.
   template <class Run>
@@ -57,7 +48,7 @@ class Job {
     torch::stable::parallel_for(0, n_stretches, 1, [&](int64_t first, int64_t last) {
       const std::unique_ptr<T[]> scratch(new T[kernels.scratch_size(n_clusters, d)]);
       for (int64_t s = first; s < last; ++s)
-        run(s, s * stretch_, std::min((s + 1) * stretch_, n_obs), scratch.get());
+        run(s, s * stretch, std::min((s + 1) * stretch, n_obs), scratch.get());
     });
   }
 
