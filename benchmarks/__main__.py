@@ -14,6 +14,7 @@ from sccagn_scale._errors import InputError
 
 # Name → module with `add_arguments(parser)` and `run(arguments, session)`; its docstring's first line is the help.
 BENCHMARKS = {
+    "ablation": "benchmarks.ablation",
     "accuracy": "benchmarks.accuracy",
     "epoch": "benchmarks.epoch",
     "kernels": "benchmarks.kernels",

@@ -36,26 +36,6 @@ class Shared(NamedTuple):
     seconds: float
 
 
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "no_graph": {"phi": 0.0},
-    "no_attention": {"n_heads": 0},
-    "no_fusion": {"fusion": "none"},
-    "concat": {"fusion": "concat"},
-    "multiply": {"fusion": "multiply"},
-    "no_adversary": {"discriminator": False},
-    "no_reconstruction": {"weight_reconstruction": 0.0},
-    "no_clustering_loss": {"weight_clustering": 0.0},
-    "no_anchor": {"anchor_share": 0.0},
-    "no_joint_training": {"joint_steps": 0},
-    "no_whitening": {"whiten": False},
-    "no_rounding": {"round_clusters": False},
-    "ward": {"init": "ward"},
-    "nu_1": {"nu": 1.0},
-    "pretrained": {"pretrain_steps": 50},
-}
-"""What differs from the default preset."""
-
-
 def ours(
     adata: AnnData,
     n_clusters: int | None,
@@ -296,7 +276,6 @@ class Clustering:
     run: Callable[..., NDArray[Any]]
     modes: tuple[Mode, ...]
     is_ours: bool = False
-    by_default: bool = True
 
 
 CLUSTERINGS = {
@@ -314,7 +293,4 @@ CLUSTERINGS = {
     "louvain": Clustering(louvain, ("auto",)),
     "leiden_jaccard": Clustering(leiden_jaccard, ("auto",)),
     "scvi_leiden": Clustering(scvi_leiden, ("auto",)),
-} | {
-    name: Clustering(partial(ours, changes=changes), MODES, is_ours=True, by_default=False)
-    for name, changes in ABLATIONS.items()
 }

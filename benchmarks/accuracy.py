@@ -16,46 +16,40 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _accuracy_ranks, _accuracy_report
+from benchmarks._choice import chosen, chosen_files, names
 from benchmarks._contest import Contest, Method
-from benchmarks._labelled import labelled_files, made_cells, read_blind
-from benchmarks._methods import ABLATIONS, CLUSTERINGS, MODES, SCRATCH, Clustering, Mode, Shared
+from benchmarks._labelled import made_cells, read_blind
+from benchmarks._methods import CLUSTERINGS, MODES, SCRATCH, Clustering, Mode, Shared
 from benchmarks._outcome import Metrics, Outcome
 from benchmarks._session import Session
 from sccagn_scale._errors import InputError
 
 SCORES = ("nmi", "ari", "ami", "completeness", "accuracy")
 COLUMNS = (*SCORES, "cross_seed_ari", "n_clusters")
-QUICK_SETS = 3
 QUICK_SEEDS = 2
-METHODS_HELP = (
-    f"of {', '.join(name for name in CLUSTERINGS if name not in ABLATIONS)} (default: all of these), or "
-    f"`default` with one thing changed: {', '.join(ABLATIONS)}; `ablations`: `default` and all of the latter"
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `accuracy` can be asked for."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help='folder of .h5ad with obs["cell_type"]')
-    parser.add_argument("--sets", type=_names, metavar="A,B", help="file names without .h5ad (default: all)")
-    parser.add_argument("--methods", type=_names, metavar="A,B", help=METHODS_HELP)
-    parser.add_argument("--modes", type=_names, metavar="A,B", help="given (number of clusters), auto (default: both)")
+    parser.add_argument("--sets", type=names, metavar="A,B", help="file names without .h5ad (default: all)")
+    parser.add_argument("--methods", type=names, metavar="A,B", help=f"of {', '.join(CLUSTERINGS)} (default: all)")
+    parser.add_argument("--modes", type=names, metavar="A,B", help="given (number of clusters), auto (default: both)")
     parser.add_argument("--seeds", type=int, metavar="N", help=f"seeds 0 … N-1 (default: 5; quick: {QUICK_SEEDS})")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="sets at a time; above 1, times are shared")
 
 
 def run(arguments: argparse.Namespace, session: Session) -> None:
     """Run every method on every set, print and keep the rows, and lay a table and a plot beside the result file."""
-    by_default = [name for name, one in CLUSTERINGS.items() if one.by_default]
-    named = ["default", *ABLATIONS] if arguments.methods == ["ablations"] else arguments.methods
-    methods = _chosen("methods", named, list(CLUSTERINGS)) if named else by_default
-    modes = [mode for mode in MODES if mode in _chosen("modes", arguments.modes, list(MODES))]
+    methods = chosen("methods", arguments.methods, list(CLUSTERINGS))
+    modes = [mode for mode in MODES if mode in chosen("modes", arguments.modes, list(MODES))]
     n_seeds = (QUICK_SEEDS if arguments.quick else 5) if arguments.seeds is None else arguments.seeds
     if n_seeds < 1:
         raise InputError(f"`--seeds` must be at least 1, but is {n_seeds}.")
     contests = [
         _contest(path, mode, methods, n_seeds)
         for mode in modes
-        for path in _chosen_files(arguments)
+        for path in chosen_files(arguments)
         if any(mode in CLUSTERINGS[name].modes for name in methods)
     ]
     with _scratch():
@@ -80,24 +74,28 @@ def run_seeds(path: str, method: str, mode: Mode, n_seeds: int) -> Outcome:
     n_seeds
         Seeds 0 … n_seeds − 1 are run.
     """
-    cluster = CLUSTERINGS[method].run
-    cells, truth = read_blind(Path(path))
+    return over_seeds(Path(path), CLUSTERINGS[method], mode, n_seeds)
+
+
+def over_seeds(path: Path, clustering: Clustering, mode: Mode, n_seeds: int) -> Outcome:
+    """What `run_seeds` does, for any clustering."""
+    cells, truth = read_blind(path)
     n_types = truth.nunique()
-    _warm_up(CLUSTERINGS[method], mode)
+    _warm_up(clustering, mode)
     seconds, labels = [], []
     for seed in range(n_seeds):
         copy = cells.copy()
         start = time.perf_counter()
-        found = cluster(copy, n_types if mode == "given" else None, seed)
+        found = clustering.run(copy, n_types if mode == "given" else None, seed)
         seconds.append(time.perf_counter() - start)
         if isinstance(found, Shared):
             seconds[-1] += found.seconds
             found = found.labels
         found = np.asarray(found)
         if found.shape != (cells.n_obs,):
-            raise ValueError(f"{method} returned labels of shape {found.shape} for {cells.n_obs} cells")
+            raise ValueError(f"it returned labels of shape {found.shape} for {cells.n_obs} cells")
         labels.append(found)
-    case = f"{Path(path).stem}/{mode}"
+    case = f"{path.stem}/{mode}"
     evidence = {"n_obs": cells.n_obs, "n_vars": cells.n_vars, "n_types": n_types, "sum": float(cells.X.sum())}
     return Outcome({case: seconds}, lambda: {case: _score(truth, labels)}, evidence)
 
@@ -162,25 +160,3 @@ def _contest(path: Path, mode: Mode, methods: list[str], n_seeds: int) -> Contes
     able = [name for name in methods if mode in CLUSTERINGS[name].modes]
     entries = (Method(name, "benchmarks.accuracy:run_seeds", kwargs | {"method": name}) for name in able)
     return Contest(f"{path.stem}/{mode}", tuple(entries))
-
-
-def _chosen_files(arguments: argparse.Namespace) -> list[Path]:
-    if not arguments.data.is_dir():
-        raise InputError(f"`--data` must be a folder of labelled .h5ad files, but {arguments.data} is none.")
-    files = {path.stem: path for path in labelled_files(arguments.data)}
-    if not files:
-        raise InputError(f'`--data` must hold .h5ad files with obs["cell_type"], but {arguments.data} has none.')
-    if arguments.quick and arguments.sets is None:
-        return sorted(files.values(), key=lambda path: path.stat().st_size)[:QUICK_SETS]
-    return [files[name] for name in _chosen("sets", arguments.sets, list(files))]
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _chosen(argument: str, wanted: list[str] | None, known: list[str]) -> list[str]:
-    for name in wanted or []:
-        if name not in known:
-            raise InputError(f"`--{argument}` knows {', '.join(known)}, but not {name}.")
-    return wanted or known

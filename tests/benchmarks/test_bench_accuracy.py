@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -21,10 +20,9 @@ from benchmarks.__main__ import main
 from benchmarks._accuracy_ranks import cliques, common_sets, critical_difference, mean_ranks, plot_ranks
 from benchmarks._accuracy_report import Scores, markdown, plot
 from benchmarks._labelled import labelled_files, made_cells, read_blind
-from benchmarks._methods import ABLATIONS, CLUSTERINGS, SCRATCH, Clustering, Shared
+from benchmarks._methods import CLUSTERINGS, SCRATCH, Clustering, Shared
 from benchmarks._preprocess import input_kind, log_expression, principal_components
 from benchmarks._results import Row
-from sccagn_scale import Config
 
 
 def write_set(path: Path, **kwargs: Any) -> AnnData:
@@ -164,25 +162,6 @@ def test_peers_find_types_that_are_easily_told(name: str) -> None:
     assert adjusted_rand_score(types, labels) == 1.0
     assert (before != adata.X).nnz == 0
     assert not len(adata.obs.columns)
-
-
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_is_a_setting_that_differs_from_the_default(name: str) -> None:
-    assert dataclasses.replace(Config(), **ABLATIONS[name]) != Config()
-    assert not CLUSTERINGS[name].by_default
-
-
-def test_ablations_are_run_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    contests = []
-    monkeypatch.setattr("benchmarks._session.run_contest", lambda contest, threads: contests.append(contest) or ())
-    write_set(tmp_path / "a.h5ad", n_obs=20)
-    request = ["accuracy", "--data", str(tmp_path), "--modes", "given", "--json", str(tmp_path / "r.json")]
-    assert main([*request, "--methods", "ablations"]) == 0
-    assert main(request) == 0
-    asked, usual = ([method.name for method in contest.methods] for contest in contests)
-    assert asked == ["default", *ABLATIONS]
-    assert "dec" in usual
-    assert not set(usual) & set(ABLATIONS)
 
 
 @pytest.mark.parametrize("before", [None, "elsewhere"])

@@ -1,0 +1,79 @@
+"""Presets with one thing changed: that each variant is one, what is run, and how differences are summed up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import _ablation_report, ablation
+from benchmarks.__main__ import main
+from benchmarks._labelled import made_cells
+from benchmarks._results import Row
+from benchmarks._variants import AS_IS, VARIANTS
+from sccagn_scale.config import Config
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One labelled set of easily told types."""
+    adata, types = made_cells(120, 200)
+    adata.obs["cell_type"] = types.to_numpy()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    return tmp_path
+
+
+def row(case: str, method: str, nmi: float, ari: float) -> Row:
+    metrics = {"nmi": nmi, "ari": ari}
+    return Row(case=case, method=method, seconds=1.0, spread=0.0, peak_rss_mb=1.0, metrics=metrics)
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != AS_IS])
+def test_a_variant_changes_some_preset(variant: str) -> None:
+    assert any(ablation.changed(preset, variant) != Config.preset(preset) for preset in ablation.PRESETS)
+
+
+def test_what_a_preset_has_already_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contests: list[Any] = []
+    monkeypatch.setattr("benchmarks._session.run_contest", lambda contest, threads: contests.append(contest) or ())
+    assert main(["ablation", "--data", str(folder), "--json", str(folder / "r.json")]) == 0
+    asked = {contest.case: [method.name for method in contest.methods] for contest in contests}
+    assert set(asked) == {"a/default", "a/paper"}
+    assert asked["a/default"] == list(VARIANTS)
+    missing = {"no anchor", "no whitening", "no rounding", "ν = 1", "50 steps of pretraining"}
+    assert set(asked["a/paper"]) == set(VARIANTS) - missing
+
+
+def test_a_variant_is_measured_and_reported(folder: Path) -> None:
+    arguments = ["--data", str(folder), "--presets", "default", "--quick", "--json", str(folder / "r.json")]
+    assert main(["ablation", *arguments]) == 0
+    table = (folder / "r.md").read_text()
+    assert "| as it is | 1 | 1.000 | 1.000 | – | – |" in table
+    assert "| Ward | 1 | 1.000 | 1.000 | +0.000" in table
+    assert (folder / "r.png").stat().st_size > 10_000
+
+
+def test_an_unknown_preset_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ablation", "--data", str(folder), "--presets", "best", "--quick"]) == 2
+    assert "`--presets` knows default, paper, but not best." in capsys.readouterr().err
+
+
+def test_differences_are_taken_set_by_set() -> None:
+    rows = [row("a/paper", AS_IS, 0.5, 0.4), row("b/paper", AS_IS, 0.7, 0.6), row("c/paper", AS_IS, 0.9, 0.9)]
+    rows += [row("a/paper", "GAT", 0.6, 0.4), row("b/paper", "GAT", 0.9, 0.5)]  # and none on c
+    rows += [row("a/default", AS_IS, 0.1, 0.1)]
+    found = _ablation_report.Differences(rows, "paper")
+    assert found.variants == [AS_IS, "GAT"]
+    np.testing.assert_allclose(found.differences("GAT", "nmi"), [0.1, 0.2])
+    np.testing.assert_allclose(found.scores("GAT", "ari"), [0.4, 0.5])
+    assert _ablation_report.presets(rows) == ["paper", "default"]
+
+
+def test_the_interval_is_scipys() -> None:
+    values = np.random.default_rng(0).normal(size=12)
+    low, high = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
+    assert _ablation_report.half_width(values) == pytest.approx((high - low) / 2)
+    assert np.isnan(_ablation_report.half_width(values[:1]))
