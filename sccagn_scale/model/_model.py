@@ -409,18 +409,11 @@ class SCCAGN:
         self._read_out(prepared, embed(self.module_, next(iter(full))))
 
     def _order_by_size(self, z: torch.Tensor) -> None:
-        """Renumber the clusters so that 0 is the largest: centroids, and the head's outputs alike."""
-        module = self.module_
-        assert module.centroids is not None
-        assert module.head is not None
-        sizes = torch.bincount(
-            student_t_label(z, module.centroids, self.config.degrees_of_freedom).labels, minlength=self.n_clusters_
-        )
-        order = sizes.argsort(descending=True, stable=True)
-        with torch.no_grad():
-            for parameter in (module.centroids, *module.head.parameters()):
-                of_clusters = list(parameter.shape).index(len(order))  # the first: GAT's attention has it last
-                parameter.copy_(parameter.index_select(of_clusters, order))
+        """Renumber the clusters so that 0 is the largest."""
+        assert self.module_.centroids is not None
+        labels = student_t_label(z, self.module_.centroids, self.config.degrees_of_freedom).labels
+        sizes = torch.bincount(labels, minlength=self.n_clusters_)
+        self.module_.reorder_clusters(sizes.argsort(descending=True, stable=True))
         n_empty = int((sizes == 0).sum())
         if n_empty:
             log.info("%d of %d clusters are empty after joint training.", n_empty, self.n_clusters_)
