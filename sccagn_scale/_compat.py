@@ -31,6 +31,7 @@ _PACKAGES = {
     "torch_scatter": ("torch-scatter", "compiled scatter operations for PyG", "pip install 'sccagn-scale[pyg]'"),
     "torch_sparse": ("torch-sparse", "compiled neighbour sampling for PyG", "pip install 'sccagn-scale[pyg]'"),
     "pyg_lib": ("pyg-lib", "compiled neighbour sampling for PyG", "see PyG's installation page"),
+    "harmonypy": ("harmonypy", "correction for batches (batch_key)", "pip install 'sccagn-scale[batch]'"),
     "zarr": ("zarr", ".zarr input and output", "pip install zarr"),
 }
 
@@ -49,7 +50,8 @@ def probe(name: str) -> OptionalPart:
     Parameters
     ----------
     name
-        Import name: one of `sccagn_scale_ext`, `torch_scatter`, `torch_sparse`, `pyg_lib`, `zarr`.
+        Import name: one of `sccagn_scale_ext`, `torch_scatter`, `torch_sparse`, `pyg_lib`, `harmonypy`,
+        `zarr`.
 
     Returns
     -------
@@ -74,7 +76,7 @@ def probe(name: str) -> OptionalPart:
 
 
 def optional_parts() -> list[OptionalPart]:
-    """Try everything optional: compiled packages, zarr, FAISS on the GPU and CUDA."""
+    """Try everything optional: compiled packages, harmonypy, zarr, FAISS on the GPU and CUDA."""
     return [*(probe(name) for name in _PACKAGES), _faiss_gpu(), _cuda()]
 
 

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.threads is not None:
         limit_threads(arguments.threads)
     with Console(quiet=arguments.quiet) as console:
-        _check_paths(arguments)
+        _check(arguments)
         config = _config(arguments)
         adata = _train(arguments, config, console)
         written = _write_pictures(arguments, adata, console)
@@ -37,9 +37,14 @@ def run(arguments: argparse.Namespace) -> None:
         _show(facts, [arguments.output, *written, *([arguments.model] if arguments.model else [])], console)
 
 
-def _check_paths(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace) -> None:
     from sccagn_scale.io import check_writable
 
+    if arguments.model is not None and arguments.batch_key is not None:
+        raise InputError(
+            "`--model` must not be given with `--batch-key`: such a model has no rule to correct other cells by, so it "
+            "cannot be kept. Leave one of them out."
+        )
     if not arguments.input.exists():
         raise InputError(f"`INPUT` must name an existing file or folder, but {str(arguments.input)!r} does not exist.")
     check_distinct(
@@ -78,12 +83,13 @@ def _train(arguments: argparse.Namespace, config: Config, console: Console) -> A
     from sccagn_scale.model import SCCAGN  # after reading, so that a mistaken name is told before torch is loaded
 
     options = {"n_clusters": "--n-clusters", "layer": "--layer", "random_state": "--seed", "device": "--device"}
-    with named(**options, key_added="--key-added", path="INPUT"):
+    with named(**options, batch_key="--batch-key", key_added="--key-added", path="INPUT"):
         model = SCCAGN(
             adata,
             arguments.n_clusters,
             config,
             layer=arguments.layer,
+            batch_key=arguments.batch_key,
             random_state=arguments.seed,
             device=arguments.device,
             progress=console,
@@ -160,6 +166,8 @@ def _show(facts: dict[str, Any], written: list[Path], console: Console) -> None:
         lines["Kept"] = f"{int(kept['n_obs_kept']):,} cells, {int(kept.get('n_vars_kept', facts['n_vars'])):,} genes"
     if "input_kind" in kept:
         lines["Values"] = str(kept["input_kind"])
+    if "harmonypy" in facts["params"]:
+        lines["Batches"] = f"{facts['params']['batch_key']}, corrected for (harmonypy {facts['params']['harmonypy']})"
     if facts["graph"].get("backend") is not None:
         recall = facts["graph_recall"]
         lines["Graph"] = str(facts["graph"]["backend"]) + (f", recall {recall:.3f}" if recall is not None else "")

@@ -49,6 +49,7 @@ examples:
   sccagn-scale cluster cells.h5ad -o clustered.h5ad --n-clusters 12 --seed 1
   sccagn-scale cluster cells.h5ad -o clustered.h5ad --layer counts \\
       --plots figures --json run.json
+  sccagn-scale cluster cells.h5ad -o clustered.h5ad --batch-key donor
   sccagn-scale cluster 10x_folder/ -o clustered.h5ad --preset paper
 
 Exit code: 0; or 2 after a mistake in the input or an option, with one sentence
@@ -139,6 +140,11 @@ def _add_cluster(verbs: Any) -> None:
         help="number of clusters, 2 or more, or `auto` to estimate it from the data (default: auto)",
     )
     model.add_argument("--layer", metavar="NAME", help="layer to use, `raw` for .raw (default: X)")
+    model.add_argument(
+        "--batch-key",
+        metavar="COLUMN",
+        help="column of obs with batches (donors, runs) to correct for, never types; needs harmonypy (default: none)",
+    )
     model.add_argument(
         "--preset",
         choices=["default", "paper"],

@@ -19,6 +19,7 @@ def cluster(
     config: Config | Preset | None = None,
     *,
     layer: str | None = None,
+    batch_key: str | None = None,
     key_added: str = "sccagn",
     random_state: int = 0,
     device: Device = "auto",
@@ -28,7 +29,7 @@ def cluster(
 
     Parameters
     ----------
-    adata, n_clusters, config, layer, random_state, device, progress
+    adata, n_clusters, config, layer, batch_key, random_state, device, progress
         See `SCCAGN`.
     key_added
         First part of the keys that are written.
@@ -44,6 +45,7 @@ def cluster(
         n_clusters,
         config,
         layer=layer,
+        batch_key=batch_key,
         random_state=random_state,
         device=device,
         progress=progress,

@@ -21,7 +21,7 @@ from sccagn_scale.loader import FullLoader, Loader, NeighborLoader, PartitionLoa
 from sccagn_scale.model._prepare import Prepared, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import load_model, save_model
-from sccagn_scale.model._setup import Device, Seeded, checked_n_clusters, pick_device
+from sccagn_scale.model._setup import Device, Seeded, checked_batch_key, checked_n_clusters, pick_device
 from sccagn_scale.model._start import find_start
 from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize, transform_latent
 from sccagn_scale.ops import student_t_assign, student_t_label
@@ -52,6 +52,11 @@ class SCCAGN:
         A `Config`, or the name of a preset: `"default"` or `"paper"`.
     layer
         None for `X`, `"raw"` for `.raw.X`, or a name in `layers`.
+    batch_key
+        Column of `obs` with each cell's batch, to correct the principal components for with Harmony (Korsunsky et al.,
+        Nature Methods 2019, 16:1289; needs harmonypy), so that graph and network are made of corrected ones. None: no
+        correction. Refused with genes as `input_rep` or `graph_rep` (preset `"paper"`), which Harmony cannot correct:
+        network and graph would disagree on which cells are alike. Not for a column of types: it would make them alike.
     random_state
         Seed of every random choice.
     device
@@ -95,6 +100,7 @@ class SCCAGN:
         config: Config | Preset | None = None,
         *,
         layer: str | None = None,
+        batch_key: str | None = None,
         random_state: int = 0,
         device: Device = "auto",
         progress: Progress = SILENT,
@@ -111,6 +117,7 @@ class SCCAGN:
                 f"`n_neighbors` = {self.config.n_neighbors} needs at least as many cells (it counts the cell itself); "
                 f"the input has {adata.n_obs:,}."
             )
+        self.batch_key = checked_batch_key(batch_key, adata, self.config)
 
     def train(self) -> Self:
         """Run the whole job, from preprocessing to labels.
@@ -121,7 +128,9 @@ class SCCAGN:
         """
         config = self.config
         with self._progress.stage("Preprocess"):
-            self.recipe_, prepared = prepare(self._adata, config, layer=self.layer, random_state=self.random_state)
+            self.recipe_, prepared = prepare(
+                self._adata, config, layer=self.layer, random_state=self.random_state, batch_key=self.batch_key
+            )
             n_obs = len(prepared.pcs)
             if self.n_clusters_given is not None:
                 checked_n_clusters(self.n_clusters_given, n_obs, "that pass quality control")
@@ -190,7 +199,8 @@ class SCCAGN:
         Raises
         ------
         InputError
-            If the folder cannot be written, or holds something else than a saved model.
+            If the folder cannot be written, or holds something else than a saved model; or if the model has a
+            `batch_key`, as Harmony finds no rule by which other cells could be corrected.
         """
         save_model(self, folder)
 
@@ -273,7 +283,7 @@ class SCCAGN:
         `obsm[f"X_{key_added}"]`
             z, float32 [n_obs, n_latent].
         `obsm["X_pca"]`
-            Principal components of unit-length log expression, float32 [n_obs, n_comps].
+            Principal components of unit-length log expression, corrected with `batch_key`; float32 [n_obs, n_comps].
         `obsp["distances"]`, `obsp["connectivities"]`
             Neighbour distances and the symmetric cell graph, CSR float32 [n_obs, n_obs].
         `uns["neighbors"]`
@@ -409,18 +419,11 @@ class SCCAGN:
         self._read_out(prepared, embed(self.module_, next(iter(full))))
 
     def _order_by_size(self, z: torch.Tensor) -> None:
-        """Renumber the clusters so that 0 is the largest: centroids, and the head's outputs alike."""
-        module = self.module_
-        assert module.centroids is not None
-        assert module.head is not None
-        sizes = torch.bincount(
-            student_t_label(z, module.centroids, self.config.degrees_of_freedom).labels, minlength=self.n_clusters_
-        )
-        order = sizes.argsort(descending=True, stable=True)
-        with torch.no_grad():
-            for parameter in (module.centroids, *module.head.parameters()):
-                of_clusters = list(parameter.shape).index(len(order))  # the first: GAT's attention has it last
-                parameter.copy_(parameter.index_select(of_clusters, order))
+        """Renumber the clusters so that 0 is the largest."""
+        assert self.module_.centroids is not None
+        labels = student_t_label(z, self.module_.centroids, self.config.degrees_of_freedom).labels
+        sizes = torch.bincount(labels, minlength=self.n_clusters_)
+        self.module_.reorder_clusters(sizes.argsort(descending=True, stable=True))
         n_empty = int((sizes == 0).sum())
         if n_empty:
             log.info("%d of %d clusters are empty after joint training.", n_empty, self.n_clusters_)

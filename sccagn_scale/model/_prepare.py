@@ -13,6 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from sccagn_scale import pp
+from sccagn_scale._compat import package_version
 from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale._threads import mapped
 from sccagn_scale.config import Config
@@ -35,7 +36,7 @@ class Recipe:
     chosen: np.ndarray  # int64, positions in `genes` of those that the network sees
     maxima: np.ndarray  # float32, of the chosen genes; 1 where components alone are used
     pca: pp.Projection
-    pc_scale: float  # root mean square length of the training cells in PCA space
+    pc_scale: float  # root mean square length of the training cells' `pcs`
 
     @property
     def gene_names(self) -> pd.Index:
@@ -50,11 +51,13 @@ class Prepared:
     keep_obs: np.ndarray  # bool [n_obs]
     x: sp.csr_matrix | np.ndarray  # the network's input [n, n_input]
     points: np.ndarray  # float32 [n, d], where neighbours are searched
-    pcs: np.ndarray  # float32 [n, n_comps]
+    pcs: np.ndarray  # float32 [n, n_comps], corrected for batches where that was asked for
 
 
-def prepare(adata: AnnData, config: Config, *, layer: str | None, random_state: int) -> tuple[Recipe, Prepared]:
-    """Run quality control, normalisation, gene selection, scaling and PCA.
+def prepare(
+    adata: AnnData, config: Config, *, layer: str | None, random_state: int, batch_key: str | None = None
+) -> tuple[Recipe, Prepared]:
+    """Run quality control, normalisation, gene selection, scaling, PCA and, where asked for, correction for batches.
 
     Raises
     ------
@@ -72,6 +75,7 @@ def prepare(adata: AnnData, config: Config, *, layer: str | None, random_state: 
         "Quality control keeps %s of %s cells and %s of %s genes.",
         *(f"{n:,}" for n in (kept.obs.sum(), len(kept.obs), kept.var.sum(), len(kept.var))),
     )
+    batches = None if batch_key is None else pp.select_batches(adata, batch_key, kept.obs)
     target_sum = 0.0 if kind == "log" else config.target_sum or pp.median_total(kept.totals[kept.obs])
     logged = pp.LogExpression(matrix, kept.obs, kept.totals, kind, target_sum)
     genes = np.flatnonzero(kept.var)
@@ -84,6 +88,14 @@ def prepare(adata: AnnData, config: Config, *, layer: str | None, random_state: 
     blocks = _Blocks(logged, genes[chosen], held=_uses_genes(config))
     pca = pp.fit_pca(blocks.each(_unit), config.n_comps, random_state=random_state)
     pcs = _scores(pca, blocks)
+    if batches is not None:
+        log.info(
+            "Components are corrected for the %s batches of '%s' (harmonypy %s).",
+            f"{batches.max() + 1:,}",
+            batch_key,
+            package_version("harmonypy"),
+        )
+        pcs = pp.correct_batches(pcs, batches, random_state=random_state)
     length = float(np.sqrt(np.square(pcs).sum(axis=1).mean()))
     recipe = Recipe(
         kind,

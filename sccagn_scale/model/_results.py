@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from sccagn_scale import graph
+from sccagn_scale._compat import package_version
 from sccagn_scale._keys import CONNECTIVITIES, DISTANCES, NEIGHBORS, PCA, Keys
 
 if TYPE_CHECKING:
@@ -71,9 +72,11 @@ def facts(model: SCCAGN) -> dict[str, Any]:
         | {
             "n_clusters": "auto" if model.n_clusters_given is None else model.n_clusters_given,
             "layer": model.layer or "X",
+            "batch_key": _writable(model.batch_key),
             "random_state": model.random_state,
             "device": model.device.type,
-        },
+        }
+        | ({} if model.batch_key is None else {"harmonypy": package_version("harmonypy")}),
         "versions": versions(),
         "n_clusters": model.n_clusters_,
         "n_clusters_evidence": evidence,

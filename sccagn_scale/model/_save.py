@@ -36,6 +36,11 @@ class Saved(NamedTuple):
 
 def save_model(model: SCCAGN, folder: str | Path) -> None:
     """Write a folder of three files beside its place, then move it there; an earlier model is replaced whole."""
+    if model.batch_key is not None:
+        raise InputError(
+            f"A model with `batch_key` = '{model.batch_key}' cannot be saved: Harmony corrects the cells that it is "
+            "given and finds no rule for others. Keep the results (`write_to`), or train without `batch_key`."
+        )
     target = Path(folder)
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / _MODEL).is_file())):
         raise InputError(f"`folder` must be new, empty or a saved model; '{target}' is something else.")

@@ -1,15 +1,25 @@
-"""What has to be right before a run starts: device, number of clusters, seed."""
+"""What has to be right before a run starts: device, number of clusters, batches, seed."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
+from sccagn_scale import pp
+from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
+from sccagn_scale.config import Config
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 Device = Literal["auto", "cpu", "cuda"]
+
+_OLDEST_HARMONYPY = (2, 1)
+"""The first to take a number of threads without changing the environment; before 2.0 it seeded global generators."""
 
 
 class Seeded:
@@ -48,3 +58,29 @@ def checked_n_clusters(n_clusters: int | None, n_obs: int, which: str = "in the 
     if n_clusters > n_obs:
         raise InputError(f"`n_clusters` = {n_clusters} needs at least as many cells; there are {n_obs:,} {which}.")
     return int(n_clusters)
+
+
+def checked_batch_key(batch_key: str | None, adata: AnnData, config: Config) -> str | None:
+    """Return the column of batches, or refuse one that cannot be corrected for."""
+    if batch_key is None:
+        return None
+    for name in ("input_rep", "graph_rep"):
+        if getattr(config, name) == "genes":
+            raise InputError(
+                f'`batch_key` needs `{name}` = "pca", since Harmony corrects components and not genes; it is "genes". '
+                "Leave `batch_key` out, or take the default preset."
+            )
+    pp.select_batches(adata, batch_key)
+    part = probe("harmonypy")
+    if not part.present:
+        raise InputError(
+            f"`batch_key` needs the package harmonypy, which cannot be used: {part.detail}. Install it, or leave "
+            "`batch_key` out."
+        )
+    release = re.match(r"(\d+)\.(\d+)", part.detail)
+    if release is not None and tuple(map(int, release.groups())) < _OLDEST_HARMONYPY:
+        raise InputError(
+            f"`batch_key` needs harmonypy {'.'.join(map(str, _OLDEST_HARMONYPY))} or newer; {part.detail} is "
+            "installed. Bring it up to date (pip install 'sccagn-scale[batch]'), or leave `batch_key` out."
+        )
+    return batch_key

@@ -117,6 +117,15 @@ class SCCAGNModule(nn.Module):
         self.centroids = nn.Parameter(centroids.clone())
         self.head = graph_layer(self.conv, n_latent, n_clusters).to(centroids.device)
 
+    @torch.no_grad()
+    def reorder_clusters(self, order: Tensor) -> None:
+        """Renumber the clusters, in place: what `order` [n_clusters] has at i becomes i, centroids and head alike."""
+        assert self.head is not None, "set_centroids comes first"
+        assert self.centroids is not None
+        for parameter in (self.centroids, *self.head.parameters()):
+            of_clusters = list(parameter.shape).index(len(order))  # the first: GAT's attention has it last
+            parameter.copy_(parameter.index_select(of_clusters, order))
+
     def mix(self, own: Tensor, graph: Tensor) -> Tensor:
         """(1 − φ)·encoder + φ·graph, both [n, width]."""
         return torch.lerp(own, graph, self.phi)

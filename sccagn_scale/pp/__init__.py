@@ -1,5 +1,6 @@
 """From the matrix as it came to the matrix that is clustered."""
 
+from sccagn_scale.pp._batch import correct_batches, select_batches
 from sccagn_scale.pp._input import InputKind, Scan, recognize, scan
 from sccagn_scale.pp._matrix import BLOCK_SIZE, Expression, select_matrix
 from sccagn_scale.pp._pca import Projection, fit_pca
@@ -26,6 +27,7 @@ __all__ = [
     "Projection",
     "Scan",
     "cell_sums",
+    "correct_batches",
     "fit_pca",
     "gene_maxima",
     "highest_std_genes",
@@ -36,6 +38,7 @@ __all__ = [
     "recognize",
     "scale_to_unit",
     "scan",
+    "select_batches",
     "select_matrix",
     "unit_length",
 ]

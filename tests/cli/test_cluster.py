@@ -33,7 +33,14 @@ def test_writes_everything_that_was_asked_for(cells: Path, capsys: pytest.Captur
     assert (kept / "model").exists()
     assert {path.name for path in folder.iterdir()} == {"cells.h5ad", "out.h5ad", "run.json", "new", "model"}
     (call,) = model.calls
-    assert call == {"n_clusters": None, "config": "default", "layer": None, "random_state": 3, "device": "auto"}
+    assert call == {
+        "n_clusters": None,
+        "config": "default",
+        "layer": None,
+        "batch_key": None,
+        "random_state": 3,
+        "device": "auto",
+    }
 
     facts = json.loads(run.read_text())
     assert (facts["n_obs"], facts["n_vars"], facts["n_clusters"]) == (40, 9, 3)
@@ -78,10 +85,17 @@ def test_options_reach_the_model(cells: Path, model: Any) -> None:
     config.write_text("n_latent = 4")
     out = cells.with_name("out.h5ad")
     options = ["--n-clusters", 5, "--layer", "raw", "--preset", "paper", "--config", config, "--device", "cpu"]
+    options += ["--batch-key", "donor"]
     assert _cluster(cells, "-o", out, *options, "--key-added", "mine", "--quiet") == 0
-    assert model.calls == [
-        {"n_clusters": 5, "config": "paper+n_latent = 4", "layer": "raw", "random_state": 0, "device": "cpu"}
-    ]
+    (call,) = model.calls
+    assert call == {
+        "n_clusters": 5,
+        "config": "paper+n_latent = 4",
+        "layer": "raw",
+        "batch_key": "donor",
+        "random_state": 0,
+        "device": "cpu",
+    }
     assert {"mine", "mine_confidence"} <= set(ad.read_h5ad(out).obs)
 
 
@@ -146,9 +160,10 @@ def test_empty_clusters_and_other_plausible_numbers_are_told(
         (["-o", "out.h5ad", "--plots", "cells.h5ad/x"], "`--plots`"),
         (["-o", "out.h5ad", "--model", "my.toml"], "`--model`"),
         (["-o", "out.h5ad", "--config", "empty.toml"], "`--config` must be TOML"),
+        (["-o", "out.h5ad", "--model", "x", "--batch-key", "a"], "`--model` must not be given with `--batch-key`"),
     ],
 )
-def test_paths_are_checked_before_the_work(
+def test_options_are_checked_before_the_work(
     cells: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -32,6 +32,17 @@ def planted(sizes: tuple[int, ...] = (150, 100, 50), n_vars: int = 200, seed: in
     return adata
 
 
+def two_batches() -> ad.AnnData:
+    """Planted types, all in both batches; one batch has two or three counts more of every fifth gene."""
+    adata = planted()
+    rng = np.random.default_rng(1)
+    late = rng.random(adata.n_obs) < 0.5
+    shift = rng.poisson(2.5, adata.shape) * late[:, None] * (np.arange(adata.n_vars) % 5 == 0)
+    adata.X = sp.csr_matrix(adata.X + shift.astype(np.int32))
+    adata.obs["batch"] = pd.Categorical(np.where(late, "late", "early"))
+    return adata
+
+
 def content(adata: ad.AnnData) -> dict[str, Any]:
     """All that an AnnData of `planted` holds, for comparison."""
     assert adata.X is not None

@@ -302,6 +302,16 @@ def test_centroids_are_a_copy_that_is_learned() -> None:
     assert module.head.linear.weight.shape == (3, 8)
 
 
+@pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
+def test_clusters_are_renumbered_with_all_that_belongs_to_them(conv: Any) -> None:
+    batch, module, order = cells(), clustering(network(conv=conv)), torch.tensor([2, 0, 1])
+    latent = module.encode(batch.sparse, batch.adjacency)
+    q, predicted = module.assign(latent.z), module.head(latent.g3, batch.adjacency)
+    module.reorder_clusters(order)
+    torch.testing.assert_close(module.assign(latent.z), q[:, order])
+    torch.testing.assert_close(module.head(latent.g3, batch.adjacency), predicted[:, order])
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's, of its own doing
 def test_a_model_that_is_compiled_gives_the_same_loss_and_gradients() -> None:
     batch, weights = cells(), LossWeights(clustering=0.3, reconstruction=0.5, adversarial=0.0)
