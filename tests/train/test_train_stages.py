@@ -15,9 +15,10 @@ from train_samples import WEIGHTS, Stage, blobs, optimizer, same_partition, toy,
 import sccagn_scale
 from sccagn_scale import train
 from sccagn_scale._errors import InputError
-from sccagn_scale.infer import assign, embed, target_sums
+from sccagn_scale.infer import embed
 from sccagn_scale.loader import Batch, PartitionLoader
 from sccagn_scale.nn import Losses, LossWeights, SCCAGNModule
+from sccagn_scale.ops import student_t_column_sums, student_t_label
 from sccagn_scale.train import (
     History,
     JointResult,
@@ -125,15 +126,15 @@ def test_joint_training_sharpens_the_clusters_and_keeps_z_up_to_date() -> None:
     assert frame["changed"].between(0, 1).all()
     _, _, whole = toy(as_pca=True)
     torch.testing.assert_close(result.z, embed(module, whole))
-    assert same_partition(assign(result.z, module.centroids).labels.numpy(), blobs([20, 20, 20])[1])  # type: ignore[arg-type]
+    assert same_partition(student_t_label(result.z, module.centroids).labels.numpy(), blobs([20, 20, 20])[1])  # type: ignore[arg-type]
 
 
 def test_changed_is_the_share_of_cells_that_moved() -> None:
     result, history, _, module = joint(n_steps=1, learning_rate=0.3)
     start, _, whole = toy(as_pca=True)
     z = embed(start, whole)
-    first = assign(z, torch.from_numpy(centers(z.numpy(), kmeans(z.numpy(), 3)))).labels
-    last = assign(result.z, module.centroids).labels  # type: ignore[arg-type]
+    first = student_t_label(z, torch.from_numpy(centers(z.numpy(), kmeans(z.numpy(), 3)))).labels
+    last = student_t_label(result.z, module.centroids).labels  # type: ignore[arg-type]
     assert history.rows[0].changed == pytest.approx((first != last).float().mean().item())
 
 
@@ -172,7 +173,7 @@ def test_an_anchor_holds_the_initial_clusters() -> None:
     """With the target made of the initial clusters alone, hard training ends in those clusters."""
     result, _, _, module = joint(n_steps=60, weights=LossWeights(1.0, 0.0, 0.0), anchor_share=1.0, n_parts=2)
     start, _, whole = toy(as_pca=True)
-    labels = assign(result.z, module.centroids).labels.numpy()  # type: ignore[arg-type]
+    labels = student_t_label(result.z, module.centroids).labels.numpy()  # type: ignore[arg-type]
     assert same_partition(labels, kmeans(embed(start, whole).numpy(), 3))
 
 
@@ -189,7 +190,7 @@ def test_every_batch_is_told_of_its_anchors_and_of_the_sums_over_all_cells(monke
     start, _, whole = toy(as_pca=True)
     z = embed(start, whole)
     initial = torch.from_numpy(kmeans(z.numpy(), 3))
-    sums = target_sums(z, torch.from_numpy(centers(z.numpy(), initial.numpy())), 1.0, tau=0.5)
+    sums = student_t_column_sums(z, torch.from_numpy(centers(z.numpy(), initial.numpy())), 1.0, tau=0.5)
     assert len(told) == 3
     for batch, options in told:
         torch.testing.assert_close(options["target_sums"], sums)
