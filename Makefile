@@ -34,6 +34,7 @@ demo: $(STAMP)  ## cluster 700 annotated blood cells and compare with the annota
 	  --json $(DEMO)/metrics.json --plots $(DEMO)/plots
 
 ext: $(STAMP)  ## compile and install the faster operators of cpp_ext (a C++ compiler is needed; CUDA where there is nvcc)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt 'setuptools>=77'
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --force-reinstall --no-deps ./cpp_ext
 
 test: $(STAMP)  ## run the tests

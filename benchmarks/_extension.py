@@ -13,10 +13,12 @@ def is_installed() -> bool:
     return package_version("sccagn-scale-ext") is not None
 
 
-def choose_extension(wanted: bool) -> None:
+def choose_extension(wanted: bool, *, device: str = "cpu") -> None:
     """Settle, before the operators are first imported, whether they are compiled; an error where that cannot be."""
     os.environ["SCCAGN_EXT"] = "1" if wanted else "0"
     from sccagn_scale import ops
 
-    if (ops.instruction_set() is not None) != wanted:
-        raise InputError("The extension is not installed; `make ext` builds it.")
+    if wanted and ops.implementations()["csr_matmul"][device] != "ext":
+        raise InputError(
+            f"The extension is not there for {device}; `make ext` builds it, `sccagn-scale info` says more."
+        )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -50,8 +51,11 @@ def nvcc() -> str | None:
     """The CUDA compiler, if one is to be used."""
     wish = os.environ.get("SCCAGN_CUDA", "")
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ] + ["/usr/local/cuda"]
-    candidates = [os.environ.get("NVCC"), *(f"{home}/bin/nvcc" for home in homes), "nvcc"]
-    found = next((path for name in candidates if name and (path := shutil.which(name))), None)
+    named = os.environ.get("NVCC")
+    candidates = [named] if named else [*(f"{home}/bin/nvcc" for home in homes), "nvcc"]
+    found = next((path for name in candidates if (path := shutil.which(name))), None)
+    if named and found is None:
+        raise SystemExit(f"NVCC={named} is no program.")
     if wish == "1" and found is None:
         raise SystemExit("SCCAGN_CUDA=1, but there is no nvcc on PATH, in CUDA_HOME or named by NVCC.")
     return None if wish == "0" else found
@@ -76,19 +80,30 @@ class Build(build_ext):
         objects = Path(self.build_temp).resolve()
         for folder in (library.parent, objects):
             folder.mkdir(parents=True, exist_ok=True)
-        (self._cuda if extension.name.endswith("cuda") else self._cpu)(library, objects)
+        if extension.name.endswith("cpu"):
+            self._cpu(library, objects)
+            return
+        try:
+            self._cuda(library, objects)
+        except SystemExit as failure:
+            if os.environ.get("SCCAGN_CUDA") == "1":
+                raise
+            extension.optional = True  # nobody asks where it is
+            print(f"CUDA is left out: {failure} SCCAGN_CUDA=1 insists on it.", flush=True)
 
     def _cpu(self, library: Path, objects: Path) -> None:
-        compiler = os.environ.get("CXX", "c++")
+        compiler = shlex.split(os.environ.get("CXX", "c++"))
+        if not shutil.which(compiler[0]):
+            raise SystemExit(f"A compiler for C++20 is needed, and there is no {compiler[0]}; name one in CXX.")
         sanitize = os.environ.get("SCCAGN_SANITIZE") == "1"
         checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-fno-omit-frame-pointer"]
         common = [
-            compiler, "-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi",
+            *compiler, "-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi",
             *(["-O1", *checks] if sanitize else ["-O3"]), *DEFINES, *(["-DSCCAGN_X86"] if X86 else []),
         ]  # fmt: skip
         torch = torch_folder()
         jobs, linked = [], []
-        for source in sorted((CSRC / "cpu").glob("*.cpp")):
+        for source in sources("cpu/*.cpp"):
             variants = INSTRUCTION_SETS if source.stem.endswith("_kernels") else {"": []}
             for name, flags in variants.items():
                 linked.append(str(objects / f"{source.stem}_{name}.o"))
@@ -96,7 +111,7 @@ class Build(build_ext):
                 jobs.append([*common, *own, "-c", str(source), "-o", linked[-1]])
         run_all(jobs)
         ends = checks if sanitize else ["-Wl,-s"]
-        run([compiler, "-shared", *linked, *ends, f"-L{torch / 'lib'}", "-ltorch_cpu", "-o", str(library)])
+        run([*compiler, "-shared", *linked, *ends, f"-L{torch / 'lib'}", "-ltorch_cpu", "-o", str(library)])
 
     def _cuda(self, library: Path, objects: Path) -> None:
         compiler = nvcc()
@@ -106,9 +121,9 @@ class Build(build_ext):
             compiler, "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden",
             *TARGETS, *DEFINES, "-DUSE_CUDA", "-isystem", str(torch / "include"),
         ]  # fmt: skip
-        sources = sorted((CSRC / "cuda").glob("*.cu"))
-        linked = [str(objects / f"{source.stem}_cuda.o") for source in sources]
-        run_all([[*common, "-c", str(source), "-o", built] for source, built in zip(sources, linked, strict=True)])
+        found = sources("cuda/*.cu")
+        linked = [str(objects / f"{source.stem}_cuda.o") for source in found]
+        run_all([[*common, "-c", str(source), "-o", built] for source, built in zip(found, linked, strict=True)])
         # libtorch_cuda is looked into when the library is loaded: a torch without CUDA can compile for one with it
         run([compiler, "-shared", *linked, *TARGETS, "-L" + str(torch / "lib"), "-ltorch_cpu", "-o", str(library)])
 
@@ -119,6 +134,14 @@ class Wheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         """As the libraries do not know Python."""
         return ("py3", "none", super().get_tag()[2])
+
+
+def sources(pattern: str) -> list[Path]:
+    """Files of csrc; none means that they were not packed."""
+    found = sorted(CSRC.glob(pattern))
+    if not found:
+        raise SystemExit(f"{CSRC / pattern} is not there: this source is not complete.")
+    return found
 
 
 def run(command: list[str]) -> None:

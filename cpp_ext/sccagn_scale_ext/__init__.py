@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import warnings
 from pathlib import Path
 
 import torch
@@ -19,8 +20,11 @@ def _load() -> ctypes.CDLL:
     torch.ops.load_library(_HERE / "cpu.so")
     if torch.version.cuda and (_HERE / "cuda.so").exists():
         # whose symbols the library does not name as its own dependency, so that it can be built without it
-        ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cuda.so"), mode=ctypes.RTLD_GLOBAL)
-        torch.ops.load_library(_HERE / "cuda.so")
+        try:
+            ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cuda.so"), mode=ctypes.RTLD_GLOBAL)
+            torch.ops.load_library(_HERE / "cuda.so")
+        except OSError as error:
+            warnings.warn(f"The compiled operators for CUDA are left out: {error}", stacklevel=2)
     return ctypes.CDLL(str(_HERE / "cpu.so"))
 
 

@@ -27,7 +27,11 @@ def target_distribution(q: Tensor, tau: float = 0.5, column_sums: Tensor | None 
     p [n, n_clusters], rows sum to one, detached: a target is a constant.
     """
     log_s = q.detach().clamp_min(torch.finfo(q.dtype).tiny).log() / tau
-    sums = log_s.logsumexp(0) if column_sums is None else column_sums.log().to(q.dtype)
+    sums = (
+        log_s.logsumexp(0)
+        if column_sums is None
+        else column_sums.clamp_min(torch.finfo(column_sums.dtype).tiny).log().to(q.dtype)
+    )
     return torch.softmax(2 * log_s - sums, dim=1)
 
 

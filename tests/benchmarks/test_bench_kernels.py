@@ -17,7 +17,7 @@ EAGER = ("reference", "eager_broadcast", "eager_matmul")  # compilers take half 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operators are what they are here; a benchmark's process chooses."""
-    monkeypatch.setattr(kernels, "choose_extension", lambda wanted: None)
+    monkeypatch.setattr(kernels, "choose_extension", lambda wanted, device: None)
 
 
 @pytest.mark.parametrize("case", list(kernels.STUDENT_T))

@@ -57,11 +57,11 @@ def test_what_is_not_installed_passes_the_same_tests(tmp_path: Path) -> None:
         path = os.environ.get("PYTHONPATH", "")
     else:
         path = os.pathsep.join(filter(None, (str(built(tmp_path, SCCAGN_CUDA="0")), os.environ.get("PYTHONPATH"))))
-        run_operator_tests(*OPERATOR_TESTS, PYTHONPATH=path)
+        run_operator_tests(*OPERATOR_TESTS, PYTHONPATH=path, SCCAGN_EXT="1")
     for instructions in ("baseline", "avx2"):
-        told = "from sccagn_scale import ops; import sccagn_scale_ext as e; print(e.instruction_set())"
-        narrower = {"SCCAGN_ISA": instructions, "PYTHONPATH": path}
-        if succeed([sys.executable, "-c", told], **narrower).split()[-1] == instructions:
+        told = "from sccagn_scale import ops; print(ops.implementations()['csr_matmul']['cpu'], ops.instruction_set())"
+        narrower = {"SCCAGN_ISA": instructions, "PYTHONPATH": path, "SCCAGN_EXT": "1"}
+        if succeed([sys.executable, "-c", told], **narrower).split()[-2:] == ["ext", instructions]:
             run_operator_tests("tests/ops", **narrower)
 
 

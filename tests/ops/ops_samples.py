@@ -28,7 +28,7 @@ def results(z: Tensor, centroids: Tensor, matrix: Csr, dense: Tensor) -> dict[st
     """Everything that operators and their gradients give."""
     q = student_t_assign(z, centroids, 3.0)
     sums = student_t_column_sums(z, centroids, 3.0)
-    anchor = torch.arange(len(z)) % len(centroids)
+    anchor = torch.arange(len(z), device=z.device) % len(centroids)
     loss = student_t_kl(z, centroids, sums, nu=3.0, anchor=anchor, anchor_share=0.5)
     product = csr_matmul(matrix, dense)
     labels, confidence = student_t_label(z, centroids, 3.0)

@@ -39,6 +39,17 @@ def test_sums_of_float32_are_near_those_of_float64() -> None:
     torch.testing.assert_close(student_t_column_sums(z.float(), centroids.float(), 8.0), exact, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("tau", [0.01, 0.1])
+def test_powers_that_leave_float32_are_summed(tau: float) -> None:
+    """A cluster that no cell is near: its largest q is 0.06, and 0.06^100 is 1e-122."""
+    z, centroids = (t.detach() for t in sample(500, 5, 3))
+    centroids[4] = 5.0
+    exact = student_t_column_sums(z, centroids, 3.0, tau=tau)
+    assert 0 < exact[4] < 1e-9
+    found = student_t_column_sums(z.float(), centroids.float(), 3.0, tau=tau)
+    torch.testing.assert_close(found.log(), exact.log(), rtol=1e-4, atol=1e-3)
+
+
 def test_equals_go_to_the_first() -> None:
     z, centroids = torch.zeros(37, 2), torch.tensor([[1.0, 0], [0, 1], [0, -1], [9, 9]])
     labels, confidence = student_t_label(z, centroids)

@@ -3,8 +3,8 @@
 // What is gathered from, or scattered to, has to come from near caches to keep the arithmetic fed. So where enough values
 // are stored the matrix is gone through in bands of columns: a band's rows of the dense side are packed
 // next to each other, aligned and filled up to whole vectors, and every sparse row goes on where the band before left
-// it. Every element of a result is summed in the order in which the values are stored, whatever the vectors, bands and
-// threads; rows need not be sorted, for what belongs to a later band waits for it, and all that is behind it too.
+// it. Should rows turn out not to be sorted, all is done again without bands. Every element of a result is summed in the
+// order in which the values are stored, whatever the vectors, bands and threads.
 #include "csr_kernels.h"
 
 #include <new>
@@ -56,6 +56,7 @@ struct Strip {
 };
 
 // Rows of `sum` += Σ value · row of `dense`, from each row's position to the first column that is none of the band's.
+// Subtracting without a sign makes columns before the band large, too.
 // `dense` is that of the band's first column; without bands its rows come from far, and the next is asked for ahead.
 template <class T, int bytes, int count, bool in_bands, class Value, class Index>
 void gather_strip(const CsrView<Value, Index>& a, int64_t begin, int64_t end, int64_t* position, uint64_t first,
@@ -67,13 +68,13 @@ void gather_strip(const CsrView<Value, Index>& a, int64_t begin, int64_t end, in
   for (int64_t i = begin; i < end; ++i) {
     int64_t e = position[i - begin];
     const int64_t behind = a.indptr[i + 1];
-    if (e == behind || static_cast<uint64_t>(a.indices[e]) >= stop) continue;
+    if (e == behind || static_cast<uint64_t>(a.indices[e]) - first >= stop - first) continue;
     T* const row_sum = sum + (i - begin) * sum_stride;
     V part[count];
     for (int c = 0; c < count; ++c) part[c] = load<V>(row_sum + S::column(c, last));
     for (; e < behind; ++e) {
       const auto j = static_cast<uint64_t>(a.indices[e]);
-      if (j >= stop) break;
+      if (j - first >= stop - first) break;
       const T value = static_cast<T>(a.values[e]);
       const T* const row = dense + static_cast<int64_t>(j) * dense_stride;
       if (!in_bands && e + 1 < behind) {
@@ -97,12 +98,12 @@ void scatter_strip(const CsrView<Value, Index>& a, int64_t* position, uint64_t f
   for (int64_t i = 0; i < a.n_rows; ++i) {
     int64_t e = position[i];
     const int64_t behind = a.indptr[i + 1];
-    if (e == behind || static_cast<uint64_t>(a.indices[e]) >= stop) continue;
+    if (e == behind || static_cast<uint64_t>(a.indices[e]) - first >= stop - first) continue;
     V own[count];
     for (int c = 0; c < count; ++c) own[c] = load<V>(dense + i * dense_stride + c * S::L);
     for (; e < behind; ++e) {
       const auto j = static_cast<uint64_t>(a.indices[e]);
-      if (j >= stop) break;
+      if (j - first >= stop - first) break;
       const T value = static_cast<T>(a.values[e]);
       T* const row = out + static_cast<int64_t>(j) * out_stride;
       for (int c = 0; c < count; ++c) store(row + c * S::L, load<V>(row + c * S::L) + own[c] * value);
@@ -166,68 +167,79 @@ bool is_done(const CsrView<Value, Index>& a, int64_t begin, int64_t end, const i
   return true;
 }
 
+// Some rows of the product, `band` columns of the matrix at a time; false where a row was not gone through.
+template <class T, class Value, class Index>
+bool gather_rows(const CsrView<Value, Index>& a, int64_t begin, int64_t end, const T* dense, int64_t width, int64_t band,
+                 T* out) {
+  const bool in_bands = band < a.n_cols;
+  const int64_t stride = in_bands ? rounded_up(width, kLanes<T>) : width;
+  const Buffer<int64_t> position(end - begin), spare(end - begin);
+  const Buffer<T> near(in_bands ? band * stride : 0), sums(in_bands ? (end - begin) * stride : 0);
+  T* const sum = in_bands ? sums.get() : out + begin * width;
+  std::memcpy(position.get(), a.indptr + begin, (end - begin) * sizeof(int64_t));
+  std::memset(sum, 0, (end - begin) * stride * sizeof(T));
+  for (int64_t first = 0; first < a.n_cols; first += band) {
+    const int64_t stop = a.n_cols - first < band ? a.n_cols : first + band;
+    if (in_bands) pack(dense + first * width, width, stop - first, width, near.get(), stride);
+    const T* const source = in_bands ? near.get() : dense;
+    in_strips<T>(stride, [&]<int bytes, int count>(int64_t column, int64_t columns) {
+      // every strip of columns starts from the same positions
+      const bool is_last = column + columns == stride;
+      int64_t* const own = is_last ? position.get() : spare.get();
+      if (!is_last) std::memcpy(own, position.get(), (end - begin) * sizeof(int64_t));
+      (in_bands ? gather_strip<T, bytes, count, true, Value, Index> : gather_strip<T, bytes, count, false, Value, Index>)(
+          a, begin, end, own, first, stop, source + column, stride, columns, sum + column, stride);
+    });
+  }
+  if (in_bands)
+    for (int64_t i = begin; i < end; ++i)
+      std::memcpy(out + i * width, sum + (i - begin) * stride, width * sizeof(T));
+  return is_done(a, begin, end, position.get());
+}
+
 template <class T, class Value, class Index>
 bool gather(const CsrView<Value, Index>& a, int64_t begin, int64_t end, const T* dense, int64_t width, T* out) {
-  const int64_t packed = rounded_up(width, kLanes<T>);
-  const int64_t band = width ? band_of<T>(a, packed) : a.n_cols;
-  const bool in_bands = band < a.n_cols;
-  const int64_t block = in_bands ? kPackedBytes / (packed * int64_t(sizeof(T))) + 1 : end - begin;
-  const Buffer<int64_t> position(block), spare(block);
-  const Buffer<T> near(in_bands ? band * packed : 0), sums(in_bands ? block * packed : 0);
+  if (width == 0) return true;
+  const int64_t packed = rounded_up(width, kLanes<T>), band = band_of<T>(a, packed);
+  const int64_t block = band < a.n_cols ? kPackedBytes / (packed * int64_t(sizeof(T))) + 1 : end - begin;
   for (int64_t from = begin; from < end; from += block) {
     const int64_t to = end - from < block ? end : from + block;
-    T* const sum = in_bands ? sums.get() : out + from * width;
-    const int64_t stride = in_bands ? packed : width;
-    std::memcpy(position.get(), a.indptr + from, (to - from) * sizeof(int64_t));
-    std::memset(sum, 0, (to - from) * stride * sizeof(T));
-    for (int64_t first = 0; first < a.n_cols; first += band) {
-      const int64_t stop = a.n_cols - first < band ? a.n_cols : first + band;
-      const T* source = dense;
-      if (in_bands) {
-        pack(dense + first * width, width, stop - first, width, near.get(), packed);
-        source = near.get();
-      }
-      int64_t* const kept = position.get();
-      in_strips<T>(stride, [&]<int bytes, int count>(int64_t column, int64_t columns) {
-        // every strip of columns starts from the same positions
-        const bool is_last = column + columns == stride;
-        if (!is_last) std::memcpy(spare.get(), kept, (to - from) * sizeof(int64_t));
-        (in_bands ? gather_strip<T, bytes, count, true, Value, Index>
-                  : gather_strip<T, bytes, count, false, Value, Index>)(
-            a, from, to, is_last ? kept : spare.get(), first, stop, source + column, stride, columns, sum + column,
-            stride);
-      });
-    }
-    if (width && !is_done(a, from, to, position.get())) return false;
-    if (in_bands)
-      for (int64_t i = from; i < to; ++i)
-        std::memcpy(out + i * width, sum + (i - from) * packed, width * sizeof(T));
+    if (!gather_rows(a, from, to, dense, width, band, out) && !gather_rows(a, from, to, dense, width, a.n_cols, out))
+      return false;
   }
   return true;
 }
 
+// Some columns of the transposed product, at most those of one strip; false where a row was not gone through.
 template <class T, class Value, class Index>
-bool scatter(const CsrView<Value, Index>& a, const T* dense, int64_t width, int64_t first_column, int64_t last_column,
-             T* out) {
-  constexpr int64_t most = int64_t(kAccumulators) * kLanes<T>;  // columns of one pass
-  for (int64_t from = first_column; from < last_column; from += most) {
-    const int64_t columns = last_column - from < most ? last_column - from : most;
-    const int64_t packed = rounded_up(columns, kLanes<T>);
-    const int64_t band = band_of<T>(a, packed);
-    const Buffer<int64_t> position(a.n_rows);
-    const Buffer<T> rows(a.n_rows * packed), near(band * packed);
-    std::memcpy(position.get(), a.indptr, a.n_rows * sizeof(int64_t));
-    pack(dense + from, width, a.n_rows, columns, rows.get(), packed);
-    for (int64_t first = 0; first < a.n_cols; first += band) {
-      const int64_t stop = a.n_cols - first < band ? a.n_cols : first + band;
-      std::memset(near.get(), 0, (stop - first) * packed * sizeof(T));
-      in_strips<T>(packed, [&]<int bytes, int count>(int64_t, int64_t) {
-        scatter_strip<T, bytes, count>(a, position.get(), first, stop, rows.get(), packed, near.get(), packed);
-      });
-      for (int64_t j = first; j < stop; ++j)
-        std::memcpy(out + j * width + from, near.get() + (j - first) * packed, columns * sizeof(T));
-    }
-    if (!is_done(a, 0, a.n_rows, position.get())) return false;
+bool scatter_columns(const CsrView<Value, Index>& a, const T* dense, int64_t width, int64_t columns, int64_t band,
+                     T* out) {
+  const int64_t packed = rounded_up(columns, kLanes<T>);
+  const Buffer<int64_t> position(a.n_rows);
+  const Buffer<T> rows(a.n_rows * packed), near(band * packed);
+  std::memcpy(position.get(), a.indptr, a.n_rows * sizeof(int64_t));
+  pack(dense, width, a.n_rows, columns, rows.get(), packed);
+  for (int64_t first = 0; first < a.n_cols; first += band) {
+    const int64_t stop = a.n_cols - first < band ? a.n_cols : first + band;
+    std::memset(near.get(), 0, (stop - first) * packed * sizeof(T));
+    in_strips<T>(packed, [&]<int bytes, int count>(int64_t, int64_t) {
+      scatter_strip<T, bytes, count>(a, position.get(), first, stop, rows.get(), packed, near.get(), packed);
+    });
+    for (int64_t j = first; j < stop; ++j)
+      std::memcpy(out + j * width, near.get() + (j - first) * packed, columns * sizeof(T));
+  }
+  return is_done(a, 0, a.n_rows, position.get());
+}
+
+template <class T, class Value, class Index>
+bool scatter(const CsrView<Value, Index>& a, const T* dense, int64_t width, int64_t first, int64_t last, T* out) {
+  constexpr int64_t most = int64_t(kAccumulators) * kLanes<T>;  // columns of one strip
+  for (int64_t from = first; from < last; from += most) {
+    const int64_t columns = last - from < most ? last - from : most;
+    const int64_t band = band_of<T>(a, rounded_up(columns, kLanes<T>));
+    if (!scatter_columns(a, dense + from, width, columns, band, out + from) &&
+        !scatter_columns(a, dense + from, width, columns, a.n_cols, out + from))
+      return false;
   }
   return true;
 }

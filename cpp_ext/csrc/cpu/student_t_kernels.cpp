@@ -4,6 +4,8 @@
 // a stretch. A tile's intermediate values, n_clusters × tile, stay in the first-level cache; N × n_clusters never exists.
 #include "student_t_kernels.h"
 
+#include <limits>
+
 #include "simd.h"
 
 namespace sccagn::SCCAGN_ISA {
@@ -217,11 +219,14 @@ void assign_backward(const StudentT<T>& in, int64_t begin, int64_t end, T* scrat
   tile.collect(grad_centroids);
 }
 
+// Powers of q leave T where τ is small, so each lane keeps its sum relative to its largest term.
 template <class T>
 void column_sums(const StudentT<T>& in, int64_t begin, int64_t end, T* scratch, T tau, double* sums) {
   using V = Vec<T>;
   Tile<T> tile(in, scratch);
-  tile.clear(tile.sums, tile.k * kTile<T>);
+  T *const total = tile.sums, *const largest = tile.pull;
+  tile.clear(total, tile.k * kTile<T>);
+  for (int64_t i = 0; i < tile.k * kTile<T>; ++i) largest[i] = std::numeric_limits<T>::lowest();
   const T power = 1 / tau;
   for (int64_t i = begin; i < end; i += kTile<T>) {
     tile.read(i, end);
@@ -229,12 +234,15 @@ void column_sums(const StudentT<T>& in, int64_t begin, int64_t end, T* scratch, 
     tile.template normalise<true, false>();
     for (int r = 0; r < kRows; ++r) {
       const V valid = tile.valid(r);
-      for (int64_t j = 0; j < tile.k; ++j)
-        tile.put(tile.sums, j, r, tile.at(tile.sums, j, r) + exp<T>(tile.at(tile.logits, j, r) * power) * valid);
+      for (int64_t j = 0; j < tile.k; ++j) {
+        const V x = tile.at(tile.logits, j, r) * power, before = tile.at(largest, j, r), now = larger(before, x);
+        tile.put(total, j, r, tile.at(total, j, r) * exp<T>(before - now) + exp<T>(x - now) * valid);
+        tile.put(largest, j, r, now);
+      }
     }
   }
   for (int64_t j = 0; j < tile.k; ++j)
-    for (int l = 0; l < kTile<T>; ++l) sums[j] += tile.sums[j * kTile<T> + l];
+    for (int64_t i = j * kTile<T>; i < (j + 1) * kTile<T>; ++i) sums[j] += total[i] * __builtin_exp(double(largest[i]));
 }
 
 template <class T>

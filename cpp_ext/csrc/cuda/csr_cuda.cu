@@ -3,8 +3,6 @@
 // given; `csr_matmul_transposed` stays with the reference.
 #include <torch/csrc/stable/library.h>
 
-#include <algorithm>
-
 #include "launch.cuh"
 
 namespace sccagn {

@@ -15,7 +15,7 @@ namespace sccagn {
 namespace {
 
 constexpr int kClusters = 32;                  // whose values a block holds at once
-constexpr int64_t kSharedBytes = 96 * 1024;    // of a block: two of them fit on one multiprocessor of sm_80
+constexpr int64_t kSharedBytes = 80 * 1024;    // of a block: two of them fit on one multiprocessor of sm_80 (164 KiB)
 constexpr int64_t kMostBlocks = 1024, kFewestBlocks = 128;
 constexpr int64_t kBufferElements = 1 << 24;   // for sums of blocks, where that leaves enough of them
 
@@ -172,11 +172,12 @@ __global__ void column_sums(StudentT<T> in, T tau, double* parts) {
       const int64_t last = min(first + kClusters, in.n_clusters);
       for (int64_t j = first; j < last; ++j)
         tile.values[(j - first) * tile.stride + threadIdx.x] =
-            tile.valid ? exp((tile.logit(tile.measure(j)) - total) / tau) : 0;
+            tile.valid ? (tile.logit(tile.measure(j)) - total) / tau : -std::numeric_limits<T>::infinity();
       __syncthreads();
       for (int64_t j = first + threadIdx.x; j < last; j += blockDim.x) {
         double sum = 0;
-        for (int l = 0; l < blockDim.x; ++l) sum += tile.values[(j - first) * tile.stride + l];
+        // in double: powers of q leave float where τ is small
+        for (int l = 0; l < blockDim.x; ++l) sum += exp(double(tile.values[(j - first) * tile.stride + l]));
         parts[blockIdx.x * in.n_clusters + j] += sum;
       }
       __syncthreads();
@@ -227,7 +228,7 @@ struct TargetPull {
       p = (1 - share) * p + (anchor[tile.cell] == j ? share : 0);
       log_p = log(p);
     }
-    if (p > 0) divergence += double(p) * double(log_p - log_q);
+    if (p != 0) divergence += double(p) * double(log_p - log_q);
     return (tile.in.nu + 1) / tile.in.nu * weight * (p - exp(log_q)) * found.inverse_t;
   }
 };
@@ -302,7 +303,8 @@ struct Job {
       shared_size = rows * (threads + 1) * int64_t(sizeof(T));
       if (shared_size <= kSharedBytes) break;
     }
-    STD_TORCH_CHECK(threads >= 32, "z has too many dimensions for the CUDA operator: ", problem.d);
+    STD_TORCH_CHECK(threads >= 32, "z has ", problem.d,
+                    " dimensions, more than a block's shared memory holds; leave the extension out: SCCAGN_EXT=0");
     const int64_t most = std::clamp(kBufferElements / std::max<int64_t>(1, problem.n_clusters * problem.d),
                                     kFewestBlocks, kMostBlocks);
     blocks = std::clamp<int64_t>((problem.n_obs + threads - 1) / threads, 1, most);
@@ -391,7 +393,7 @@ std::tuple<Tensor, Tensor> label_op(const Tensor& z, const Tensor& centroids, do
 template <class T>
 __global__ void log_of(const double* sums, int64_t n, T* to) {
   const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (j < n) to[j] = T(log(max(sums[j], std::numeric_limits<double>::min())));
+  if (j < n) to[j] = T(log(sums[j] < std::numeric_limits<double>::min() ? std::numeric_limits<double>::min() : sums[j]));
 }
 
 std::tuple<Tensor, Tensor, Tensor> kl_op(const Tensor& z, const Tensor& centroids, const Tensor& column_sums,
