@@ -19,7 +19,7 @@ from benchmarks import _accuracy_ranks, _accuracy_report
 from benchmarks._contest import Contest, Method
 from benchmarks._labelled import labelled_files, made_cells, read_blind
 from benchmarks._methods import ABLATIONS, CLUSTERINGS, MODES, SCRATCH, Clustering, Mode, Shared
-from benchmarks._outcome import Metrics, Outcome
+from benchmarks._outcome import Metrics, Outcome, over_seeds
 from benchmarks._session import Session
 from sccagn_scale._errors import InputError
 
@@ -124,10 +124,7 @@ def _score(truth: Any, labels: list[np.ndarray]) -> Metrics:
     each = [evaluate(truth, found) for found in labels]
     metrics: Metrics = {}
     for name in SCORES:
-        values = [one[name] for one in each]
-        metrics[name] = float(np.mean(values))
-        metrics[f"{name}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        metrics[f"{name}_each"] = values
+        metrics |= over_seeds(name, [one[name] for one in each])
     codes = [pd.factorize(found, use_na_sentinel=False)[0] for found in labels]
     pairs = [adjusted_rand_score(a, b) for a, b in itertools.combinations(codes, 2)]
     n_clusters = [int(pd.Series(found).nunique()) for found in labels]  # cells without a cluster are none
