@@ -1,7 +1,8 @@
 """The clusterings that `accuracy` compares: one function each, and one table.
 
 A function gets cells without a label, name or order that would tell their type (see :mod:`benchmarks._labelled`),
-the number of clusters or None, and a seed; it returns one label for each cell, None or NaN where it has none.
+the number of clusters or None, and a seed; it returns one label for each cell, None or NaN where it has none, alone or
+in a :class:`Shared` or :class:`Confident`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ class Shared(NamedTuple):
     seconds: float
 
 
+class Confident(NamedTuple):
+    """Labels, and how sure the method is of each: the larger, the surer; NaN for a cell without a label."""
+
+    labels: NDArray[Any]
+    confidence: NDArray[np.floating]
+
+
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no_graph": {"phi": 0.0},
     "no_attention": {"n_heads": 0},
@@ -63,7 +71,7 @@ def ours(
     *,
     preset: Literal["default", "paper"] = "default",
     changes: dict[str, Any] | None = None,
-) -> NDArray[np.object_]:
+) -> Confident:
     """sccagn_scale from matrix to clusters."""
     import dataclasses
 
@@ -71,7 +79,7 @@ def ours(
 
     config = dataclasses.replace(sccagn_scale.Config.preset(preset), **(changes or {}))
     sccagn_scale.cluster(adata, n_clusters, config, random_state=seed)
-    return np.asarray(adata.obs["sccagn"].astype(object))
+    return Confident(np.asarray(adata.obs["sccagn"].astype(object)), adata.obs["sccagn_confidence"].to_numpy())
 
 
 def pca_kmeans(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.int32]:
@@ -293,7 +301,7 @@ def _leiden(adata: AnnData, resolution: float, seed: int, *, obsp: str | None = 
 class Clustering:
     """A row of the table: the function, and whether it needs the number of clusters, estimates it, or can do both."""
 
-    run: Callable[..., NDArray[Any]]
+    run: Callable[..., NDArray[Any] | Shared | Confident]
     modes: tuple[Mode, ...]
     is_ours: bool = False
     by_default: bool = True
