@@ -19,6 +19,7 @@ from benchmarks._preprocess import input_kind, log_expression, principal_compone
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
+    from sklearn.cluster import KMeans
 
 Mode = Literal["given", "auto"]
 MODES: tuple[Mode, ...] = ("given", "auto")
@@ -273,10 +274,15 @@ def _scvi_latent(adata: AnnData, seed: int) -> tuple[NDArray[np.float32], float]
     return latent, 0.0
 
 
-def _kmeans(points: NDArray[Any], n_clusters: int, seed: int) -> NDArray[np.int32]:
+def fitted_kmeans(points: NDArray[Any], n_clusters: int, seed: int) -> KMeans:
+    """k-means, the best of ten starts."""
     from sklearn.cluster import KMeans
 
-    return np.asarray(KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(points))
+    return KMeans(n_clusters, n_init=10, random_state=seed).fit(points)
+
+
+def _kmeans(points: NDArray[Any], n_clusters: int, seed: int) -> NDArray[np.int32]:
+    return np.asarray(fitted_kmeans(points, n_clusters, seed).labels_)
 
 
 def _scanpy_graph(adata: AnnData, seed: int) -> AnnData:
