@@ -23,6 +23,7 @@ BENCHMARKS = {
     "pipeline": "benchmarks.pipeline",
     "scale": "benchmarks.scale",
     "sparse": "benchmarks.sparse",
+    "transfer": "benchmarks.transfer",
 }
 # Arguments that change nothing in what is measured.
 NOT_MEASURED = ("json", "resume", "run")

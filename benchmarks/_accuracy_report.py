@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HEADINGS = {"given": "Number of clusters given", "auto": "Number of clusters estimated"}
 SUMMARY = ("nmi", "ari", "ami", "completeness", "accuracy", "cross_seed_ari")
+CONFIDENCE = ("unstable", "confidence_auc")  # of methods that hand over a confidence
 # Okabe and Ito's colours, told apart by everyone, and again in darker shades; black is the default preset's alone.
 COLOURS = (
     *("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#7F7F7F"),
@@ -99,20 +100,29 @@ def _by_set(scores: Scores, mode: str) -> list[str]:
 
 
 def _by_method(scores: Scores) -> list[str]:
-    head = ["mean over sets", *SUMMARY, "median of abs(clusters − types) / types", "seconds", "peak RSS (MiB)"]
+    summary = SUMMARY
+    if any(scores.over_sets(method, metric) for method in scores.methods for metric in CONFIDENCE):
+        summary += CONFIDENCE
+    head = ["mean over sets", *summary, "median of abs(clusters − types) / types", "seconds", "peak RSS (MiB)"]
     lines = _table_head(head)
     for method in scores.methods:
         rows = [scores.rows[name, method] for name in scores.sets if (name, method) in scores.rows]
         if not rows:
             lines.append(_line([method, *["–"] * (len(head) - 1)]))
             continue
-        cells = [f"{mean(v):.3f}" if (v := scores.over_sets(method, metric)) else "–" for metric in SUMMARY]
+        cells = [_mean_over_sets(scores.over_sets(method, metric), n_sets=len(rows)) for metric in summary]
         pairs = [(row["metrics"]["n_clusters"], row["metrics"]["n_types"]) for row in rows]
         cells.append(f"{median(abs(found - true) / true for found, true in pairs):.2f}")
         cells += [f"{mean(row[key] or 0.0 for row in rows):.1f}" for key in ("seconds",)]
         cells += [f"{mean(row['peak_rss_mb'] or 0.0 for row in rows):.0f}"]
         lines.append(_line([method, *cells]))
     return lines
+
+
+def _mean_over_sets(values: Sequence[float], *, n_sets: int) -> str:
+    if not values:
+        return "–"
+    return f"{mean(values):.3f}" + (f" ({len(values)} sets)" if len(values) < n_sets else "")
 
 
 def _cell(scores: Scores, name: str, method: str, mode: str) -> str:

@@ -10,8 +10,10 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 TRUTH = "cell_type"
+BATCH = "batch"
 SHUFFLE_SEED = 20_250_826
 
 
@@ -36,11 +38,27 @@ def read_blind(path: Path) -> tuple[AnnData, pd.Series]:
     import anndata
 
     full = anndata.read_h5ad(path)
-    order = np.random.default_rng(SHUFFLE_SEED).permutation(full.n_obs)
+    order = _order(full.n_obs)
     truth = full.obs[TRUTH].iloc[order].reset_index(drop=True)
     names = pd.Index([f"cell{i}" for i in range(full.n_obs)])
     blind = anndata.AnnData(full.X[order], obs=pd.DataFrame(index=names), var=pd.DataFrame(index=full.var_names))
     return blind, truth
+
+
+def read_batches(path: Path) -> pd.Series | None:
+    """The batch of each cell of a set, as text and in the order of :func:`read_blind`; None where fewer than two."""
+    import anndata
+    import h5py
+
+    with h5py.File(path) as file:
+        obs = anndata.io.read_elem(file["obs"])
+    if BATCH not in obs or obs[BATCH].nunique() < 2:
+        return None
+    return obs[BATCH].astype(str).iloc[_order(len(obs))].reset_index(drop=True)
+
+
+def _order(n_obs: int) -> NDArray[np.int64]:
+    return np.random.default_rng(SHUFFLE_SEED).permutation(n_obs)
 
 
 def made_cells(n_obs: int = 150, n_vars: int = 300, *, n_types: int = 3, seed: int = 0) -> tuple[AnnData, pd.Series]:

@@ -1,7 +1,8 @@
 """The clusterings that `accuracy` compares: one function each, and one table.
 
 A function gets cells without a label, name or order that would tell their type (see :mod:`benchmarks._labelled`),
-the number of clusters or None, and a seed; it returns one label for each cell, None or NaN where it has none.
+the number of clusters or None, and a seed; it returns one label for each cell, None or NaN where it has none, alone or
+in a :class:`Shared` or :class:`Confident`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from benchmarks._preprocess import input_kind, log_expression, principal_compone
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
+    from sklearn.cluster import KMeans
 
 Mode = Literal["given", "auto"]
 MODES: tuple[Mode, ...] = ("given", "auto")
@@ -36,6 +38,13 @@ class Shared(NamedTuple):
     seconds: float
 
 
+class Confident(NamedTuple):
+    """Labels, and how sure the method is of each: the larger, the surer; NaN for a cell without a label."""
+
+    labels: NDArray[Any]
+    confidence: NDArray[np.floating]
+
+
 def ours(
     adata: AnnData,
     n_clusters: int | None,
@@ -43,7 +52,7 @@ def ours(
     *,
     preset: Literal["default", "paper"] = "default",
     changes: dict[str, Any] | None = None,
-) -> NDArray[np.object_]:
+) -> Confident:
     """sccagn_scale from matrix to clusters."""
     import dataclasses
 
@@ -51,7 +60,7 @@ def ours(
 
     config = dataclasses.replace(sccagn_scale.Config.preset(preset), **(changes or {}))
     sccagn_scale.cluster(adata, n_clusters, config, random_state=seed)
-    return np.asarray(adata.obs["sccagn"].astype(object))
+    return Confident(np.asarray(adata.obs["sccagn"].astype(object)), adata.obs["sccagn_confidence"].to_numpy())
 
 
 def pca_kmeans(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.int32]:
@@ -245,10 +254,15 @@ def _scvi_latent(adata: AnnData, seed: int) -> tuple[NDArray[np.float32], float]
     return latent, 0.0
 
 
-def _kmeans(points: NDArray[Any], n_clusters: int, seed: int) -> NDArray[np.int32]:
+def fitted_kmeans(points: NDArray[Any], n_clusters: int, seed: int) -> KMeans:
+    """k-means, the best of ten starts."""
     from sklearn.cluster import KMeans
 
-    return np.asarray(KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(points))
+    return KMeans(n_clusters, n_init=10, random_state=seed).fit(points)
+
+
+def _kmeans(points: NDArray[Any], n_clusters: int, seed: int) -> NDArray[np.int32]:
+    return np.asarray(fitted_kmeans(points, n_clusters, seed).labels_)
 
 
 def _scanpy_graph(adata: AnnData, seed: int) -> AnnData:
@@ -273,7 +287,7 @@ def _leiden(adata: AnnData, resolution: float, seed: int, *, obsp: str | None = 
 class Clustering:
     """A row of the table: the function, and whether it needs the number of clusters, estimates it, or can do both."""
 
-    run: Callable[..., NDArray[Any]]
+    run: Callable[..., NDArray[Any] | Shared | Confident]
     modes: tuple[Mode, ...]
     is_ours: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,12 @@ class Outcome:
     """Facts in which all compared methods must agree, such as the number of cells read."""
     peak_rss_mb: dict[str, float] = field(default_factory=dict)
     """Case → peak memory, where it is not that of the whole process."""
+
+
+def over_seeds(name: str, values: list[float]) -> Metrics:
+    """Summarise a score: its mean under `name`, with `_sd` (sample deviation, None for one seed) and `_each`."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {name: statistics.fmean(values), f"{name}_sd": deviation, f"{name}_each": values}
 
 
 def peak_rss_mb() -> float:

@@ -48,6 +48,21 @@ def log_expression(adata: AnnData) -> AnnData:
     return adata[:, adata.var["highly_variable"]].copy()
 
 
+def log_expression_like(adata: AnnData, reference: AnnData) -> AnnData:
+    """Log expression of other cells as that of `reference` is made: its genes, and the median of its totals."""
+    import scanpy as sc
+
+    genes = log_expression(reference).var_names
+    reference = reference.copy()
+    sc.pp.filter_genes(reference, min_cells=3)
+    adata = adata[:, reference.var_names].copy()
+    if input_kind(reference) != "log":
+        totals = np.asarray(reference.X.sum(axis=1)).ravel()
+        sc.pp.normalize_total(adata, target_sum=float(np.median(totals[totals > 0])))
+        sc.pp.log1p(adata)
+    return adata[:, genes].copy()
+
+
 def principal_components(adata: AnnData, *, seed: int) -> NDArray[np.float32]:
     """The first 50 principal components, [n_obs, n_comps], fewer where cells or genes allow no more."""
     import scanpy as sc
@@ -55,3 +70,10 @@ def principal_components(adata: AnnData, *, seed: int) -> NDArray[np.float32]:
     n_comps = min(N_COMPS, adata.n_obs - 1, adata.n_vars - 1)
     sc.pp.pca(adata, n_comps=n_comps, random_state=seed)
     return np.asarray(adata.obsm["X_pca"], dtype=np.float32)
+
+
+def projected(adata: AnnData, reference: AnnData) -> NDArray[np.float32]:
+    """Other cells with the genes of `reference`, on the axes that :func:`principal_components` found for it."""
+    axes = reference.varm["PCs"]
+    mean = np.asarray(reference.X.mean(axis=0)).reshape(1, -1)
+    return np.asarray(adata.X @ axes - mean @ axes, dtype=np.float32)

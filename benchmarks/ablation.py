@@ -15,7 +15,7 @@ from benchmarks._methods import Clustering, ours
 from benchmarks._outcome import Outcome
 from benchmarks._session import Session
 from benchmarks._variants import VARIANTS
-from benchmarks.accuracy import over_seeds
+from benchmarks.accuracy import cluster_set
 from sccagn_scale.config import Config
 
 Preset = Literal["default", "paper"]
@@ -70,9 +70,9 @@ def changed(preset: Preset, variant: str) -> Config:
 
 
 def measure(path: str, preset: Preset, variant: str, n_seeds: int) -> Outcome:
-    """Target: one variant on one set, once per seed; see `benchmarks.accuracy.over_seeds`."""
+    """Target: one variant on one set, once per seed; see `benchmarks.accuracy.run_seeds`."""
     clustering = Clustering(partial(ours, preset=preset, changes=VARIANTS[variant]), ("given",), is_ours=True)
-    outcome = over_seeds(Path(path), clustering, "given", n_seeds)
+    outcome = cluster_set(Path(path), clustering, "given", n_seeds)
     case = f"{Path(path).stem}/{preset}"
     return Outcome(
         {case: next(iter(outcome.seconds.values()))},

@@ -19,9 +19,10 @@ from benchmarks import _accuracy_ranks, _accuracy_report
 from benchmarks._choice import chosen, chosen_files, names
 from benchmarks._contest import Contest, Method
 from benchmarks._labelled import made_cells, read_blind
-from benchmarks._methods import CLUSTERINGS, MODES, SCRATCH, Clustering, Mode, Shared
-from benchmarks._outcome import Metrics, Outcome
+from benchmarks._methods import CLUSTERINGS, MODES, SCRATCH, Clustering, Confident, Mode, Shared
+from benchmarks._outcome import Metrics, Outcome, over_seeds
 from benchmarks._session import Session
+from benchmarks._stability import stability
 from sccagn_scale._errors import InputError
 
 SCORES = ("nmi", "ari", "ami", "completeness", "accuracy")
@@ -74,15 +75,15 @@ def run_seeds(path: str, method: str, mode: Mode, n_seeds: int) -> Outcome:
     n_seeds
         Seeds 0 … n_seeds − 1 are run.
     """
-    return over_seeds(Path(path), CLUSTERINGS[method], mode, n_seeds)
+    return cluster_set(Path(path), CLUSTERINGS[method], mode, n_seeds)
 
 
-def over_seeds(path: Path, clustering: Clustering, mode: Mode, n_seeds: int) -> Outcome:
+def cluster_set(path: Path, clustering: Clustering, mode: Mode, n_seeds: int) -> Outcome:
     """What `run_seeds` does, for any clustering."""
     cells, truth = read_blind(path)
     n_types = truth.nunique()
     _warm_up(clustering, mode)
-    seconds, labels = [], []
+    seconds, labels, confidences = [], [], []
     for seed in range(n_seeds):
         copy = cells.copy()
         start = time.perf_counter()
@@ -91,13 +92,16 @@ def over_seeds(path: Path, clustering: Clustering, mode: Mode, n_seeds: int) -> 
         if isinstance(found, Shared):
             seconds[-1] += found.seconds
             found = found.labels
+        elif isinstance(found, Confident):
+            confidences.append(found.confidence)
+            found = found.labels
         found = np.asarray(found)
         if found.shape != (cells.n_obs,):
             raise ValueError(f"it returned labels of shape {found.shape} for {cells.n_obs} cells")
         labels.append(found)
     case = f"{path.stem}/{mode}"
     evidence = {"n_obs": cells.n_obs, "n_vars": cells.n_vars, "n_types": n_types, "sum": float(cells.X.sum())}
-    return Outcome({case: seconds}, lambda: {case: _score(truth, labels)}, evidence)
+    return Outcome({case: seconds}, lambda: {case: _score(truth, labels, confidences)}, evidence)
 
 
 def _warm_up(clustering: Clustering, mode: Mode) -> None:
@@ -112,8 +116,11 @@ def _warm_up(clustering: Clustering, mode: Mode) -> None:
         clustering.run(cells, types.nunique() if mode == "given" else None, 0)
 
 
-def _score(truth: Any, labels: list[np.ndarray]) -> Metrics:
-    """Mean, deviation and single values over seeds of every score, and how far the seeds agree with each other."""
+def _score(truth: Any, labels: list[np.ndarray], confidences: list[np.ndarray]) -> Metrics:
+    """Mean, deviation and single values over seeds of every score, and how far the seeds agree with each other.
+
+    `confidences` is empty for a method that has none.
+    """
     import pandas as pd
     from sklearn.metrics import adjusted_rand_score
 
@@ -122,13 +129,12 @@ def _score(truth: Any, labels: list[np.ndarray]) -> Metrics:
     each = [evaluate(truth, found) for found in labels]
     metrics: Metrics = {}
     for name in SCORES:
-        values = [one[name] for one in each]
-        metrics[name] = float(np.mean(values))
-        metrics[f"{name}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        metrics[f"{name}_each"] = values
+        metrics |= over_seeds(name, [one[name] for one in each])
     codes = [pd.factorize(found, use_na_sentinel=False)[0] for found in labels]
     pairs = [adjusted_rand_score(a, b) for a, b in itertools.combinations(codes, 2)]
     n_clusters = [int(pd.Series(found).nunique()) for found in labels]  # cells without a cluster are none
+    if len(confidences) > 1:
+        metrics |= stability(labels, confidences)
     return metrics | {
         "cross_seed_ari": float(np.mean(pairs)) if pairs else None,
         "n_clusters": float(np.median(n_clusters)),

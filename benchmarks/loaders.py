@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import _loaders_report
 from benchmarks._contest import Contest, Method, run_fresh
 from benchmarks._labelled import labelled_files, read_blind
-from benchmarks._outcome import Metrics, Outcome, StageClock
+from benchmarks._outcome import Metrics, Outcome, StageClock, over_seeds
 from benchmarks._session import Session
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
@@ -135,9 +135,7 @@ def run_config(path: str, case: str, config: dict[str, Any], n_seeds: int, n_ste
         metrics: Metrics = {"n_obs": cells.n_obs, "n_types": int(truth.nunique()), **_batches(model, cells, n_steps)}
         each = [evaluate(truth, found) for found in labels]
         for name in ("nmi", "ari"):
-            values = [one[name] for one in each]
-            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            metrics |= {name: float(np.mean(values)), f"{name}_sd": deviation, f"{name}_each": values}
+            metrics |= over_seeds(name, [one[name] for one in each])
         return {case: metrics}
 
     return Outcome({case: seconds}, score, {"n_obs": cells.n_obs, "sum": float(cells.X.sum())})

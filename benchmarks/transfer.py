@@ -1,0 +1,185 @@
+"""Clusters learned on some batches of a set and predicted for the others, against clustering those themselves."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmarks import _transfer_report
+from benchmarks._choice import chosen, names
+from benchmarks._contest import Contest, Method
+from benchmarks._labelled import labelled_files, made_cells, read_batches, read_blind
+from benchmarks._outcome import Metrics, Outcome, over_seeds
+from benchmarks._session import Session
+from benchmarks._transfers import TRANSFERS, Found, Task
+from sccagn_scale._errors import InputError
+
+SCORES = ("nmi", "ari", "accuracy")
+DIRECTIONS = {"1->2": 1, "2->1": 0}
+"""Name of a direction → the part that is labelled, counted from 0."""
+HELD = 0.9
+"""Share of a cluster's cells, and of a type's, from which on one batch is said to hold it."""
+QUICK_SETS, QUICK_SEEDS = 1, 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `transfer` can be asked for."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help='folder of .h5ad with obs["cell_type"] '
+                        'and two or more batches in obs["batch"]')  # fmt: skip
+    parser.add_argument("--sets", type=names, metavar="A,B", help="file names without .h5ad (default: all)")
+    parser.add_argument("--seeds", type=int, metavar="N", help=f"seeds 0 … N-1 (default: 5; quick: {QUICK_SEEDS})")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cases at a time; above 1, times are shared")
+
+
+def run(arguments: argparse.Namespace, session: Session) -> None:
+    """Run every method on every set both ways, print and keep the rows, and lay a table beside the file."""
+    n_seeds = (QUICK_SEEDS if arguments.quick else 5) if arguments.seeds is None else arguments.seeds
+    if n_seeds < 1:
+        raise InputError(f"`--seeds` must be at least 1, but is {n_seeds}.")
+    contests = []
+    for path in _chosen_files(arguments):
+        for direction in DIRECTIONS:
+            kwargs = {"path": str(path), "direction": direction, "n_seeds": n_seeds}
+            methods = (Method(name, "benchmarks.transfer:run_seeds", kwargs | {"method": name}) for name in TRANSFERS)
+            contests.append(Contest(f"{path.stem}/{direction}", tuple(methods)))
+    rows = session.run(contests, jobs=arguments.jobs)
+    session.finish(rows, columns=(*SCORES, "batch_driven"), mean_of=lambda case: "directions")
+    if session.path is not None:
+        _transfer_report.write(rows, beside=session.path)
+
+
+def run_seeds(path: str, direction: str, method: str, n_seeds: int) -> Outcome:
+    """Target: label one part of one set with one method once per seed, from matrices to labels.
+
+    Parameters
+    ----------
+    path
+        A labelled `.h5ad` with batches. Of its labels the method is told numbers of types, and nothing else.
+    direction
+        A name in :data:`DIRECTIONS`.
+    method
+        A name in :data:`benchmarks._transfers.TRANSFERS`.
+    n_seeds
+        Seeds 0 … n_seeds − 1 are run.
+    """
+    label = TRANSFERS[method]
+    cells, truth = read_blind(Path(path))
+    batches = read_batches(Path(path))
+    if batches is None:
+        raise InputError(f'{path} must have two or more batches in obs["batch"].')
+    in_target = divide(batches) == DIRECTIONS[direction]
+    task = Task(cells, in_target, truth.nunique(), truth[~in_target].nunique(), truth[in_target].nunique())
+    _warm_up(method)
+    seconds, found = [], []
+    for seed in range(n_seeds):
+        start = time.perf_counter()
+        found.append(label(task, seed))
+        seconds.append(time.perf_counter() - start)
+    case = f"{Path(path).stem}/{direction}"
+    evidence = {
+        "n_obs": cells.n_obs,
+        "n_vars": cells.n_vars,
+        "n_target": int(in_target.sum()),
+        "sum": float(cells.X.sum()),
+    }
+    return Outcome({case: seconds}, lambda: {case: _score(found, task, truth, batches)}, evidence)
+
+
+def divide(batches: pd.Series) -> NDArray[np.int64]:
+    """Divide cells into two parts of whole batches, about equally large, without a look at labels or expression.
+
+    Batches are taken from the largest to the smallest (equal ones by name); each goes to the part that has fewer cells
+    so far, to the first if they have as many.
+
+    Parameters
+    ----------
+    batches
+        The batch of each cell.
+
+    Returns
+    -------
+    Part of each cell, 0 or 1.
+    """
+    sizes = batches.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    part_of, n_cells = {}, [0, 0]
+    for batch, size in sizes.items():
+        part = int(n_cells[1] < n_cells[0])
+        part_of[batch] = part
+        n_cells[part] += size
+    return batches.map(part_of).to_numpy(np.int64)
+
+
+def batch_driven(labels: Any, truth: pd.Series, batches: pd.Series) -> float:
+    """Share of cells in clusters that follow a batch where the types do not.
+
+    Such a cluster has at least 90 % of its cells from one batch, although that batch has less than 90 % of all cells of
+    the cluster's most frequent type.
+
+    Parameters
+    ----------
+    labels
+        Cluster of each cell; None where it has none.
+    truth, batches
+        Type and batch of each cell.
+    """
+    cells = pd.DataFrame({"cluster": labels, "type": truth, "batch": batches})
+    n_driven = 0
+    for _, members in cells.groupby("cluster", observed=True):
+        batch = members["batch"].mode()[0]
+        commonest = members["type"].mode()
+        if commonest.empty or (members["batch"] == batch).mean() < HELD:
+            continue
+        of_type = cells["batch"][cells["type"] == commonest[0]]
+        n_driven += len(members) if (of_type == batch).mean() < HELD else 0
+    return n_driven / len(cells)
+
+
+def _warm_up(method: str) -> None:
+    """Import, and compile what is compiled just in time, so that neither is in the times."""
+    cells, types = made_cells()
+    n_types = types.nunique()
+    # Should a method fail on so small a set, then the runs that count will show whether it fails on a real one.
+    with contextlib.suppress(Exception):
+        TRANSFERS[method](Task(cells, np.arange(len(types)) % 2 == 0, n_types, n_types, n_types), 0)
+
+
+def _score(found: list[Found], task: Task, truth: pd.Series, batches: pd.Series) -> Metrics:
+    from sccagn_scale.metrics import evaluate
+
+    source, target = truth[~task.in_target], truth[task.in_target]
+    each = [evaluate(target, one.target) for one in found]
+    metrics: Metrics = {}
+    for name in SCORES:
+        metrics |= over_seeds(name, [one[name] for one in each])
+    if all(one.all is not None for one in found):
+        metrics |= over_seeds("batch_driven", [batch_driven(one.all, truth, batches) for one in found])
+    return metrics | {
+        "n_source": len(source),
+        "n_target": len(target),
+        "n_source_types": task.n_source_types,
+        "n_target_types": task.n_target_types,
+        "new_types": float((~target.dropna().isin(source)).mean()),
+        "seeds": list(range(len(found))),
+    }
+
+
+def _chosen_files(arguments: argparse.Namespace) -> list[Path]:
+    if not arguments.data.is_dir():
+        raise InputError(f"`--data` must be a folder of labelled .h5ad files, but {arguments.data} is none.")
+    files = {path.stem: path for path in labelled_files(arguments.data) if read_batches(path) is not None}
+    if not files:
+        raise InputError(
+            f'`--data` must hold .h5ad files with obs["cell_type"] and two or more batches in obs["batch"], but '
+            f"{arguments.data} has none."
+        )
+    if arguments.sets is None:
+        smallest = sorted(files.values(), key=lambda path: path.stat().st_size)
+        return smallest[:QUICK_SETS] if arguments.quick else list(files.values())
+    return [files[name] for name in chosen("sets", arguments.sets, list(files))]

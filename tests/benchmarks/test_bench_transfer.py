@@ -1,0 +1,270 @@
+"""How a set is divided, that no label gets out, what is predicted, what follows a batch, and the whole verb."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from benchmarks import _results, transfer
+from benchmarks.__main__ import main
+from benchmarks._contest import Contest
+from benchmarks._labelled import made_cells, read_batches, read_blind
+from benchmarks._preprocess import log_expression, log_expression_like, principal_components, projected
+from benchmarks._results import Row
+from benchmarks._transfer_report import markdown
+from benchmarks._transfers import TRANSFERS, Found, Task
+
+BATCHES = ("north", "south")
+
+
+def write_set(path: Path, n_obs: int = 300, *, batches: Any = None, n_types: int = 3) -> tuple[AnnData, pd.Series]:
+    """A set of planted clusters, sorted by type, and the batch of each cell: half and half of each type."""
+    adata, types = made_cells(n_obs, 200, n_types=n_types)
+    order = np.argsort(types.to_numpy(), kind="stable")
+    adata, types = adata[order].copy(), types.iloc[order]
+    adata.obs_names = [f"{name}_{i}" for i, name in enumerate(types)]
+    adata.obs["cell_type"] = pd.Categorical(types)
+    batch = np.array(BATCHES)[np.arange(n_obs) % 2] if batches is None else batches
+    adata.obs["batch"] = pd.Categorical(batch)
+    adata.write_h5ad(path)
+    return adata, adata.obs["batch"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_set(folder / "a.h5ad")
+    write_set(folder / "b.h5ad", 360)
+    write_set(folder / "one_batch.h5ad", 30, batches=["north"] * 30)
+    unbatched, types = made_cells(30)
+    unbatched.obs["cell_type"] = pd.Categorical(types)
+    unbatched.write_h5ad(folder / "no_batch.h5ad")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("sizes", "second"),
+    [
+        ({"a": 2, "b": 5}, "a"),  # the largest is in the first part
+        ({"b": 3, "a": 3}, "b"),  # equal ones by name
+        ({"a": 5, "b": 4, "c": 3, "d": 1}, "bc"),  # 5 | 4, then 5 | 7, then 6 | 7
+        ({"a": 4, "b": 2, "c": 2, "d": 1}, "bc"),  # 4 | 4: the first gets the next
+        ({"a": 9, "b": 1, "c": 1, "d": 1}, "bcd"),
+    ],
+)
+def test_batches_go_to_the_smaller_part_the_largest_first(sizes: dict[str, int], second: str) -> None:
+    batches = pd.Series(np.repeat(list(sizes), list(sizes.values())))
+    shuffled = batches.sample(frac=1, random_state=0, ignore_index=True)
+    for one in (batches, shuffled, shuffled.astype("category")):
+        assert transfer.divide(one).tolist() == one.isin(list(second)).astype(int).tolist()
+
+
+def test_batches_are_read_in_the_order_of_the_cells(data: Path) -> None:
+    full, batches = write_set(data / "a.h5ad")
+    of_row = {full.X[i].toarray().tobytes(): batch for i, batch in enumerate(batches)}
+    blind, _ = read_blind(data / "a.h5ad")
+    assert [of_row[blind.X[i].toarray().tobytes()] for i in range(300)] == list(read_batches(data / "a.h5ad"))
+    assert read_batches(data / "one_batch.h5ad") is None
+    assert read_batches(data / "no_batch.h5ad") is None
+
+
+@pytest.mark.parametrize("direction", transfer.DIRECTIONS)
+def test_a_method_is_told_who_is_to_be_labelled_and_numbers_of_types(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str
+) -> None:
+    # the first part has types 0, 1, 2, the second 0, 1, 3 of four
+    batches = ["north"] * 30 + ["south"] * 5 + ["north"] * 5 + ["south"] * 5 + ["north"] * 25
+    full, _ = write_set(tmp_path / "s.h5ad", 70, n_types=4, batches=batches)
+    kept = full.obs.groupby(["batch", "cell_type"], observed=True).size()
+    seen: list[tuple[Task, int]] = []
+
+    def spy(task: Task, seed: int) -> Found:
+        seen.append((task, seed))
+        return Found(np.zeros(task.in_target.sum()))
+
+    monkeypatch.setitem(TRANSFERS, "spy", spy)
+    outcome = transfer.run_seeds(str(tmp_path / "s.h5ad"), direction, "spy", 2)
+    (task, _), *_ = real = [call for call in seen if call[0].cells.n_obs == 70]
+    source, target = ("north", "south") if direction == "1->2" else ("south", "north")
+    assert [seed for _, seed in real] == [0, 1]
+    assert (task.n_types, task.n_source_types, task.n_target_types) == (4, len(kept[source]), len(kept[target]))
+    assert (task.source().n_obs, task.target().n_obs) == (kept[source].sum(), kept[target].sum())
+    for adata in (task.cells, task.source(), task.target()):
+        assert adata.shape[1] == 200
+        assert not len(adata.obs.columns)
+        assert not len(adata.var.columns)
+        assert not adata.uns
+        assert not adata.obsm
+        assert not adata.layers
+        assert all(name.startswith("cell") for name in adata.obs_names)
+    assert not np.array_equal(task.cells.X.toarray(), full.X.toarray())  # the order tells nothing either
+    assert outcome.seconds.keys() == {f"s/{direction}"}
+    metrics = outcome.score()[f"s/{direction}"]
+    assert metrics["n_target_types"] == len(kept[target])
+    new = [n for name, n in kept[target].items() if name not in kept[source]]
+    assert metrics["new_types"] == pytest.approx(sum(new) / kept[target].sum())
+
+
+@pytest.mark.filterwarnings("ignore::sccagn_scale.InputWarning")  # these cells have genes that do not vary
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_planted_clusters_are_found_in_the_other_part(data: Path, name: str) -> None:
+    metrics = transfer.run_seeds(str(data / "a.h5ad"), "1->2", name, 1).score()["a/1->2"]
+    assert [metrics[score] for score in transfer.SCORES] == pytest.approx([1.0, 1.0, 1.0])
+    assert metrics["nmi_sd"] is None
+    assert (metrics["n_source"], metrics["n_target"], metrics["new_types"]) == (150, 150, 0)
+    assert metrics.get("batch_driven") == (0 if name == "together" else None)
+
+
+@pytest.mark.filterwarnings("ignore::sccagn_scale.InputWarning")
+def test_types_that_were_not_learned_are_not_found() -> None:
+    cells, types = made_cells(300, 200, n_types=3)
+    in_target = np.arange(300) >= 150
+    in_target[(types == "type2").to_numpy()] = True
+    task = Task(cells, in_target, 3, 2, 3)
+    for name, n_found in {"default": 2, "pca_kmeans": 2, "own": 3, "together": 3}.items():
+        assert len(set(TRANSFERS[name](task, 0).target)) == n_found
+
+
+def test_scores_are_of_the_target_and_over_seeds(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = read_blind(data / "a.h5ad")[1].to_numpy(object)
+
+    def label(task: Task, seed: int) -> Found:
+        if len(task.cells) != len(truth):
+            raise ValueError("this is the warm-up")
+        labels = np.where(task.in_target, truth, "source")
+        labels = np.where(truth == "type2", "type1", labels) if seed else labels
+        return Found(labels[task.in_target])
+
+    monkeypatch.setitem(TRANSFERS, "planted", label)
+    metrics = transfer.run_seeds(str(data / "a.h5ad"), "1->2", "planted", 2).score()["a/1->2"]
+    assert metrics["accuracy_each"] == pytest.approx([1, 2 / 3])
+    assert metrics["accuracy"] == pytest.approx(5 / 6)
+    assert metrics["accuracy_sd"] == pytest.approx(np.std([1, 2 / 3], ddof=1))
+
+
+def test_other_cells_are_logged_and_projected_like_the_reference() -> None:
+    reference, _ = made_cells(60, 2300, seed=1)
+    other, _ = made_cells(40, 2300, seed=1)
+    other.X = (other.X * 3).tocsr()  # deeper sequencing, the same cells
+    logged = log_expression(reference)
+    scores = principal_components(logged, seed=0)
+    same = log_expression_like(reference, reference)
+    assert list(same.var_names) == list(logged.var_names)
+    np.testing.assert_allclose(same.X.toarray(), logged.X.toarray(), rtol=1e-5)
+    np.testing.assert_allclose(projected(same, logged), scores, atol=1e-3)
+    deeper, shallow = (log_expression_like(one, reference) for one in (other, made_cells(40, 2300, seed=1)[0]))
+    np.testing.assert_allclose(deeper.X.toarray(), shallow.X.toarray(), rtol=1e-5)
+
+
+#         cluster 0: 10 of x           cluster 1: 9 of x, 1 of y    cluster 2: 4 of x, 6 of y
+CLUSTERS = [0] * 10 + [1] * 10 + [2] * 10
+FROM = ["x"] * 19 + ["y"] + ["x"] * 4 + ["y"] * 6
+
+
+@pytest.mark.parametrize(
+    ("types", "share"),
+    [
+        ("a" * 10 + "b" * 10 + "c" * 10, 0.0),  # a is x's alone, and so is nearly all of b
+        ("a" * 10 + "b" * 10 + "a" * 10, 1 / 3),  # a lies in both batches, and cluster 0 has those of x
+        ("a" * 10 + "a" * 10 + "a" * 10, 2 / 3),
+        ("a" * 6 + "b" * 4 + "b" * 10 + "b" * 10, 1 / 3),  # the most frequent type of cluster 0 is x's alone
+        ("b" * 4 + "a" * 6 + "b" * 10 + "c" * 10, 0.0),  # 13 of the 14 cells of b are x's
+    ],
+)
+def test_a_cluster_follows_a_batch_where_its_type_does_not(types: str, share: float) -> None:
+    truth, batches = pd.Series(list(types)), pd.Series(FROM)
+    assert transfer.batch_driven(CLUSTERS, truth, batches) == pytest.approx(share)
+    named = np.array(CLUSTERS).astype(str).astype(object)
+    assert transfer.batch_driven(named, truth.astype("category"), batches) == pytest.approx(share)
+
+
+def test_cells_without_a_cluster_follow_no_batch_but_count() -> None:
+    labels = np.array([None] * 10 + [0] * 5 + [1] * 5, dtype=object)
+    truth, batches = pd.Series(["a"] * 20), pd.Series(["x"] * 15 + ["y"] * 5)
+    assert transfer.batch_driven(labels, truth, batches) == pytest.approx(10 / 20)
+
+
+def asked(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Contest]:
+    """The contests of a run that runs none."""
+    contests: list[Contest] = []
+    monkeypatch.setattr("benchmarks._session.run_contest", lambda contest, threads: contests.append(contest) or ())
+    assert main(["transfer", *arguments]) == 0
+    return contests
+
+
+def test_every_method_goes_both_ways_on_sets_with_batches(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contests = asked(["--data", str(data), "--json", str(tmp_path / "r.json")], monkeypatch)
+    assert [contest.case for contest in contests] == ["a/1->2", "a/2->1", "b/1->2", "b/2->1"]
+    for contest in contests:
+        assert [method.name for method in contest.methods] == ["default", "pca_kmeans", "own", "together"]
+        assert {method.kwargs["n_seeds"] for method in contest.methods} == {5}
+
+
+def test_a_quick_run_keeps_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("benchmarks.__main__.RESULTS", tmp_path / "results")
+    contests = asked(["--data", str(data), "--quick"], monkeypatch)
+    assert [contest.case for contest in contests] == ["a/1->2", "a/2->1"]
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--sets", "a,one_batch"], "`--sets` knows a, b, but not one_batch"),
+        (["--seeds", "0"], "`--seeds` must be at least 1"),
+        (["--data", "nowhere"], "`--data` must be a folder"),
+    ],
+)
+def test_a_request_that_cannot_be_done_is_one_sentence(
+    data: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["transfer", "--data", str(data), "--quick", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_without_batches_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_set(tmp_path / "one.h5ad", 30, batches=["north"] * 30)
+    assert main(["transfer", "--data", str(tmp_path), "--quick"]) == 2
+    assert "two or more batches" in capsys.readouterr().err
+
+
+def test_the_whole_verb(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "TRANSFERS", {"pca_kmeans": TRANSFERS["pca_kmeans"]})
+    out = tmp_path / "r.json"
+    assert main(["transfer", "--data", str(data), "--sets", "a", "--quick", "--json", str(out)]) == 0
+    rows: list[Row] = json.loads(out.read_text())["rows"]
+    assert [(row["case"], row["metrics"]["seeds"]) for row in rows] == [("a/1->2", [0, 1]), ("a/2->1", [0, 1])]
+    assert all(row["metrics"]["ari"] == pytest.approx(1.0) for row in rows)
+    assert out.with_suffix(".md").read_text() == markdown(rows)
+
+
+def made_row(case: str, method: str, nmi: float, **metrics: Any) -> Row:
+    scores = {"nmi": nmi, "nmi_sd": 0.01, "ari": 0.5, "ari_sd": 0.0, "accuracy": 0.25, "accuracy_sd": None}
+    counts = {"n_source": 1200, "n_target": 300, "n_source_types": 4, "n_target_types": 3, "new_types": 0.125}
+    return Row(case=case, method=method, seconds=2.0, spread=0.1, peak_rss_mb=100.0, metrics=scores | counts | metrics)
+
+
+def test_the_table_has_every_row_and_the_means() -> None:
+    failed = Row(case="a/2->1", method="own", seconds=None, spread=None, peak_rss_mb=None, metrics={"error": "no room"})
+    rows = [
+        made_row("a/1->2", "own", 0.4),
+        made_row("a/1->2", "together", 0.2, batch_driven=0.5, batch_driven_sd=0.1),
+        failed,
+        made_row("a/2->1", "together", 0.4, batch_driven=0.0, batch_driven_sd=0.0),
+    ]
+    lines = markdown(rows).splitlines()
+    given = "| a | 1->2 | own | 1,200 → 300 | 4 → 3 | 12.5% | 0.400 ± 0.010 | 0.500 ± 0.000 | 0.250 | – | 2.0 | 100 |"
+    assert given in lines
+    assert any(line.startswith("| a | 2->1 | own | failed | – |") for line in lines)
+    assert len({line.count("|") for line in lines[:6]}) == 1
+    assert "| own | 0.400 (of 1) | 0.500 (of 1) | 0.250 (of 1) | – |" in lines
+    assert "| together | 0.300 | 0.500 | 0.250 | 0.250 |" in lines
