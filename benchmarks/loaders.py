@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import _loaders_report
+from benchmarks._choice import chosen_files, names
 from benchmarks._contest import Contest, Method, run_fresh
-from benchmarks._labelled import labelled_files, read_blind
+from benchmarks._labelled import read_blind
 from benchmarks._outcome import Metrics, Outcome, StageClock, over_seeds
 from benchmarks._session import Session
 from sccagn_scale._compat import probe
@@ -44,7 +45,9 @@ FULL: dict[str, Any] = {"cells": 100_000, "genes": 20_000, "seeds": 5, "steps": 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `loaders` can be asked for."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help='folder of .h5ad with obs["cell_type"]')
-    parser.add_argument("--sets", default=",".join(SETS), metavar="A,B", help=f"of DIR (default: {','.join(SETS)})")
+    parser.add_argument(
+        "--sets", type=names, default=list(SETS), metavar="A,B", help=f"of DIR (default: {','.join(SETS)})"
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 … N-1 on real sets (default: 5; quick: 2)")
     parser.add_argument("--cells", type=int, metavar="N", help="cells of the simulated atlas (default: 100000; quick: "
                         "3000; 0: none)")  # fmt: skip
@@ -57,15 +60,10 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
     seeds, cells = (default[n] if (given := getattr(arguments, n)) is None else given for n in ("seeds", "cells"))
     if seeds < 1 or cells < 0:
         raise InputError(f"`--seeds` must be at least 1 and `--cells` at least 0, but they are {seeds} and {cells}.")
-    files = {path.stem: path for path in labelled_files(arguments.data)} if arguments.data.is_dir() else {}
-    names = [name.strip() for name in arguments.sets.split(",") if name.strip()]
-    if missing := [name for name in names if name not in files]:
-        raise InputError(
-            f"`--data` must be a folder of labelled .h5ad files, but {arguments.data} has no {missing[0]}."
-        )
+    files = chosen_files(arguments)
     loaders = {n: o for n, o in LOADERS.items() if "neighbor_sampler" not in o or probe("torch_sparse").present}
     with tempfile.TemporaryDirectory(prefix="loaders-") as folder:
-        cases = [(name, str(files[name]), seeds) for name in (names[:1] if arguments.quick else names)]
+        cases = [(path.stem, str(path), seeds) for path in (files[:1] if arguments.quick else files)]
         if cells:
             path = str(Path(folder, "simulated.h5ad"))
             made = run_fresh(

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace sccagn {
@@ -43,9 +44,17 @@ inline Tensor zeros(const Tensor& like, std::vector<int64_t> shape, std::optiona
   return torch::stable::new_zeros(like, shape, type ? *type : like.scalar_type());
 }
 
+// [2, 3], for messages
+inline std::string shape(const Tensor& t) {
+  std::string text = "[";
+  for (int64_t i = 0; i < t.dim(); ++i) text += (i ? ", " : "") + std::to_string(t.size(i));
+  return text + "]";
+}
+
 inline void check_student_t(const Tensor& z, const Tensor& centroids, double nu) {
   STD_TORCH_CHECK(z.dim() == 2 && centroids.dim() == 2 && z.size(1) == centroids.size(1),
-                  "z [n_obs, d] and centroids [n_clusters, d] must share d");
+                  "z [n_obs, d] and centroids [n_clusters, d] must share d, but are ", shape(z), " and ",
+                  shape(centroids));
   STD_TORCH_CHECK(is_floating(z) && centroids.scalar_type() == z.scalar_type(),
                   "z and centroids must both be float32 or both float64");
   STD_TORCH_CHECK(same_place(z, centroids), "z and centroids must be on one device");
@@ -57,31 +66,33 @@ inline void check_student_t(const Tensor& z, const Tensor& centroids, double nu)
 inline void check_assigned(const Tensor& t, const Tensor& z, const Tensor& centroids) {
   STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == z.size(0) && t.size(1) == centroids.size(0) &&
                       t.scalar_type() == z.scalar_type() && same_place(t, z),
-                  "grad and q must be [n_obs, n_clusters], of the type and device of z");
+                  "grad and q must be [n_obs, n_clusters], of the type and device of z, but one is ", shape(t));
 }
 
 inline void check_target(const Tensor& z, const Tensor& centroids, const Tensor& column_sums, double tau,
                          const std::optional<Tensor>& anchor) {
   STD_TORCH_CHECK(column_sums.dim() == 1 && column_sums.size(0) == centroids.size(0) && same_place(z, column_sums),
-                  "column_sums must be [n_clusters], on the device of z");
+                  "column_sums must be [n_clusters], on the device of z, but is ", shape(column_sums));
   STD_TORCH_CHECK(tau > 0, "tau must be above 0, but is ", tau);
   if (anchor)
     STD_TORCH_CHECK(anchor->dim() == 1 && anchor->size(0) == z.size(0) &&
                         anchor->scalar_type() == ScalarType::Long && same_place(z, *anchor),
-                    "anchor must be int64 [n_obs], on the device of z");
+                    "anchor must be int64 [n_obs], on the device of z, but is ", shape(*anchor));
 }
 
 inline void check_csr(const Tensor& indptr, const Tensor& indices, const Tensor& values, const Tensor& dense,
                       int64_t dense_rows) {
   STD_TORCH_CHECK(indptr.dim() == 1 && indptr.size(0) > 0 && indices.dim() == 1 && values.dim() == 1 &&
                       values.size(0) == indices.size(0),
-                  "indptr [n_rows + 1], indices [nnz] and values [nnz] must make a CSR matrix");
+                  "indptr [n_rows + 1], indices [nnz] and values [nnz] must make a CSR matrix, but are ",
+                  shape(indptr), ", ", shape(indices), " and ", shape(values));
   STD_TORCH_CHECK(is_index(indptr) && is_index(indices), "indptr and indices must be int32 or int64");
   STD_TORCH_CHECK(is_floating(dense) && (values.scalar_type() == dense.scalar_type() ||
                                          values.scalar_type() == ScalarType::Byte ||
                                          values.scalar_type() == ScalarType::UInt16),
                   "dense must be float32 or float64, and values the same or uint8 or uint16");
-  STD_TORCH_CHECK(dense.dim() == 2 && dense.size(0) == dense_rows, "dense must be [", dense_rows, ", width]");
+  STD_TORCH_CHECK(dense.dim() == 2 && dense.size(0) == dense_rows, "dense must be [", dense_rows, ", width], but is ",
+                  shape(dense));
   STD_TORCH_CHECK(same_place(indptr, dense) && same_place(indices, dense) && same_place(values, dense),
                   "all of the matrix and dense must be on one device");
 }

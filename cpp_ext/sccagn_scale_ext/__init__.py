@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import warnings
 from pathlib import Path
 
@@ -16,7 +17,13 @@ __all__ = ["instruction_set"]
 _HERE = Path(__file__).parent
 
 
+_INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+
+
 def _load() -> ctypes.CDLL:
+    wanted = os.environ.get("SCCAGN_ISA")
+    if wanted not in (None, *_INSTRUCTION_SETS):
+        raise ValueError(f"SCCAGN_ISA must be one of {', '.join(_INSTRUCTION_SETS)}, but is {wanted}")
     torch.ops.load_library(_HERE / "cpu.so")
     if torch.version.cuda and (_HERE / "cuda.so").exists():
         # whose symbols the library does not name as its own dependency, so that it can be built without it

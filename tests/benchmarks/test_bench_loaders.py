@@ -90,7 +90,11 @@ def test_a_quick_run_keeps_nothing(data: Path, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--sets", "c"], "has no c"), (["--seeds", "0"], "`--seeds` must be"), (["--cells", "-1"], "`--cells` at least")],
+    [
+        (["--sets", "c"], "`--sets` knows a, b, but not c"),
+        (["--seeds", "0"], "`--seeds` must be"),
+        (["--cells", "-1"], "`--cells` at least"),
+    ],
 )
 def test_a_request_that_cannot_be_done_is_one_sentence(
     data: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]

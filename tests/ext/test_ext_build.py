@@ -18,6 +18,7 @@ from sccagn_scale.ops import implementations
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "cpp_ext"
 PTX, MACHINE_CODE = 1, 2  # kinds of code in a fat binary
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 OPERATOR_TESTS = ("tests/ops", "tests/nn/test_nn_losses.py", "tests/nn/test_nn_module.py", "tests/test_infer.py")
 
 compiled = implementations()["csr_matmul"]["cpu"] == "ext"
@@ -58,11 +59,14 @@ def test_what_is_not_installed_passes_the_same_tests(tmp_path: Path) -> None:
     else:
         path = os.pathsep.join(filter(None, (str(built(tmp_path, SCCAGN_CUDA="0")), os.environ.get("PYTHONPATH"))))
         run_operator_tests(*OPERATOR_TESTS, PYTHONPATH=path, SCCAGN_EXT="1")
-    for instructions in ("baseline", "avx2"):
-        told = "from sccagn_scale import ops; print(ops.implementations()['csr_matmul']['cpu'], ops.instruction_set())"
-        narrower = {"SCCAGN_ISA": instructions, "PYTHONPATH": path, "SCCAGN_EXT": "1"}
-        if succeed([sys.executable, "-c", told], **narrower).split()[-2:] == ["ext", instructions]:
-            run_operator_tests("tests/ops", **narrower)
+    loaded = {"PYTHONPATH": path, "SCCAGN_EXT": "1"}
+    told = [sys.executable, "-c", "from sccagn_scale import ops; print(ops.instruction_set())"]
+    widest = succeed(told, **loaded).split()[-1]
+    narrower = INSTRUCTION_SETS[: INSTRUCTION_SETS.index(widest)]  # an error where none is loaded
+    for instructions in narrower:
+        assert succeed(told, **loaded, SCCAGN_ISA=instructions).split()[-1] == instructions
+        run_operator_tests("tests/ops", **loaded, SCCAGN_ISA=instructions)
+    assert "SCCAGN_ISA must be one of baseline, avx2, avx512, but is sse" in succeed(told, **loaded, SCCAGN_ISA="sse")
 
 
 @pytest.mark.skipif(nvcc is None, reason="there is no nvcc")
@@ -94,7 +98,10 @@ def device_codes(library: bytes) -> Iterator[tuple[int, int]]:
 
 
 @needs_compiler
-def test_a_wheel_serves_every_python(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "variables", [{"SCCAGN_CUDA": "0"}, {"NVCC": "false"}], ids=["without CUDA", "with an nvcc that fails"]
+)
+def test_a_wheel_serves_every_python(tmp_path: Path, variables: dict[str, str]) -> None:
     shutil.copytree(SOURCE, tmp_path / "source", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
     (tmp_path / "source/csrc/cpu").rename(tmp_path / "kernels")  # not compiled once more: only packed
     (tmp_path / "source/csrc/cpu").mkdir()
@@ -112,7 +119,7 @@ def test_a_wheel_serves_every_python(tmp_path: Path) -> None:
             str(tmp_path),
             str(tmp_path / "source"),
         ],
-        SCCAGN_CUDA="0",
+        **variables,
     )
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.startswith("sccagn_scale_ext-0.1.0-py3-none-linux_")

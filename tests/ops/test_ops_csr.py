@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from sccagn_scale.ops import Csr, csr_matmul, implementations
 
 TRANSPOSES = implementations()["csr_matmul_transposed"]["cpu"] == "reference"
 """The compiled operator needs no transpose."""
+FLOATS = (torch.float32, torch.float64)
 
 
 def sample(n_rows: int = 7, n_cols: int = 5, seed: int = 0) -> sp.csr_matrix:
@@ -109,14 +110,14 @@ def test_gradients_without_a_transpose_are_those_with_one_and_can_be_differentia
 
 
 @pytest.mark.parametrize("index_type", [torch.int32, torch.int64])
-@pytest.mark.parametrize("value_type", [torch.uint8, torch.uint16, torch.float32, torch.float64])
-@pytest.mark.parametrize("dense_type", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("value_type", "dense_type"),
+    [*product((torch.uint8, torch.uint16), FLOATS), *zip(FLOATS, FLOATS, strict=True)],  # floats are of one type
+)
 @pytest.mark.parametrize("width", [1, 3, 8, 17, 100, 300])
 def test_counts_and_narrow_indices(
     index_type: torch.dtype, value_type: torch.dtype, dense_type: torch.dtype, width: int
 ) -> None:
-    if value_type.is_floating_point and value_type != dense_type:
-        pytest.skip("values and dense factor are of one type")
     counts = sp.csr_matrix((np.abs(sample(31, 23).toarray()) * 100).astype(int) % 256)
     indptr, indices = (torch.from_numpy(part).to(index_type) for part in (counts.indptr, counts.indices))
     values = torch.from_numpy(counts.data).to(value_type)

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "../checks.h"
+#include "../types.h"
 #include "csr_kernels.h"
 #include "dispatch.h"
 
@@ -24,37 +24,14 @@ CsrView<Value, Index> view(const Tensor& indptr, const Tensor& indices, const Te
           n_rows, n_cols};
 }
 
-// Calls run(T(), Value(), Index()) for the types of dense, values and indices.
-template <class Run>
-void by_types(const Tensor& dense, const Tensor& values, const Tensor& indices, const Run& run) {
-  const auto with_index = [&]<class T, class Value>(T t, Value v) {
-    if (indices.scalar_type() == ScalarType::Int)
-      run(t, v, int32_t());
-    else
-      run(t, v, int64_t());
-  };
-  const auto with_value = [&]<class T>(T t) {
-    if (values.scalar_type() == ScalarType::Byte)
-      with_index(t, uint8_t());
-    else if (values.scalar_type() == ScalarType::UInt16)
-      with_index(t, uint16_t());
-    else
-      with_index(t, t);
-  };
-  if (dense.scalar_type() == ScalarType::Float)
-    with_value(float());
-  else
-    with_value(double());
-}
-
-// What both operators do around their loops: `work(matrix, kernels, dense, out, ok)` fills `out`.
+// What both operators do around their loops: `work(matrix, kernels, dense, out, fine)` fills `out`.
 template <class Work>
 Tensor product(const Tensor& indptr, const Tensor& indices, const Tensor& values, int64_t n_cols, const Tensor& dense,
                Tensor result, const Work& work) {
   const Tensor starts = as_type(indptr, ScalarType::Long), columns = packed(indices),
                stored = packed(values), factor = packed(dense);
   std::atomic<bool> fine = true;
-  by_types(dense, values, indices, [&]<class T, class Value, class Index>(T, Value, Index) {
+  by_csr_types(dense, values, indices, [&]<class T, class Value, class Index>(T, Value, Index) {
     const auto matrix = view<Value, Index>(starts, columns, stored, n_cols);
     const auto& kernels = SCCAGN_DISPATCH(template csr<T, Value, Index>());
     work(matrix, kernels, static_cast<const T*>(factor.const_data_ptr()), static_cast<T*>(result.mutable_data_ptr()),

@@ -11,7 +11,7 @@
 
 #include "simd.h"
 
-namespace sccagn::SCCAGN_ISA {
+namespace sccagn::SCCAGN_TARGET {
 namespace {
 
 // Somewhat more than a first-level cache: narrower bands would end a row's loop, unforeseen, more often than they save
@@ -267,4 +267,4 @@ SCCAGN_CSR(double, uint8_t)
 SCCAGN_CSR(double, uint16_t)
 #undef SCCAGN_CSR
 
-}  // namespace sccagn::SCCAGN_ISA
+}  // namespace sccagn::SCCAGN_TARGET

@@ -1,19 +1,19 @@
 // Vectors of the width that the file is compiled for, and logarithm and exponential on them.
 //
-// A kernel file is compiled once for each of the instruction sets below; SCCAGN_ISA names its namespace. GCC's and
+// A kernel file is compiled once for each of the instruction sets below; SCCAGN_TARGET names its namespace. GCC's and
 // Clang's vector extensions keep the code free of intrinsics: what a target has no instruction for is done in pieces.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#ifndef SCCAGN_ISA
-#error "SCCAGN_ISA is set by the build: baseline, avx2 or avx512"
+#ifndef SCCAGN_TARGET
+#error "SCCAGN_TARGET is set by the build: baseline, avx2 or avx512"
 #endif
 
 #define SCCAGN_INLINE static inline __attribute__((always_inline))
 
-namespace sccagn::SCCAGN_ISA {
+namespace sccagn::SCCAGN_TARGET {
 
 #if defined(__AVX512F__)
 inline constexpr int kVectorBytes = 64;
@@ -131,4 +131,4 @@ SCCAGN_INLINE Vec<T> exp(Vec<T> x) {
   return x < F::least ? Vec<T>{} : sum * power;
 }
 
-}  // namespace sccagn::SCCAGN_ISA
+}  // namespace sccagn::SCCAGN_TARGET

@@ -8,7 +8,7 @@
 #include <memory>
 #include <tuple>
 
-#include "../checks.h"
+#include "../types.h"
 #include "dispatch.h"
 #include "student_t_kernels.h"
 
@@ -77,12 +77,6 @@ struct Job {
 template <class T>
 T* out(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
-}
-
-// Calls run(T()) for the type of z.
-template <class Run>
-auto by_type(const Tensor& z, const Run& run) {
-  return z.scalar_type() == ScalarType::Float ? run(float()) : run(double());
 }
 
 Tensor assign(const Tensor& z, const Tensor& centroids, double nu) {

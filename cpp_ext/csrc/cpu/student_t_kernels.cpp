@@ -8,7 +8,7 @@
 
 #include "simd.h"
 
-namespace sccagn::SCCAGN_ISA {
+namespace sccagn::SCCAGN_TARGET {
 namespace {
 
 constexpr int kRows = 2;  // vectors of cells in a tile: what is read of a centroid serves both
@@ -328,4 +328,4 @@ constexpr StudentTKernels<T> kKernels = {Tile<T>::size, assign<T>, assign_backwa
 const StudentTKernels<float>& student_t(float) { return kKernels<float>; }
 const StudentTKernels<double>& student_t(double) { return kKernels<double>; }
 
-}  // namespace sccagn::SCCAGN_ISA
+}  // namespace sccagn::SCCAGN_TARGET

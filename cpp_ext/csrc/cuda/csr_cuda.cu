@@ -3,6 +3,7 @@
 // given; `csr_matmul_transposed` stays with the reference.
 #include <torch/csrc/stable/library.h>
 
+#include "../types.h"
 #include "launch.cuh"
 
 namespace sccagn {
@@ -52,24 +53,9 @@ Tensor matmul(const Tensor& indptr, const Tensor& indices, const Tensor& values,
                stored = packed(values), factor = packed(dense);
   const Tensor out = empty(dense, {indptr.size(0) - 1, dense.size(1)});
   if (out.numel() == 0) return out;
-  const auto with_index = [&]<class T, class Value>(T, Value) {
-    if (indices.scalar_type() == ScalarType::Int)
-      launch<T, Value, int32_t>(starts, columns, stored, factor, out);
-    else
-      launch<T, Value, int64_t>(starts, columns, stored, factor, out);
-  };
-  const auto with_value = [&]<class T>(T t) {
-    if (values.scalar_type() == ScalarType::Byte)
-      with_index(t, uint8_t());
-    else if (values.scalar_type() == ScalarType::UInt16)
-      with_index(t, uint16_t());
-    else
-      with_index(t, t);
-  };
-  if (dense.scalar_type() == ScalarType::Float)
-    with_value(float());
-  else
-    with_value(double());
+  by_csr_types(dense, values, indices, [&]<class T, class Value, class Index>(T, Value, Index) {
+    launch<T, Value, Index>(starts, columns, stored, factor, out);
+  });
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include <limits>
 #include <tuple>
 
+#include "../types.h"
 #include "launch.cuh"
 
 namespace sccagn {
@@ -337,12 +338,6 @@ struct Job {
     return {grad_z, grad_centroids, loss};
   }
 };
-
-// Calls run(T()) for the type of z.
-template <class Run>
-auto by_type(const Tensor& z, const Run& run) {
-  return z.scalar_type() == ScalarType::Float ? run(float()) : run(double());
-}
 
 Tensor assign_op(const Tensor& z, const Tensor& centroids, double nu) {
   check_student_t(z, centroids, nu);
