@@ -16,6 +16,7 @@ from sccagn_scale._errors import InputError
 BENCHMARKS = {
     "ablation": "benchmarks.ablation",
     "accuracy": "benchmarks.accuracy",
+    "atlas": "benchmarks.atlas",
     "epoch": "benchmarks.epoch",
     "kernels": "benchmarks.kernels",
     "knn": "benchmarks.knn",

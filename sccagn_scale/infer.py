@@ -4,36 +4,58 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sccagn_scale.loader import Batch
-from sccagn_scale.nn import GraphLayer, SCCAGNModule
+from sccagn_scale._memory import IN_MEMORY, Scratch
+from sccagn_scale.loader import Batch, WholeGraph
+from sccagn_scale.nn import GraphLayer, Rows, RowSource, SCCAGNModule
 
 
 @torch.no_grad()
-def embed(module: SCCAGNModule, whole: Batch, *, block_size: int = 16_384) -> Tensor:
+def embed(
+    module: SCCAGNModule, whole: WholeGraph | Batch, *, block_size: int = 16_384, scratch: Scratch = IN_MEMORY
+) -> Tensor:
     """Compute z of every cell [n_obs, n_latent] over the full graph, one layer after the other, in blocks of cells.
 
     z needs only the encoder and the first two layers of the graph network, so attention and decoder do not run. Of the
-    first layer n_obs × h₁ values are held, twice where the input is CSR; of everything wider, `block_size` rows.
+    first layer n_obs × h₁ values are held, twice where the input is CSR; of everything wider, `block_size` rows. On the
+    CPU these and z are in `scratch`.
     """
     was_training = module.training
     module.eval()
     x, adjacency = whole.x, whole.adjacency
-    n_obs = len(whole.n_id)
+    n_obs, device = adjacency.shape[0], adjacency.values.device
     blocks = [(start, min(start + block_size, n_obs)) for start in range(0, n_obs, block_size)]
     first, second = (cast(GraphLayer, layer) for layer in module.graph[:2])
-    sent = first.send(x)
-    g1 = adjacency.values.new_empty(n_obs, module.n_hidden[0])
+
+    def room(width: int) -> Tensor:
+        if device.type == "cpu":
+            return torch.from_numpy(scratch.empty((n_obs, width), np.float32))
+        return torch.empty(n_obs, width, device=device)
+
+    def send(layer: GraphLayer, rows: Rows | RowSource) -> Rows | RowSource:
+        if layer.sends_itself(rows):
+            return rows
+        sent = room(layer.n_out)
+        for start, stop in blocks:
+            sent[start:stop] = layer.send(_block(rows, start, stop, device))
+        return sent
+
+    sent = send(first, x)
+    g1 = room(module.n_hidden[0])
     for start, stop in blocks:
         g1[start:stop] = F.relu(first.gather(sent, adjacency.rows(start, stop), start))
-    sent = second.send(g1)
-    z = adjacency.values.new_empty(n_obs, module.n_latent)
+    sent = send(second, g1)
+    z = room(module.n_latent)
     for start, stop in blocks:
         g2 = F.relu(second.gather(sent, adjacency.rows(start, stop), start))
-        own = x[start:stop] if isinstance(x, Tensor) else x.rows(start, stop)
-        z[start:stop] = module.code(own, g1[start:stop], g2)
+        z[start:stop] = module.code(_block(x, start, stop, device), g1[start:stop], g2)
     module.train(was_training)
     return z
+
+
+def _block(x: Rows | RowSource, start: int, stop: int, device: torch.device) -> Rows:
+    return x[start:stop] if isinstance(x, Tensor) else x.rows(start, stop).to(device)

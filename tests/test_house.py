@@ -24,6 +24,7 @@ FLOORS = {
     "_errors": 0,
     "_progress": 0,
     "_threads": 0,
+    "_memory": 0,
     "_keys": 0,
     "_compat": 0,
     "config": 0,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
 from sccagn_scale.cli._console import Console, duration
+from sccagn_scale.cli._inputs import check_inputs, read_cells, read_config
 from sccagn_scale.cli._machine import limit_threads, peak_rss_mb
 from sccagn_scale.cli._output import check_distinct, named, write_figure, write_json
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sccagn_scale.config import Config
+    from sccagn_scale.io import Atlas
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -26,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
         limit_threads(arguments.threads)
     with Console(quiet=arguments.quiet) as console:
         _check(arguments)
-        config = _config(arguments)
+        config = read_config(arguments)
         adata = _train(arguments, config, console)
         written = _write_pictures(arguments, adata, console)
         facts = _facts(arguments, adata, console)
@@ -34,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.json is not None:
             write_json(facts, arguments.json)
             written.append(arguments.json)
-        _show(facts, [arguments.output, *written, *([arguments.model] if arguments.model else [])], console)
+        _show(facts, [_target(arguments), *written, *([arguments.model] if arguments.model else [])], console)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -45,18 +47,29 @@ def _check(arguments: argparse.Namespace) -> None:
             "`--model` must not be given with `--batch-key`: such a model has no rule to correct other cells by, so it "
             "cannot be kept. Leave one of them out."
         )
-    if not arguments.input.exists():
-        raise InputError(f"`INPUT` must name an existing file or folder, but {str(arguments.input)!r} does not exist.")
+    check_inputs(arguments.input)
+    if arguments.inplace and (len(arguments.input) > 1 or arguments.results_only):
+        raise InputError(
+            "`--inplace` adds the results to one input file as it is, so there must be one INPUT and no "
+            "`--results-only`; give `--output` instead."
+        )
+    inputs = {f"INPUT {i}" if i else "INPUT": path for i, path in enumerate(arguments.input)}
     check_distinct(
-        {"INPUT": arguments.input, "--config": arguments.config},
+        inputs | {"--config": arguments.config},
         {
             "--output": arguments.output,
             "--json": arguments.json,
             "--plots": arguments.plots,
             "--model": arguments.model,
+            "--store": arguments.store,
         },
     )
-    check_writable(arguments.output, "--output")
+    if arguments.store is not None:
+        check_writable(arguments.store, "--store", kind="folder")
+    if arguments.output is not None:
+        check_writable(arguments.output, "--output")
+    else:
+        check_writable(arguments.input[0], "INPUT")
     if arguments.json is not None:
         check_writable(arguments.json, "--json", kind="file")
     if arguments.plots is not None:
@@ -65,43 +78,55 @@ def _check(arguments: argparse.Namespace) -> None:
         check_writable(arguments.model, "--model", kind="folder")
 
 
-def _config(arguments: argparse.Namespace) -> Config:
-    from sccagn_scale.config import Config
-
-    config = Config.preset(arguments.preset)
-    if arguments.config is None:
-        return config
-    with named(path="--config"):
-        return Config.from_toml(arguments.config, base=config)
-
-
 def _train(arguments: argparse.Namespace, config: Config, console: Console) -> AnnData:
-    from sccagn_scale.io import read, write
-
-    with console.stage("Read"), named(path="INPUT"):
-        adata = read(arguments.input, backed=True)
+    with console.stage("Read"):
+        cells = read_cells(arguments.input, scratch=_target(arguments).parent)
     from sccagn_scale.model import SCCAGN  # after reading, so that a mistaken name is told before torch is loaded
 
     options = {"n_clusters": "--n-clusters", "layer": "--layer", "random_state": "--seed", "device": "--device"}
-    with named(**options, batch_key="--batch-key", key_added="--key-added", path="INPUT"):
+    options |= {"batch_key": "--batch-key", "key_added": "--key-added", "memory": "--memory", "store": "--store"}
+    with named(**options, path="INPUT"):
         model = SCCAGN(
-            adata,
+            cells,
             arguments.n_clusters,
             config,
             layer=arguments.layer,
             batch_key=arguments.batch_key,
             random_state=arguments.seed,
             device=arguments.device,
+            memory=arguments.memory,
+            store=arguments.store,
+            scratch=_target(arguments).parent,
             progress=console,
         ).train()
+        adata = cells.adata
         model.write_to(adata, key_added=arguments.key_added)
     with console.stage("Write"):
-        with named(path="--output"):
-            write(adata, arguments.output)
+        _write(arguments, cells)
         if arguments.model is not None:
             with named(folder="--model", path="--model"):
                 model.save(arguments.model)
     return adata
+
+
+def _target(arguments: argparse.Namespace) -> Path:
+    """The file that the results go to."""
+    output: Path = arguments.input[0] if arguments.inplace else arguments.output
+    return output
+
+
+def _write(arguments: argparse.Namespace, cells: Atlas) -> None:
+    from sccagn_scale.io import add_results, write, write_atlas, write_beside
+
+    with named(path="INPUT" if arguments.inplace else "--output"):
+        if arguments.inplace:
+            add_results(cells.adata, arguments.input[0])
+        elif arguments.results_only:
+            write(cells.adata, arguments.output)
+        elif len(cells.files) == 1:
+            write_beside(cells.adata, cells.files[0], arguments.output)
+        else:
+            write_atlas(cells.adata, cells.matrix(arguments.layer), arguments.output)
 
 
 def _write_pictures(arguments: argparse.Namespace, adata: AnnData, console: Console) -> list[Path]:
@@ -136,8 +161,8 @@ def _facts(arguments: argparse.Namespace, adata: AnnData, console: Console) -> d
         mean = None if confidence is None else float(confidence[(labels == name).to_numpy()].mean())
         clusters.append({"name": str(name), "n_obs": int(n_obs), "mean_confidence": mean})
     return {
-        "input": str(arguments.input),
-        "output": str(arguments.output),
+        "input": [str(path) for path in arguments.input],
+        "output": str(_target(arguments)),
         "n_obs": adata.n_obs,
         "n_vars": adata.n_vars,
         "n_clusters": int(record.get("n_clusters", len(clusters))),
@@ -161,7 +186,7 @@ def _show(facts: dict[str, Any], written: list[Path], console: Console) -> None:
     from rich.table import Table
 
     kept = facts["preprocessing"]
-    lines = {"Input": f"{facts['input']}, {facts['n_obs']:,} cells × {facts['n_vars']:,} genes"}
+    lines = {"Input": f"{', '.join(facts['input'])}: {facts['n_obs']:,} cells × {facts['n_vars']:,} genes"}
     if "n_obs_kept" in kept:
         lines["Kept"] = f"{int(kept['n_obs_kept']):,} cells, {int(kept.get('n_vars_kept', facts['n_vars'])):,} genes"
     if "input_kind" in kept:

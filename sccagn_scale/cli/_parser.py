@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ _EXAMPLES = """\
 examples:
   sccagn-scale cluster cells.h5ad -o clustered.h5ad
   sccagn-scale evaluate clustered.h5ad --truth cell_type
+  sccagn-scale plan atlas.h5ad --memory 8G
   sccagn-scale simulate -o atlas.h5ad --cells 100000
   sccagn-scale info
 
@@ -30,8 +32,13 @@ Cluster the cells of INPUT and write them, with clusters and embedding, to a
 new file.
 
 INPUT is an AnnData file (.h5ad, .zarr), a 10x .h5 file or a 10x folder
-(matrix.mtx, features.tsv, barcodes.tsv). It should hold counts; values that
-are already log-normalised are recognised, and that is said."""
+(matrix.mtx, features.tsv, barcodes.tsv); or several of these, or a folder of
+them, which are taken as one atlas: the genes that all have, and in obs["file"]
+which one a cell is from. It should hold counts; values that are already
+log-normalised are recognised, and that is said.
+
+X is never loaded whole. A run that would take more than --memory keeps its
+large arrays on disk; `sccagn-scale plan` tells beforehand."""
 
 _CLUSTER_END = """\
 written into the AnnData, with the default --key-added:
@@ -50,10 +57,25 @@ examples:
   sccagn-scale cluster cells.h5ad -o clustered.h5ad --layer counts \\
       --plots figures --json run.json
   sccagn-scale cluster cells.h5ad -o clustered.h5ad --batch-key donor
+  sccagn-scale cluster atlas.h5ad --inplace --memory 8G --store scratch/
+  sccagn-scale cluster lung.h5ad liver.h5ad -o both.h5ad --batch-key file
   sccagn-scale cluster 10x_folder/ -o clustered.h5ad --preset paper
 
 Exit code: 0; or 2 after a mistake in the input or an option, with one sentence
 on what is wrong, and nothing written."""
+
+_PLAN = """\
+Tell what `cluster` will need for INPUT, stage by stage, before any work: memory,
+disk and time, and whether it fits. Nothing is written.
+
+Memory and disk follow from the sizes of the arrays. Time is that of a run on
+some thousands of the cells, about ten seconds, stretched to all of them; a
+stage's own growth with the cells is allowed for."""
+
+_PLAN_END = """\
+examples:
+  sccagn-scale plan atlas.h5ad
+  sccagn-scale plan atlas.h5ad --memory 8G --json plan.json"""
 
 _EVALUATE = """\
 Compare the clusters in FILE with known cell types. Training never sees the
@@ -107,6 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="VERB", parser_class=_Parser)
     _add_cluster(verbs)
+    _add_plan(verbs)
     _add_evaluate(verbs)
     _add_simulate(verbs)
     _add_info(verbs)
@@ -127,9 +150,11 @@ def _add_verb(verbs: Any, name: str, description: str, *, epilog: str = "", summ
 
 def _add_cluster(verbs: Any) -> None:
     parser = _add_verb(verbs, "cluster", _CLUSTER, epilog=_CLUSTER_END, summary="cluster the cells of a file")
-    parser.add_argument("input", metavar="INPUT", type=Path, help=".h5ad, .zarr, 10x .h5 or 10x folder")
-    parser.add_argument(
-        "-o", "--output", metavar="OUT", type=Path, required=True, help="file to write, .h5ad or .zarr; not INPUT"
+    _add_input(parser)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("-o", "--output", metavar="OUT", type=Path, help="file to write, .h5ad or .zarr; not INPUT")
+    where.add_argument(
+        "--inplace", action="store_true", help="add the results to INPUT, one file, which a crash leaves as it was"
     )
     model = parser.add_argument_group("what to do")
     model.add_argument(
@@ -139,19 +164,13 @@ def _add_cluster(verbs: Any) -> None:
         type=_n_clusters,
         help="number of clusters, 2 or more, or `auto` to estimate it from the data (default: auto)",
     )
-    model.add_argument("--layer", metavar="NAME", help="layer to use, `raw` for .raw (default: X)")
+    _add_layer(model)
     model.add_argument(
         "--batch-key",
         metavar="COLUMN",
         help="column of obs with batches (donors, runs) to correct for, never types; needs harmonypy (default: none)",
     )
-    model.add_argument(
-        "--preset",
-        choices=["default", "paper"],
-        default="default",
-        help="`paper` follows the publication, whole graph in one batch, for small data (default: default)",
-    )
-    model.add_argument("--config", metavar="FILE.toml", type=Path, help="settings that differ from the preset")
+    _add_settings(model)
     model.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
     model.add_argument(
         "--device",
@@ -159,10 +178,27 @@ def _add_cluster(verbs: Any) -> None:
         default="auto",
         help="where to train; `auto` takes a GPU when there is one (default: %(default)s)",
     )
-    model.add_argument("--threads", metavar="N", type=_threads, help="CPU threads to use (default: all)")
+    _add_threads(model)
+    limits = parser.add_argument_group("where the work is done")
+    _add_memory(limits)
+    limits.add_argument(
+        "--store",
+        metavar="DIR",
+        type=Path,
+        help="folder for what is kept on disk; its counts are taken up by the next run on the same input (default: "
+        "a temporary folder beside OUT, only if needed)",
+    )
+    limits.add_argument(
+        "--dask",
+        metavar="SCHEDULER",
+        help="preprocess on a Dask cluster: its address, or `local` for one on this machine (default: no cluster)",
+    )
     results = parser.add_argument_group("what to write")
     results.add_argument(
         "--key-added", metavar="NAME", default="sccagn", help="name of the results in OUT (default: %(default)s)"
+    )
+    results.add_argument(
+        "--results-only", action="store_true", help="leave X, layers and raw out of OUT, which is then small"
     )
     results.add_argument("--json", metavar="FILE", type=Path, help="write a machine-readable summary of the run")
     results.add_argument(
@@ -170,6 +206,51 @@ def _add_cluster(verbs: Any) -> None:
     )
     results.add_argument("--model", metavar="DIR", type=Path, help="keep the trained model")
     results.add_argument("-q", "--quiet", action="store_true", help="print only errors, and notes about the input")
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input", metavar="INPUT", type=Path, nargs="+", help=".h5ad, .zarr, 10x .h5, 10x folder, or a folder of these"
+    )
+
+
+def _add_layer(group: Any) -> None:
+    group.add_argument("--layer", metavar="NAME", help="layer to use, `raw` for .raw (default: X)")
+
+
+def _add_settings(group: Any) -> None:
+    group.add_argument(
+        "--preset",
+        choices=["default", "paper"],
+        default="default",
+        help="`paper` follows the publication, whole graph in one batch, for small data (default: default)",
+    )
+    group.add_argument("--config", metavar="FILE.toml", type=Path, help="settings that differ from the preset")
+
+
+def _add_threads(group: Any) -> None:
+    group.add_argument("--threads", metavar="N", type=_threads, help="CPU threads to use (default: all)")
+
+
+def _add_memory(group: Any) -> None:
+    group.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=_size,
+        help="memory that the run may take, such as 4G or 800M (default: 70 %% of what is free)",
+    )
+
+
+def _add_plan(verbs: Any) -> None:
+    summary = "what clustering will need: memory, disk, time"
+    parser = _add_verb(verbs, "plan", _PLAN, epilog=_PLAN_END, summary=summary)
+    _add_input(parser)
+    _add_layer(parser)
+    _add_settings(parser)
+    _add_threads(parser)
+    _add_memory(parser)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the plan as JSON")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only errors, and notes about the input")
 
 
 def _add_evaluate(verbs: Any) -> None:
@@ -192,6 +273,9 @@ def _add_simulate(verbs: Any) -> None:
     parser.add_argument("--cells", metavar="N", type=int, required=True, help="number of cells")
     parser.add_argument("--genes", metavar="G", type=int, help="number of genes (default: 20000, or those of --from)")
     parser.add_argument("--types", metavar="K", type=int, help="number of types (default: 10, or those of --from)")
+    parser.add_argument(
+        "--counts", metavar="UMIS", type=float, help="median counts of a cell (default: 3000, or those of --from)"
+    )
     parser.add_argument("--from", metavar="REAL", dest="source", type=Path, help="real cells, with counts, to resemble")
     parser.add_argument("--label", metavar="COLUMN", help="column of obs of --from with its types")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
@@ -217,6 +301,17 @@ def _threads(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"at least 1 thread is needed, got {number}")
     return number
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"a size such as 4G or 800M is needed, got {text!r}")
+    number, unit, binary = match.groups()
+    size = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"a size above 0 is needed, got {text!r}")
+    return size
 
 
 def _whole(text: str, wanted: str) -> int:

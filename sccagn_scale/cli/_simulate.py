@@ -17,6 +17,7 @@ _NAMES = {
     "n_types": "--types",
     "source": "--from",
     "label": "--label",
+    "median_counts": "--counts",
     "random_state": "--seed",
 }
 
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
                 n_types=arguments.types,
                 source=arguments.source,
                 label=arguments.label,
+                median_counts=arguments.counts,
                 random_state=arguments.seed,
                 progress=console,
             )

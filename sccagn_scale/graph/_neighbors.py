@@ -17,6 +17,8 @@ EXACT_UP_TO = 30_000
 EXACT_ON_GPU_UP_TO = 500_000
 """The same on a GPU."""
 
+_BLOCK = 262_144
+
 
 class Neighbors(NamedTuple):
     """kNN of every cell; row i that lists j is the edge j → i."""
@@ -119,15 +121,21 @@ def _unit(x: np.ndarray, metric: str) -> np.ndarray:
 
 def _self_first(indices: np.ndarray, distances: np.ndarray) -> Neighbors:
     """Put each cell in column 0 of its own row: identical points may push it back, or out of the list altogether."""
-    own = np.arange(len(indices))[:, None]
-    # a place that the search could not fill (-1) becomes one more mention of the cell itself, which no edge is made of
-    distances = np.where(indices < 0, 0.0, distances)
-    indices = np.where(indices < 0, own, indices)
-    rank = np.arange(indices.shape[1], dtype=np.float64)[None, :] + 1
-    rank = np.where((indices == own) & (np.cumsum(indices == own, axis=1) == 1), 0, rank)
-    missing = ~(indices == own).any(axis=1)
-    indices[missing, -1], distances[missing, -1], rank[missing, -1] = own[missing, 0], 0.0, 0
-    order = np.argsort(rank, axis=1, kind="stable")
-    indices, distances = np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1)
-    distances[:, 0] = 0.0
-    return Neighbors(np.ascontiguousarray(indices, np.int64), np.ascontiguousarray(distances, np.float32))
+    n_obs, k = indices.shape
+    found = Neighbors(np.empty((n_obs, k), np.int64), np.empty((n_obs, k), np.float32))
+    for start in range(0, n_obs, _BLOCK):
+        rows = slice(start, min(start + _BLOCK, n_obs))
+        own = np.arange(rows.start, rows.stop)[:, None]
+        listed, away = indices[rows].astype(np.int64), distances[rows]
+        # a place that the search could not fill (-1) becomes one more mention of the cell itself: no edge is made of it
+        away = np.where(listed < 0, 0.0, away)
+        listed = np.where(listed < 0, own, listed)
+        rank = np.arange(k, dtype=np.float64)[None, :] + 1
+        rank = np.where((listed == own) & (np.cumsum(listed == own, axis=1) == 1), 0, rank)
+        missing = ~(listed == own).any(axis=1)
+        listed[missing, -1], away[missing, -1], rank[missing, -1] = own[missing, 0], 0.0, 0
+        order = np.argsort(rank, axis=1, kind="stable")
+        found.indices[rows] = np.take_along_axis(listed, order, 1)
+        found.distances[rows] = np.take_along_axis(away, order, 1)
+    found.distances[:, 0] = 0.0
+    return found

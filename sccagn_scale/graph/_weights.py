@@ -7,6 +7,8 @@ import scipy.sparse as sp
 
 from sccagn_scale.graph._neighbors import Neighbors
 
+_BLOCK = 262_144  # cells that are worked on at once
+
 
 def adjacency(found: Neighbors, *, prune: bool = True) -> sp.csr_matrix:
     """Join cells that list one another, in either direction.
@@ -21,43 +23,69 @@ def adjacency(found: Neighbors, *, prune: bool = True) -> sp.csr_matrix:
 
     Returns
     -------
-    A, symmetric 0/1 float32 [n_obs, n_obs], no self-loops, sorted int64-indptr CSR.
+    A, symmetric 0/1 float32 [n_obs, n_obs], no self-loops, sorted CSR.
     """
     n_obs, k = found.indices.shape
-    indices, distances = found.indices[:, 1:], found.distances[:, 1:]
-    keep = indices != np.arange(n_obs)[:, None]
-    if prune:
-        exact = distances.astype(np.float64)  # the mean plus one sd of two distances is the longer one to the last bit
-        bound = exact.mean(axis=1, keepdims=True) + exact.std(axis=1, keepdims=True)
-        keep &= distances <= bound
-    directed = _from_rows(indices, np.ones((n_obs, k - 1), np.float32), keep)
-    graph = directed.maximum(directed.T).tocsr()
+    keep = np.empty((n_obs, k - 1), bool)
+    for i in range(0, n_obs, _BLOCK):
+        rows = slice(i, i + _BLOCK)
+        keep[rows] = found.indices[rows, 1:] != np.arange(n_obs)[rows, None]
+        if prune:
+            # in float64, the mean plus one sd of two distances is the longer one to the last bit
+            exact = found.distances[rows, 1:].astype(np.float64)
+            keep[rows] &= exact <= exact.mean(axis=1, keepdims=True) + exact.std(axis=1, keepdims=True)
+    directed = _from_rows(found.indices[:, 1:], None, keep)
+    reverse = directed.T.tocsr()
+    blocks = [directed[i : i + _BLOCK].maximum(reverse[i : i + _BLOCK]) for i in range(0, n_obs, _BLOCK)]
+    del directed, reverse
+    graph = sp.vstack(blocks, format="csr")
+    graph.data = np.ones(graph.nnz, np.float32)
     graph.sort_indices()
     return graph
 
 
 def distance_matrix(found: Neighbors) -> sp.csr_matrix:
     """Lay the neighbour distances out as scanpy does: CSR float32 [n_obs, n_obs], n_neighbors − 1 to a row."""
-    own = np.arange(len(found.indices))[:, None]
+    own = np.arange(len(found.indices), dtype=found.indices.dtype)[:, None]
     return _from_rows(found.indices[:, 1:], found.distances[:, 1:], found.indices[:, 1:] != own)
 
 
 def normalized(graph: sp.csr_matrix) -> sp.csr_matrix:
-    """Â = D^-1/2 (A + I) D^-1/2, D the degrees of A + I (Kipf & Welling 2017), on the whole graph at once.
+    """Â = D^-1/2 (A + I) D^-1/2, D the degrees of A + I (Kipf & Welling 2017), of a graph without self-loops.
 
     A batch takes its weights from here: normalising a sampled subgraph would use the wrong degrees.
     """
-    looped = (graph + sp.identity(graph.shape[0], dtype=graph.dtype, format="csr")).tocsr()
-    scale = 1.0 / np.sqrt(np.asarray(looped.sum(axis=1)).ravel())
-    rows = np.repeat(np.arange(graph.shape[0]), np.diff(looped.indptr))
-    looped.data = (looped.data * scale[rows] * scale[looped.indices]).astype(np.float32)
-    looped.sort_indices()
+    n_obs = graph.shape[0]
+    scale = (1.0 / np.sqrt(np.asarray(graph.sum(axis=1)).ravel() + 1)).astype(np.float32)
+    looped = sp.csr_matrix(graph.shape, dtype=np.float32)
+    looped.data = np.empty(graph.nnz + n_obs, np.float32)
+    looped.indices = np.empty(graph.nnz + n_obs, graph.indices.dtype)
+    looped.indptr = graph.indptr + np.arange(n_obs + 1, dtype=graph.indptr.dtype)
+    for start in range(0, n_obs, _BLOCK):
+        stop = min(start + _BLOCK, n_obs)
+        own = sp.eye(stop - start, n_obs, k=start, dtype=graph.dtype, format="csr")
+        block = graph[start:stop] + own
+        block.sort_indices()
+        rows = np.repeat(np.arange(start, stop), np.diff(block.indptr))
+        here = slice(looped.indptr[start], looped.indptr[stop])
+        looped.indices[here] = block.indices
+        looped.data[here] = block.data * scale[rows] * scale[block.indices]
     return looped
 
 
-def _from_rows(indices: np.ndarray, values: np.ndarray, keep: np.ndarray) -> sp.csr_matrix:
+def _from_rows(indices: np.ndarray, values: np.ndarray | None, keep: np.ndarray) -> sp.csr_matrix:
+    """Lay out what is kept of rows of neighbours [n_obs, k], sorted; without values, int8 ones."""
     n_obs = len(indices)
     indptr = np.concatenate([[0], np.cumsum(keep.sum(axis=1), dtype=np.int64)])
-    matrix = sp.csr_matrix((values[keep], indices[keep], indptr), shape=(n_obs, n_obs))
+    matrix = sp.csr_matrix((n_obs, n_obs), dtype=np.int8 if values is None else values.dtype)
+    index = sp.get_index_dtype(maxval=max(n_obs, int(indptr[-1])))
+    matrix.indptr, matrix.indices = indptr.astype(index), np.empty(indptr[-1], index)
+    matrix.data = np.ones(indptr[-1], np.int8) if values is None else np.empty(indptr[-1], values.dtype)
+    for i in range(0, n_obs, _BLOCK):
+        rows = slice(i, i + _BLOCK)
+        here = slice(indptr[i], indptr[min(i + _BLOCK, n_obs)])
+        matrix.indices[here] = indices[rows][keep[rows]]
+        if values is not None:
+            matrix.data[here] = values[rows][keep[rows]]
     matrix.sort_indices()
     return matrix

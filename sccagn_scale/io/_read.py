@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anndata
@@ -54,15 +56,13 @@ def read(path: str | os.PathLike[str], *, backed: bool = False) -> anndata.AnnDa
     """
     path = Path(path)
     layout = layout_of(path)
-    with warnings.catch_warnings():
-        for message in _NAME_WARNINGS:
-            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+    with names_may_repeat():
         try:
             adata, notes = _load(path, layout, backed=backed), list[str]()
             _check_matrices(adata, path)  # before anything selects from them
             if layout in ("tenx_hdf5", "tenx_mtx"):
                 adata, notes = keep_expression(adata)
-            notes += _make_names_unique(adata)
+            notes += make_names_unique(adata)
         except (InputError, MemoryError, ImportError, Warning):
             raise
         except Exception as error:  # a damaged file makes the parsers fail in any way there is
@@ -70,6 +70,15 @@ def read(path: str | os.PathLike[str], *, backed: bool = False) -> anndata.AnnDa
     for note in notes:
         warnings.warn(note, InputWarning, stacklevel=2)
     return adata
+
+
+@contextmanager
+def names_may_repeat() -> Iterator[None]:
+    """Keep AnnData from asking for what `make_names_unique` does."""
+    with warnings.catch_warnings():
+        for message in _NAME_WARNINGS:
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        yield
 
 
 def _load(path: Path, layout: Layout, *, backed: bool) -> anndata.AnnData:
@@ -101,7 +110,8 @@ def _check_matrices(adata: anndata.AnnData, path: Path) -> None:
             matrix.indices, matrix.indptr = as_signed(matrix.indices), as_signed(matrix.indptr)
 
 
-def _make_names_unique(adata: anndata.AnnData) -> list[str]:
+def make_names_unique(adata: anndata.AnnData) -> list[str]:
+    """Add suffixes to names that repeat an earlier one, in place; says what was done."""
     notes = []
     for what, index, make_unique in (
         ("cell", adata.obs_names, adata.obs_names_make_unique),

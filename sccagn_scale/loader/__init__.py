@@ -1,17 +1,22 @@
 """Batches of cells with their subgraph, all of one shape whatever the loader."""
 
-from sccagn_scale.loader._batch import Batch, Loader
+from sccagn_scale.loader._batch import Batch, Cells, Loader, WholeGraph, whole_graph
 from sccagn_scale.loader._full import FullLoader
 from sccagn_scale.loader._neighbor import NeighborLoader, SamplerName
 from sccagn_scale.loader._partition import PartitionLoader
 from sccagn_scale.loader._prefetch import Prefetch
+from sccagn_scale.loader._stored import StoredRows
 
 __all__ = [
     "Batch",
+    "Cells",
     "FullLoader",
     "Loader",
     "NeighborLoader",
     "PartitionLoader",
     "Prefetch",
     "SamplerName",
+    "StoredRows",
+    "WholeGraph",
+    "whole_graph",
 ]

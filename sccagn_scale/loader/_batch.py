@@ -10,8 +10,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from sccagn_scale.nn import Rows
+from sccagn_scale.loader._stored import StoredRows
+from sccagn_scale.nn import Rows, RowSource
 from sccagn_scale.ops import Csr
+
+Cells = sp.csr_matrix | np.ndarray | StoredRows
+"""What the network sees of all cells: genes, in memory or on disk, or components."""
 
 
 class Batch(NamedTuple):
@@ -23,12 +27,25 @@ class Batch(NamedTuple):
     n_seeds: int  # the first so many are trained on; the others are there for their neighbours' sake
 
 
+class WholeGraph(NamedTuple):
+    """All n_obs cells and all edges, to read out over."""
+
+    x: Rows | RowSource  # [n_obs, n_input]
+    adjacency: Csr  # Â [n_obs, n_obs], symmetric
+
+
 class Loader(Protocol):
     """Yields the batches of one epoch each time it is iterated."""
 
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Batch]: ...
+
+
+def whole_graph(x: Cells, adjacency: sp.csr_matrix, device: torch.device) -> WholeGraph:
+    """Bring all cells and their Â to a device; cells on disk stay there."""
+    graph = Csr.from_scipy(adjacency, symmetric=True).to(device)
+    return WholeGraph(x if isinstance(x, StoredRows) else rows(x, device), graph)
 
 
 def rows(x: sp.csr_matrix | np.ndarray, device: torch.device) -> Rows:

@@ -11,7 +11,7 @@ import torch
 
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
-from sccagn_scale.loader._batch import Batch, rows, with_row_sums
+from sccagn_scale.loader._batch import Batch, Cells, rows, with_row_sums
 from sccagn_scale.ops import Csr
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class NeighborLoader:
     Parameters
     ----------
     x
-        Cells × genes, CSR, or cells × components.
+        Cells × genes, CSR or on disk, or cells × components.
     adjacency
         Â of the whole graph, symmetric, with self-loops.
     n_fanout
@@ -60,7 +60,7 @@ class NeighborLoader:
 
     def __init__(
         self,
-        x: sp.csr_matrix | np.ndarray,
+        x: Cells,
         adjacency: sp.csr_matrix,
         n_fanout: tuple[int, ...],
         *,

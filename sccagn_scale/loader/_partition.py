@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from sccagn_scale.loader._batch import Batch, Induced, rows, with_row_sums
+from sccagn_scale.loader._batch import Batch, Cells, Induced, rows, with_row_sums
 from sccagn_scale.ops import Csr
 
 
@@ -22,7 +22,7 @@ class PartitionLoader:
     Parameters
     ----------
     x
-        Cells × genes, CSR, or cells × components.
+        Cells × genes, CSR or on disk, or cells × components.
     adjacency
         Â of the whole graph, symmetric.
     parts
@@ -37,7 +37,7 @@ class PartitionLoader:
 
     def __init__(
         self,
-        x: sp.csr_matrix | np.ndarray,
+        x: Cells,
         adjacency: sp.csr_matrix,
         parts: np.ndarray,
         *,

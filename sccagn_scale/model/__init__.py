@@ -2,6 +2,7 @@
 
 from sccagn_scale.model._cluster import cluster
 from sccagn_scale.model._model import SCCAGN
+from sccagn_scale.model._plan import Plan, plan
 from sccagn_scale.model._setup import Device
 
-__all__ = ["SCCAGN", "Device", "cluster"]
+__all__ = ["SCCAGN", "Device", "Plan", "cluster", "plan"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -14,21 +16,32 @@ import torch
 from sccagn_scale import graph, train
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
-from sccagn_scale._progress import SILENT, Progress
+from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import embed
-from sccagn_scale.loader import FullLoader, Loader, NeighborLoader, PartitionLoader, Prefetch
-from sccagn_scale.model._prepare import Prepared, prepare, prepare_like
+from sccagn_scale.loader import (
+    FullLoader,
+    Loader,
+    NeighborLoader,
+    PartitionLoader,
+    Prefetch,
+    StoredRows,
+    whole_graph,
+)
+from sccagn_scale.model._prepare import Prepared, input_size, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import load_model, save_model
 from sccagn_scale.model._setup import Device, Seeded, checked_batch_key, checked_n_clusters, pick_device
 from sccagn_scale.model._start import find_start
+from sccagn_scale.model._workspace import Limits, Workspace, workspace
 from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize, transform_latent
 from sccagn_scale.ops import student_t_assign, student_t_label
 from sccagn_scale.train import Optimizer
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from sccagn_scale.io import Atlas
 
 log = logging.getLogger("sccagn_scale")
 
@@ -45,7 +58,8 @@ class SCCAGN:
     Parameters
     ----------
     adata
-        Cells × genes: counts, or log-normalised values. Not changed.
+        Cells × genes: counts, or log-normalised values; in memory, backed by a file, or on disk as `open_atlas` gives
+        it. Not changed.
     n_clusters
         Number of clusters, at least 2; estimated from the cell graph if None.
     config
@@ -61,6 +75,14 @@ class SCCAGN:
         Seed of every random choice.
     device
         `"cpu"`, `"cuda"`, or `"auto"`: CUDA where there is a GPU.
+    memory
+        Bytes that the run may take; None: 70 % of what is free. A run that would take more keeps its large arrays on
+        disk: the same steps with the same numbers, slower.
+    store
+        Folder for what is on disk, with room for it. Its cell store, the counts in a few bytes each, is kept, and
+        taken up by a later run on the same input; None: a folder that is gone afterwards, where a run needs one.
+    scratch
+        Where that folder is made; None: where the system has temporary files, which may be too small a place.
     progress
         Told of every stage.
 
@@ -95,7 +117,7 @@ class SCCAGN:
 
     def __init__(
         self,
-        adata: AnnData,
+        adata: AnnData | Atlas,
         n_clusters: int | None = None,
         config: Config | Preset | None = None,
         *,
@@ -103,11 +125,15 @@ class SCCAGN:
         batch_key: str | None = None,
         random_state: int = 0,
         device: Device = "auto",
+        memory: int | None = None,
+        store: str | Path | None = None,
+        scratch: str | Path | None = None,
         progress: Progress = SILENT,
     ) -> None:
         self.config = config if isinstance(config, Config) else Config.preset(config or "default")
         self.layer, self.random_state = layer, random_state
         self._adata, self._progress = adata, progress
+        self._limits = Limits(memory, store, scratch)
         self.n_clusters_given = checked_n_clusters(n_clusters, adata.n_obs)
         self.device = pick_device(device)
         if 0 in adata.shape:
@@ -126,71 +152,9 @@ class SCCAGN:
         -------
         The model itself, with the attributes that end in an underscore set.
         """
-        config = self.config
-        with self._progress.stage("Preprocess"):
-            self.recipe_, prepared = prepare(
-                self._adata, config, layer=self.layer, random_state=self.random_state, batch_key=self.batch_key
-            )
-            n_obs = len(prepared.pcs)
-            if self.n_clusters_given is not None:
-                checked_n_clusters(self.n_clusters_given, n_obs, "that pass quality control")
-        with self._progress.stage("Neighbors"):
-            self._build_graph(prepared)
-        normalized = graph.normalized(self.adjacency_)
-        full = FullLoader(prepared.x, normalized, self.device)
-        whole = next(iter(full))
-        self.module_ = self._make_module(prepared, normalized)
-        generator = torch.Generator(self.device).manual_seed(self.random_state)
-        history = train.History()
-        weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
-        if config.pretrain_steps:
-            with self._progress.stage("Pretrain", total=config.pretrain_steps) as stage:
-                train.pretrain(
-                    self._optimizer(generator),
-                    self._loader(prepared, normalized, config.pretrain_batch_size) or full,
-                    weights if config.pretrain_adversarial else weights._replace(adversarial=0.0),
-                    n_steps=config.pretrain_steps,
-                    plateau=train.Plateau(config.patience),
-                    history=history,
-                    progress=stage,
-                )
-        with self._progress.stage("Initial clusters"):
-            z = embed(self.module_, whole).cpu().numpy()
-            initial = self._initial_labels(prepared, z)
-            if initial.max() + 1 < self.n_clusters_:
-                raise InputError(
-                    f"`n_clusters` = {self.n_clusters_} is more than the {initial.max() + 1} groups of distinct cells "
-                    "that there are; lower it."
-                )
-            if config.round_clusters:
-                transform = train.rounding(z, initial)
-                transform_latent(self.module_, torch.from_numpy(transform).to(self.device))
-                z = z @ transform
-            with self._seeded():
-                self.module_.set_centroids(torch.from_numpy(train.centers(z, initial)).to(self.device))
-        with self._progress.stage("Joint training", total=config.joint_steps) as stage:
-            end = train.train_jointly(
-                self._optimizer(generator),
-                self._loader(prepared, normalized, None if config.loader == "full" else config.batch_size) or full,
-                whole,
-                weights=weights,
-                target=train.Target(
-                    config.degrees_of_freedom,
-                    config.tau,
-                    config.anchor_share,
-                    torch.from_numpy(initial).to(self.device),
-                ),
-                n_steps=config.joint_steps,
-                settled=train.Settled(config.tolerance, config.settle_epochs),
-                plateau=train.Plateau(config.patience),
-                history=history,
-                progress=stage,
-            )
-        self.stopped_ = end.stopped
-        self.history_ = history.frame()
-        with self._progress.stage("Read out"):
-            self._order_by_size(end.z)
-            self._read_out(prepared, end.z)
+        size = input_size(self._adata, self.layer)
+        with workspace(size, self.config, self._limits) as place:
+            self._train(place)
         return self
 
     def save(self, folder: str | Path) -> None:
@@ -208,10 +172,13 @@ class SCCAGN:
     def load(
         cls,
         folder: str | Path,
-        adata: AnnData,
+        adata: AnnData | Atlas,
         *,
         layer: str | None = None,
         device: Device = "auto",
+        memory: int | None = None,
+        store: str | Path | None = None,
+        scratch: str | Path | None = None,
         progress: Progress = SILENT,
     ) -> Self:
         """Assign the cells of an AnnData to the clusters of a saved model; nothing is trained.
@@ -223,7 +190,7 @@ class SCCAGN:
         adata
             The same or other cells, with the genes that the model sees. Preprocessing repeats what was learned from the
             training cells; the cell graph is that of the cells given; no cell is left out.
-        layer, device, progress
+        layer, device, memory, store, scratch, progress
             See `SCCAGN`.
 
         Returns
@@ -244,13 +211,17 @@ class SCCAGN:
             device=device,
             progress=progress,
         )
-        with progress.stage("Preprocess"):
-            model.recipe_ = saved.recipe
-            prepared = prepare_like(saved.recipe, adata, saved.config, layer=layer)
-        with progress.stage("Neighbors"):
-            model._build_graph(prepared)
-        with progress.stage("Read out"):
-            model._restore(prepared, saved.weights)
+        with workspace(input_size(adata, layer), saved.config, Limits(memory, store, scratch)) as place:
+            model._scratch = place.scratch
+            with model._stage("Preprocess"):
+                model.recipe_ = saved.recipe
+                prepared = prepare_like(
+                    saved.recipe, adata, saved.config, layer=layer, scratch=place.scratch, store=place.store
+                )
+            with model._stage("Neighbors"):
+                model._build_graph(prepared)
+            with model._stage("Read out"):
+                model._restore(prepared, saved.weights)
         return model
 
     @property
@@ -297,14 +268,96 @@ class SCCAGN:
             )
         write_results(self, adata, Keys(key_added))
 
+    def _train(self, place: Workspace) -> None:
+        self._scratch = place.scratch
+        config, scratch = self.config, place.scratch
+        with self._stage("Preprocess"):
+            self.recipe_, prepared = prepare(
+                self._adata,
+                config,
+                layer=self.layer,
+                random_state=self.random_state,
+                batch_key=self.batch_key,
+                store=place.store,
+                scratch=scratch,
+            )
+            n_obs = len(prepared.pcs)
+            if self.n_clusters_given is not None:
+                checked_n_clusters(self.n_clusters_given, n_obs, "that pass quality control")
+        with self._stage("Neighbors"):
+            self._build_graph(prepared)
+        normalized = scratch.keep_csr(graph.normalized(self.adjacency_))
+        whole = whole_graph(prepared.x, normalized, self.device)
+        self.module_ = self._make_module(prepared, normalized)
+        generator = torch.Generator(self.device).manual_seed(self.random_state)
+        history = train.History()
+        weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
+        if config.pretrain_steps:
+            with self._stage("Pretrain", total=config.pretrain_steps) as stage:
+                train.pretrain(
+                    self._optimizer(generator),
+                    self._loader(prepared, normalized, config.pretrain_batch_size),
+                    weights if config.pretrain_adversarial else weights._replace(adversarial=0.0),
+                    n_steps=config.pretrain_steps,
+                    plateau=train.Plateau(config.patience),
+                    history=history,
+                    progress=stage,
+                )
+        with self._stage("Initial clusters"):
+            z = embed(self.module_, whole, scratch=scratch).cpu().numpy()
+            initial = self._initial_labels(prepared, z)
+            if initial.max() + 1 < self.n_clusters_:
+                raise InputError(
+                    f"`n_clusters` = {self.n_clusters_} is more than the {initial.max() + 1} groups of distinct cells "
+                    "that there are; lower it."
+                )
+            if config.round_clusters:
+                transform = train.rounding(z, initial)
+                transform_latent(self.module_, torch.from_numpy(transform).to(self.device))
+                z = z @ transform
+            with self._seeded():
+                self.module_.set_centroids(torch.from_numpy(train.centers(z, initial)).to(self.device))
+        with self._stage("Joint training", total=config.joint_steps) as stage:
+            end = train.train_jointly(
+                self._optimizer(generator),
+                self._loader(prepared, normalized, None if config.loader == "full" else config.batch_size),
+                whole,
+                weights=weights,
+                target=train.Target(
+                    config.degrees_of_freedom,
+                    config.tau,
+                    config.anchor_share,
+                    torch.from_numpy(initial).to(self.device),
+                ),
+                n_steps=config.joint_steps,
+                settled=train.Settled(config.tolerance, config.settle_epochs),
+                plateau=train.Plateau(config.patience),
+                history=history,
+                progress=stage,
+                scratch=scratch,
+            )
+        self.stopped_ = end.stopped
+        self.history_ = history.frame()
+        with self._stage("Read out"):
+            self._order_by_size(end.z)
+            self._read_out(prepared, end.z)
+
+    @contextmanager
+    def _stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
+        """Show a stage; afterwards no page that it has read of arrays on disk stays in memory."""
+        with self._progress.stage(name, total) as stage:
+            yield stage
+        self._scratch.rest()
+
     def _build_graph(self, prepared: Prepared) -> None:
         config = self.config
         n_obs = len(prepared.points)
         on = self.device.type
         backend = graph.choose_backend(n_obs, on) if config.knn_backend == "auto" else config.knn_backend
         found = graph.neighbors(prepared.points, config.n_neighbors, backend, metric=config.metric, device_type=on)
+        found = graph.Neighbors(*map(self._scratch.keep, found))
         self.neighbors_ = found
-        self.adjacency_ = graph.adjacency(found, prune=config.prune)
+        self.adjacency_ = self._scratch.keep_csr(graph.adjacency(found, prune=config.prune))
         recall = 1.0
         if backend not in graph.EXACT_BACKENDS:
             recall = graph.sampled_recall(prepared.points, found, metric=config.metric, random_state=self.random_state)
@@ -321,10 +374,11 @@ class SCCAGN:
             recall,
         )
 
-    def _loader(self, prepared: Prepared, normalized: sp.csr_matrix, size: int | None) -> Loader | None:
-        """Divide the graph into batches of about `size` cells; None where one batch holds it all."""
+    def _loader(self, prepared: Prepared, normalized: sp.csr_matrix, size: int | None) -> Loader:
+        """Divide the graph into batches of about `size` cells; None: one batch holds it all."""
         if size is None or len(prepared.pcs) <= size:
-            return None
+            x = prepared.x[:] if isinstance(prepared.x, StoredRows) else prepared.x
+            return FullLoader(x, normalized, self.device)
         generator = np.random.default_rng(self.random_state)
         if self.config.loader == "neighbor":
             sampled = NeighborLoader(
@@ -415,8 +469,9 @@ class SCCAGN:
         module.load_state_dict(weights)
         self.module_ = module.to(self.device)
         self.estimate_, self.stopped_, self.history_ = None, "loaded", train.History().frame()
-        full = FullLoader(prepared.x, graph.normalized(self.adjacency_), self.device)
-        self._read_out(prepared, embed(self.module_, next(iter(full))))
+        normalized = self._scratch.keep_csr(graph.normalized(self.adjacency_))
+        whole = whole_graph(prepared.x, normalized, self.device)
+        self._read_out(prepared, embed(self.module_, whole, scratch=self._scratch))
 
     def _order_by_size(self, z: torch.Tensor) -> None:
         """Renumber the clusters so that 0 is the largest."""
@@ -437,8 +492,8 @@ class SCCAGN:
         self.labels_ = np.full(len(self.keep_obs_), -1, np.int64)
         self.labels_[self.keep_obs_] = labels.cpu().numpy()
         self.confidence_ = scatter(confidence.cpu().numpy(), self.keep_obs_)
-        self.embedding_ = scatter(z.cpu().numpy(), self.keep_obs_)
-        self.pcs_ = scatter(prepared.pcs, self.keep_obs_)
+        self.embedding_ = scatter(z.cpu().numpy(), self.keep_obs_, self._scratch)
+        self.pcs_ = scatter(prepared.pcs, self.keep_obs_, self._scratch)
 
     def _seeded(self) -> Seeded:
         return Seeded(self.random_state, self.device)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from sccagn_scale import pp
+from sccagn_scale import graph, pp
 from sccagn_scale._compat import package_version
 from sccagn_scale._errors import InputError, InputWarning
+from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale._threads import mapped
 from sccagn_scale.config import Config
+from sccagn_scale.io import CellStore, CellStoreWriter
+from sccagn_scale.loader import Cells, StoredRows
+from sccagn_scale.model._needs import Size
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from sccagn_scale.io import Atlas
 
 T = TypeVar("T")
 
@@ -49,22 +57,37 @@ class Prepared:
     """The cells that passed quality control."""
 
     keep_obs: np.ndarray  # bool [n_obs]
-    x: sp.csr_matrix | np.ndarray  # the network's input [n, n_input]
+    x: Cells  # the network's input [n, n_input]
     points: np.ndarray  # float32 [n, d], where neighbours are searched
     pcs: np.ndarray  # float32 [n, n_comps], corrected for batches where that was asked for
 
 
+def input_size(adata: AnnData | Atlas, layer: str | None) -> Size:
+    """Look up how large the input is; reads no values."""
+    matrix = pp.select_matrix(adata, layer)
+    return Size(*matrix.shape, matrix.nnz, matrix.is_on_disk)
+
+
 def prepare(
-    adata: AnnData, config: Config, *, layer: str | None, random_state: int, batch_key: str | None = None
+    adata: AnnData | Atlas,
+    config: Config,
+    *,
+    layer: str | None,
+    random_state: int,
+    batch_key: str | None = None,
+    scratch: Scratch = IN_MEMORY,
+    store: Path | None = None,
 ) -> tuple[Recipe, Prepared]:
     """Run quality control, normalisation, gene selection, scaling, PCA and, where asked for, correction for batches.
+
+    Arrays of all cells are in `scratch`. What is read from a file is kept in `store`, or in memory if that is None.
 
     Raises
     ------
     InputError
         For every input that cannot be clustered; see `sccagn_scale.pp`.
     """
-    matrix = pp.select_matrix(adata, layer)
+    matrix = pp.select_matrix(adata, layer, store)
     found = pp.scan(matrix)
     kind = pp.recognize(found, config.input_kind, stored_as=matrix.dtype)
     kept = pp.quality_control(
@@ -85,9 +108,9 @@ def prepare(
             f"The input has {len(chosen)} gene(s) that vary between cells; at least 2 are needed. Check the input, or "
             "lower `min_cells_frac`."
         )
-    blocks = _Blocks(logged, genes[chosen], held=_uses_genes(config))
+    blocks = _Blocks(logged, genes[chosen], held=_uses_genes(config) and scratch.folder is None)
     pca = pp.fit_pca(blocks.each(_unit), config.n_comps, random_state=random_state)
-    pcs = _scores(pca, blocks)
+    pcs = _scores(pca, blocks, int(kept.obs.sum()), scratch)
     if batches is not None:
         log.info(
             "Components are corrected for the %s batches of '%s' (harmonypy %s).",
@@ -96,7 +119,7 @@ def prepare(
             package_version("harmonypy"),
         )
         pcs = pp.correct_batches(pcs, batches, random_state=random_state)
-    length = float(np.sqrt(np.square(pcs).sum(axis=1).mean()))
+    length = float(np.sqrt(np.einsum("ij,ij->", pcs, pcs, dtype=np.float64) / len(pcs)))
     recipe = Recipe(
         kind,
         matrix.names[genes],
@@ -106,18 +129,26 @@ def prepare(
         pca,
         max(length, float(np.finfo(np.float32).tiny)),
     )
-    return recipe, _represent(recipe, config, blocks, pcs=pcs, keep_obs=kept.obs)
+    return recipe, _represent(recipe, config, blocks, pcs=pcs, keep_obs=kept.obs, scratch=scratch)
 
 
-def prepare_like(recipe: Recipe, adata: AnnData, config: Config, *, layer: str | None) -> Prepared:
-    """Treat new cells as the training cells were treated; no cell is left out.
+def prepare_like(
+    recipe: Recipe,
+    adata: AnnData | Atlas,
+    config: Config,
+    *,
+    layer: str | None,
+    scratch: Scratch = IN_MEMORY,
+    store: Path | None = None,
+) -> Prepared:
+    """Treat new cells as the training cells were treated; no cell is left out. Arrays of all cells are in `scratch`.
 
     Raises
     ------
     InputError
         If genes that the network sees are missing.
     """
-    matrix = pp.select_matrix(adata, layer)
+    matrix = pp.select_matrix(adata, layer, store)
     names = matrix.names
     where = pd.Index(names).get_indexer(recipe.genes) if names.is_unique else _unique_needed(names)
     missing = recipe.gene_names[where[recipe.chosen] < 0]
@@ -132,8 +163,9 @@ def prepare_like(recipe: Recipe, adata: AnnData, config: Config, *, layer: str |
     totals, _ = pp.cell_sums(matrix, counted)
     keep_obs = np.ones(matrix.shape[0], bool)
     logged = pp.LogExpression(matrix, keep_obs, totals, recipe.input_kind, recipe.target_sum)
-    blocks = _Blocks(logged, where[recipe.chosen], held=_uses_genes(config))
-    return _represent(recipe, config, blocks, pcs=_scores(recipe.pca, blocks), keep_obs=keep_obs)
+    blocks = _Blocks(logged, where[recipe.chosen], held=_uses_genes(config) and scratch.folder is None)
+    pcs = _scores(recipe.pca, blocks, len(keep_obs), scratch)
+    return _represent(recipe, config, blocks, pcs=pcs, keep_obs=keep_obs, scratch=scratch)
 
 
 def _unique_needed(names: pd.Index) -> np.ndarray:
@@ -179,18 +211,52 @@ def _unit(block: sp.csr_matrix) -> sp.csr_matrix:
     return unit
 
 
-def _scores(pca: pp.Projection, blocks: _Blocks) -> np.ndarray:
-    return np.concatenate([*blocks.each(lambda block: pca.scores(_unit(block)))])
+def _scores(pca: pp.Projection, blocks: _Blocks, n_obs: int, scratch: Scratch) -> np.ndarray:
+    pcs = scratch.empty((n_obs, len(pca.components)))
+    done = 0
+    for scores in blocks.each(lambda block: pca.scores(_unit(block))):
+        pcs[done : done + len(scores)] = scores
+        done += len(scores)
+    return pcs
 
 
-def _represent(recipe: Recipe, config: Config, blocks: _Blocks, *, pcs: np.ndarray, keep_obs: np.ndarray) -> Prepared:
+def _represent(
+    recipe: Recipe, config: Config, blocks: _Blocks, *, pcs: np.ndarray, keep_obs: np.ndarray, scratch: Scratch
+) -> Prepared:
     """Make the representations that the configuration asks for, from the logged values of the chosen genes."""
-    matrix = None
-    if _uses_genes(config):
-        for block in blocks:  # held, so that scaling them stays
-            pp.scale_to_unit(block, recipe.maxima)
-        matrix = sp.vstack(list(blocks), format="csr")
+    genes = _genes(recipe, config, blocks, pcs, scratch) if _uses_genes(config) else None
+    points = pcs
+    if genes is not None and config.graph_rep == "genes":
+        points = scratch.empty(genes.shape)
+        for i in range(0, len(points), pp.BLOCK_SIZE):
+            points[i : i + pp.BLOCK_SIZE] = genes[i : i + pp.BLOCK_SIZE].toarray()
+    if genes is not None and config.input_rep == "genes":
+        return Prepared(keep_obs, genes, points, pcs)
     # components get a mean squared length of 1, as the scaled genes have it: loss weights mean the same for both
-    x = matrix if config.input_rep == "genes" else pcs / np.float32(recipe.pc_scale)
-    points = matrix.toarray() if matrix is not None and config.graph_rep == "genes" else pcs
+    x = np.divide(pcs, np.float32(recipe.pc_scale), out=scratch.empty(pcs.shape))
     return Prepared(keep_obs, x, points, pcs)
+
+
+def _genes(
+    recipe: Recipe, config: Config, blocks: _Blocks, pcs: np.ndarray, scratch: Scratch
+) -> sp.csr_matrix | StoredRows:
+    """Scale the chosen genes; on disk, cells are laid out part by part, as batches of training want them."""
+
+    def scaled(block: sp.csr_matrix) -> sp.csr_matrix:
+        pp.scale_to_unit(block, recipe.maxima)
+        return block
+
+    if scratch.folder is None:
+        return sp.vstack(list(blocks.each(scaled)), format="csr")
+    with tempfile.TemporaryDirectory(dir=scratch.folder) as folder:
+        as_they_came, in_parts = Path(folder) / "cells", scratch.folder / "genes"
+        with CellStoreWriter(as_they_came, len(recipe.chosen), {}) as writer:
+            for block in blocks.each(scaled):
+                writer.append(block)
+        parts = graph.partition(pcs, config.part_size)
+        order = np.argsort(parts, kind="stable")
+        cells = CellStore.open(as_they_came)
+        with CellStoreWriter(in_parts, len(recipe.chosen), {}) as writer:
+            for i in range(0, len(order), pp.BLOCK_SIZE):
+                writer.append(cells.rows(order[i : i + pp.BLOCK_SIZE]))
+    return StoredRows(CellStore.open(in_parts), order)

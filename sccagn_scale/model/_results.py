@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from sccagn_scale import graph
 from sccagn_scale._compat import package_version
 from sccagn_scale._keys import CONNECTIVITIES, DISTANCES, NEIGHBORS, PCA, Keys
+from sccagn_scale._memory import IN_MEMORY, Scratch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -98,9 +99,12 @@ def _writable(value: Any) -> Any:
     return "none" if value is None else list(value) if isinstance(value, tuple) else value
 
 
-def scatter(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Lay rows out over all cells, NaN elsewhere: float32 [n_obs, ...]."""
-    out = np.full((len(keep), *values.shape[1:]), np.nan, np.float32)
+def scatter(values: np.ndarray, keep: np.ndarray, scratch: Scratch = IN_MEMORY) -> np.ndarray:
+    """Lay rows, float32, out over all cells, NaN elsewhere: [n_obs, ...]; the same array where all cells are kept."""
+    if keep.all():
+        return values
+    out = scratch.empty((len(keep), *values.shape[1:]))
+    out[~keep] = np.nan
     out[keep] = values
     return out
 

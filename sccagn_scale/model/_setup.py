@@ -16,6 +16,8 @@ from sccagn_scale.config import Config
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sccagn_scale.io import Atlas
+
 Device = Literal["auto", "cpu", "cuda"]
 
 _OLDEST_HARMONYPY = (2, 1)
@@ -60,7 +62,7 @@ def checked_n_clusters(n_clusters: int | None, n_obs: int, which: str = "in the 
     return int(n_clusters)
 
 
-def checked_batch_key(batch_key: str | None, adata: AnnData, config: Config) -> str | None:
+def checked_batch_key(batch_key: str | None, adata: AnnData | Atlas, config: Config) -> str | None:
     """Return the column of batches, or refuse one that cannot be corrected for."""
     if batch_key is None:
         return None

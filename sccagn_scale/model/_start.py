@@ -9,6 +9,9 @@ import scipy.sparse as sp
 
 from sccagn_scale import pp
 from sccagn_scale.config import Config
+from sccagn_scale.loader import Cells
+
+_BLOCK = 65_536
 
 
 class Start(NamedTuple):
@@ -19,7 +22,7 @@ class Start(NamedTuple):
     scale: np.ndarray  # float32 [n_comps]
 
 
-def find_start(x: sp.csr_matrix | np.ndarray, normalized: sp.csr_matrix, config: Config, *, random_state: int) -> Start:
+def find_start(x: Cells, normalized: sp.csr_matrix, config: Config, *, random_state: int) -> Start:
     """Find the components of the network's input x [n, n_input], in the order that the embedding takes them.
 
     Components are themselves already. Genes have theirs found, made blind to the mean cell (see `_blind_to`), and
@@ -32,12 +35,26 @@ def find_start(x: sp.csr_matrix | np.ndarray, normalized: sp.csr_matrix, config:
         blocks = (x[i : i + pp.BLOCK_SIZE] for i in range(0, x.shape[0], pp.BLOCK_SIZE))
         found = pp.fit_pca(blocks, config.n_comps, random_state=random_state)
         axes = _blind_to(found.mean, found.components)
-        start = pp.Projection(found.mean, _turned(axes, np.asarray(x @ axes.T), normalized, config.phi))
-    scale = start.scores(x).std(axis=0)
+        start = pp.Projection(found.mean, _turned(axes, _scores(x, axes), normalized, config.phi))
+    scale = _deviations(start, x)
     scale = np.maximum(scale, 1e-3 * scale.max())  # directions without variance stay quiet
     if not config.whiten:
         scale = np.full_like(scale, scale[: config.n_latent].mean())
     return Start(start.components, start.mean, scale)
+
+
+def _scores(x: Cells, axes: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.asarray(x[i : i + _BLOCK] @ axes.T) for i in range(0, x.shape[0], _BLOCK)])
+
+
+def _deviations(start: pp.Projection, x: Cells) -> np.ndarray:
+    """Standard deviation of every score, float32 [n_comps]."""
+    total, squares = 0.0, 0.0
+    for i in range(0, x.shape[0], _BLOCK):
+        scores = start.scores(x[i : i + _BLOCK]).astype(np.float64)
+        total, squares = total + scores.sum(axis=0), squares + np.square(scores).sum(axis=0)
+    mean = total / x.shape[0]
+    return np.sqrt(np.maximum(squares / x.shape[0] - mean**2, 0)).astype(np.float32)
 
 
 def _blind_to(mean: np.ndarray, axes: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from sccagn_scale.nn._layers import (
     GraphLayer,
     RowLinear,
     Rows,
+    RowSource,
     graph_layer,
 )
 from sccagn_scale.nn._losses import (
@@ -31,6 +32,7 @@ __all__ = [
     "LossWeights",
     "Losses",
     "RowLinear",
+    "RowSource",
     "Rows",
     "SCCAGNModule",
     "discriminator_loss",

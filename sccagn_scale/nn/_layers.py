@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,21 @@ from sccagn_scale.ops import Csr, csr_matmul
 Conv = Literal["gcn", "gat", "sage"]
 Rows = Csr | Tensor
 """The cells of a batch: kept genes as CSR, or dense components [n, n_input]."""
+
+
+class RowSource(Protocol):
+    """All cells × genes, from which rows can be had: a CSR matrix in memory, or one on disk."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def rows(self, start: int, stop: int) -> Csr:
+        """Rows from `start` to before `stop`."""
+        ...
+
+    def take(self, rows: Tensor) -> Csr:
+        """Rows, int64 [n], in that order."""
+        ...
 
 
 RowsT = TypeVar("RowsT", Tensor, Csr, Rows)
@@ -40,12 +55,18 @@ class RowLinear(nn.Linear):
 class GraphLayer(nn.Module, ABC):
     """A graph convolution that can be computed for all cells at once or for some rows after the others."""
 
-    @abstractmethod
-    def send(self, x: Rows) -> Rows:
-        """Compute what cells [n, n_in] send to their neighbours, each on its own."""
+    n_out: int
 
     @abstractmethod
-    def gather(self, sent: Rows, adjacency: Csr, start: int = 0) -> Tensor:
+    def sends_itself(self, x: Rows | RowSource) -> bool:
+        """Whether cells of this kind send what they are."""
+
+    @abstractmethod
+    def send(self, x: Rows) -> Rows:
+        """Compute what cells [n, n_in] send to their neighbours, each on its own: themselves, or [n, n_out]."""
+
+    @abstractmethod
+    def gather(self, sent: Rows | RowSource, adjacency: Csr, start: int = 0) -> Tensor:
         """Compute the layer for the cells from `start` on, whose rows the adjacency [m, n] has: [m, n_out]."""
 
 
@@ -59,6 +80,7 @@ class GCNLayer(GraphLayer):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
+        self.n_out = n_out
         self.linear = RowLinear(n_in, n_out, bias=False)
         self.bias = nn.Parameter(torch.zeros(n_out))
 
@@ -66,17 +88,17 @@ class GCNLayer(GraphLayer):
         """Map [n, n_in] to [n, n_out] over the normalised adjacency [n, n]."""
         return self.gather(self.send(x), adjacency)
 
-    def send(self, x: Rows) -> Tensor:
-        return x if isinstance(x, Tensor) and self._sends_itself(x) else self.linear(x)
+    def sends_itself(self, x: Rows | RowSource) -> bool:
+        n_out, n_in = self.linear.weight.shape
+        return isinstance(x, Tensor) and n_in < n_out and x.shape[1] == n_in
 
-    def gather(self, sent: Rows, adjacency: Csr, start: int = 0) -> Tensor:
+    def send(self, x: Rows) -> Tensor:
+        return x if isinstance(x, Tensor) and self.sends_itself(x) else self.linear(x)
+
+    def gather(self, sent: Rows | RowSource, adjacency: Csr, start: int = 0) -> Tensor:
         assert isinstance(sent, Tensor)
         gathered = csr_matmul(adjacency, sent)
-        return (self.linear(gathered) if self._sends_itself(sent) else gathered) + self.bias
-
-    def _sends_itself(self, x: Tensor) -> bool:
-        n_out, n_in = self.linear.weight.shape
-        return n_in < n_out and x.shape[1] == n_in
+        return (self.linear(gathered) if self.sends_itself(sent) else gathered) + self.bias
 
 
 class PyGLayer(GraphLayer):
@@ -90,16 +112,20 @@ class PyGLayer(GraphLayer):
         super().__init__()
         from torch_geometric.nn import GATConv, SAGEConv
 
+        self.n_out = n_out
         self.conv = GATConv(n_in, n_out, add_self_loops=False) if conv == "gat" else SAGEConv(n_in, n_out)
 
     def forward(self, x: Rows, adjacency: Csr) -> Tensor:
         """Map [n, n_in] to [n, n_out] over the edges of the adjacency [n, n]."""
         return self.conv(_filled(x), adjacency.edge_index)
 
+    def sends_itself(self, x: Rows | RowSource) -> bool:
+        return True
+
     def send(self, x: Rows) -> Rows:
         return x
 
-    def gather(self, sent: Rows, adjacency: Csr, start: int = 0) -> Tensor:
+    def gather(self, sent: Rows | RowSource, adjacency: Csr, start: int = 0) -> Tensor:
         own = torch.arange(start, start + adjacency.shape[0], device=adjacency.indices.device)
         used, position = torch.unique(adjacency.indices, return_inverse=True)  # the others send nothing here
         edges = torch.stack([position, adjacency.row_of_value()])
@@ -120,8 +146,8 @@ def _filled(x: Rows) -> Tensor:
     return x if isinstance(x, Tensor) else x.to_dense()
 
 
-def _taken(x: Rows, rows: Tensor) -> Rows:
-    return x[rows] if isinstance(x, Tensor) else x.take(rows)
+def _taken(x: Rows | RowSource, rows: Tensor) -> Rows:
+    return x[rows] if isinstance(x, Tensor) else x.take(rows).to(rows.device)
 
 
 def graph_layer(conv: Conv, n_in: int, n_out: int) -> GraphLayer:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 
 from sccagn_scale._errors import InputError
 from sccagn_scale._threads import ahead, mapped
-from sccagn_scale.io import iter_blocks
+from sccagn_scale.io import Atlas, CellStore, CellStoreWriter, StoredMatrix, open_atlas
+from sccagn_scale.io._store import PackedRows, check_replaceable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 Block = tuple[int, sp.csr_matrix]
 T = TypeVar("T")
+
+log = logging.getLogger("sccagn_scale")
 
 BLOCK_SIZE = 4096
 """Cells in a block: some 5 million values of a usual data set."""
@@ -29,16 +34,18 @@ class Expression:
     """A matrix of expression values and the names of its genes.
 
     Nothing is computed on the whole matrix at once, so work needs a block's memory beyond what holds the values: the
-    AnnData, as it is; or, for one that is backed by a file, a copy in the smallest types that hold the values, made in
-    the first pass. Counts then take 3 or 4 bytes each where float32 and int32 take 8.
+    AnnData, as it is; or, for what is in files, a copy in the smallest types that hold the values, made in the first
+    pass, in memory or in a cell store. Counts then take 3 or 4 bytes each where float32 and int32 take 8.
     """
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]  # of the values as they are stored
+    nnz: int  # values stored
     names: pd.Index
     where: str  # in the AnnData, for messages
     choices: str  # what else `layer` could be
-    _source: _Held | _Packed
+    is_on_disk: bool
+    _source: _Held | _Packed | _Stored
 
     def blocks(self) -> Iterator[sp.csr_matrix]:
         """Go through the cells: CSR float32 [≤ 4,096, n_vars], sorted, no zeros stored, free to change.
@@ -58,8 +65,8 @@ class Expression:
         return self._source.each(work)
 
 
-def select_matrix(adata: AnnData, layer: str | None = None) -> Expression:
-    """Take the expression matrix out of an AnnData, in memory or backed by a file.
+def select_matrix(adata: AnnData | Atlas, layer: str | None = None, store: Path | None = None) -> Expression:
+    """Take the expression matrix out of an AnnData, in memory or backed by a file, or out of an atlas on disk.
 
     Parameters
     ----------
@@ -67,22 +74,53 @@ def select_matrix(adata: AnnData, layer: str | None = None) -> Expression:
         Annotated cells × genes; not changed.
     layer
         None for `X`, `"raw"` for `.raw.X`, or a name in `layers`. A layer that is itself called `"raw"` goes first.
+    store
+        Folder of the cell store in which what is read from files is kept; taken up if it is there and of just this
+        input, else made anew in the first pass. None: what is read is kept in memory. No use for what is there already.
 
     Raises
     ------
     InputError
         If there is no such layer, or the matrix is empty or holds no numbers.
     """
-    matrix, names, where = _locate(adata, layer)
-    if 0 in matrix.shape:
-        raise InputError(f"The input is empty: {where} has {matrix.shape[0]} cells and {matrix.shape[1]} genes.")
-    if not (np.issubdtype(matrix.dtype, np.number) or matrix.dtype == bool):
-        raise InputError(f"{where} must hold numbers; its values are of type {matrix.dtype}.")
-    if layer is None and adata.isbacked:
-        source: _Held | _Packed = _Packed(lambda: iter_blocks(adata, BLOCK_SIZE))
+    if isinstance(adata, Atlas):
+        stored = adata.matrix(layer)
+    elif layer is None and adata.isbacked:
+        stored = open_atlas([adata.filename]).matrix()
     else:
-        source = _Held(matrix.tocsr() if sp.issparse(matrix) else matrix)
-    return Expression(matrix.shape, np.dtype(matrix.dtype), names, where, _choices(adata), source)
+        return _in_memory(adata, layer)
+    _check(stored.shape, stored.dtype, stored.where)
+    source: _Packed | _Stored = _Packed(lambda: stored.blocks(BLOCK_SIZE))
+    if store is not None:
+        source = _Stored(lambda: stored.blocks(BLOCK_SIZE), store, stored.shape[1], _origin(stored, layer))
+    return Expression(stored.shape, stored.dtype, stored.nnz, stored.names, stored.where, stored.choices, True, source)
+
+
+def _in_memory(adata: AnnData, layer: str | None) -> Expression:
+    matrix, names, where = _locate(adata, layer)
+    _check(matrix.shape, matrix.dtype, where)
+    held = matrix.tocsr() if sp.issparse(matrix) else matrix
+    nnz = held.nnz if sp.issparse(matrix) else matrix.shape[0] * matrix.shape[1]
+    return Expression(matrix.shape, np.dtype(matrix.dtype), nnz, names, where, _choices(adata), False, _Held(held))
+
+
+def _check(shape: tuple[int, int], dtype: Any, where: str) -> None:
+    if 0 in shape:
+        raise InputError(f"The input is empty: {where} has {shape[0]} cells and {shape[1]} genes.")
+    if not (np.issubdtype(dtype, np.number) or np.issubdtype(dtype, np.bool_)):
+        raise InputError(f"{where} must hold numbers; its values are of type {dtype}.")
+
+
+def _origin(stored: StoredMatrix, layer: str | None) -> dict[str, Any]:
+    """What a cell store is made from; with a change in any of it the cells may be others."""
+    files = {str(path.resolve()): _facts(path) for path, _ in stored.parts}
+    return {"files": files, "layer": layer, "shape": list(stored.shape), "dtype": str(stored.dtype)}
+
+
+def _facts(path: Path) -> dict[str, int]:
+    """What changes when a file, or what is in a folder, is written anew."""
+    found = [entry.stat() for entry in (path, *(path.rglob("*") if path.is_dir() else ()))]
+    return {"size": sum(one.st_size for one in found), "mtime_ns": max(one.st_mtime_ns for one in found)}
 
 
 def _locate(adata: AnnData, layer: str | None) -> tuple[Any, pd.Index, str]:
@@ -134,54 +172,86 @@ class _Held:
 
 
 class _Packed:
-    """Blocks of a file, read in the first pass and kept small."""
+    """Blocks of a file, read in the first pass and kept small in memory."""
 
     def __init__(self, read: Callable[[], Iterator[Block]]) -> None:
         self._read = read
-        self._kept: list[tuple[int, _Small]] = []
+        self._kept: list[tuple[int, PackedRows]] = []
         self._is_complete = False
 
     def each(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
         if self._is_complete:
-            return mapped(lambda kept: work(kept[0], kept[1].unpacked()), self._kept)
+            return mapped(lambda kept: work(kept[0], kept[1].read(0, kept[1].shape[0])), self._kept)
         return ahead(self._first(work))
 
     def _first(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
         self._kept = []
         for start, stored in self._read():
             block = _tidy(stored)
-            self._kept.append((start, _Small.of(block)))
+            self._kept.append((start, PackedRows.of(block)))
             yield work(start, block)
         self._is_complete = True
 
 
-class _Small(NamedTuple):
-    """A tidy block in the smallest types that hold it; counts above 255, which are rare, stand apart."""
+class _Stored:
+    """Blocks of a file, written to a cell store in the first pass and read from that ever after.
 
-    values: np.ndarray
-    indices: np.ndarray
-    indptr: np.ndarray
-    large_at: np.ndarray
-    large: np.ndarray
-    n_vars: int
+    Parameters
+    ----------
+    read
+        Gives the blocks.
+    folder
+        The store. One that is there is taken for the blocks if it was made from the same, and else made anew.
+    n_vars
+        Number of genes.
+    made_from
+        What the blocks depend on.
+    """
 
-    @classmethod
-    def of(cls, block: sp.csr_matrix) -> _Small:
-        values = block.data
-        large_at = np.empty(0, np.int64)
-        if np.array_equal(values, np.rint(values)):
-            is_large = (values > np.iinfo(np.uint8).max) | (values < 0)
-            if 8 * np.count_nonzero(is_large) < len(values):
-                large_at = np.flatnonzero(is_large)
-                values = np.where(is_large, 0, values).astype(np.uint8)
-        indices = block.indices.astype(np.min_scalar_type(max(block.shape[1] - 1, 0)))
-        values = values.copy() if values is block.data else values  # the block may be changed by who gets it
-        return cls(values, indices, block.indptr.copy(), large_at, block.data[large_at], block.shape[1])
+    def __init__(
+        self, read: Callable[[], Iterator[Block]], folder: Path, n_vars: int, made_from: dict[str, Any]
+    ) -> None:
+        check_replaceable(folder)
+        self._read, self._folder, self._n_vars, self._made_from = read, folder, n_vars, made_from
+        self._store = _reusable(folder, made_from)
 
-    def unpacked(self) -> sp.csr_matrix:
-        values = self.values.astype(np.float32)
-        values[self.large_at] = self.large
-        shape = (len(self.indptr) - 1, self.n_vars)
-        block = sp.csr_matrix((values, self.indices.astype(np.int32), self.indptr.copy()), shape=shape)
-        block.has_sorted_indices = block.has_canonical_format = True  # or SciPy would look again
-        return block
+    def each(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
+        store = self._store
+        if store is None:
+            return ahead(self._first(work))
+        n_obs = store.shape[0]
+        return mapped(
+            lambda start: work(start, store.read(start, min(start + BLOCK_SIZE, n_obs))), range(0, n_obs, BLOCK_SIZE)
+        )
+
+    def _first(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
+        with CellStoreWriter(self._folder, self._n_vars, self._made_from) as writer:
+            for start, stored in self._read():
+                block = _tidy(stored)
+                writer.append(block)
+                yield work(start, block)
+        self._store = CellStore.open(self._folder)
+
+
+def _reusable(folder: Path, made_from: dict[str, Any]) -> CellStore | None:
+    """The store in a folder, if it is whole and was made from the same; why not is logged, unless there is none."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    try:
+        store = CellStore.open(folder)
+    except InputError as error:
+        log.info("The cell store is made anew. %s", error)
+        return None
+    difference = _difference(store.made_from, made_from)
+    if difference is None:
+        return store
+    log.info("The cell store %r is made anew: %s.", str(folder), difference)
+    return None
+
+
+def _difference(was: Any, now: Any, name: str = "") -> str | None:
+    """Say what differs first between two JSON values; None if nothing does."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        each = (_difference(was.get(key), now.get(key), f"{name} {key}".strip()) for key in now | was)
+        return next((difference for difference in each if difference is not None), None)
+    return None if was == now else f"{name} was {was} and is {now}"

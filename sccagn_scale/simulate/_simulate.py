@@ -25,6 +25,7 @@ from sccagn_scale.simulate._tree import make_tree_model
 
 _DEFAULT_N_VARS = 20_000
 _DEFAULT_N_TYPES = 10
+_DEFAULT_MEDIAN_COUNTS = 3000.0
 _CHUNK = 64  # cells that share one random stream: fixed, so that `block_size` never changes a cell
 _MAX_THREADS = 8  # one thread writes, and it keeps up with about so many
 
@@ -37,6 +38,7 @@ def simulate(
     n_types: int | None = None,
     source: AnnData | str | os.PathLike[str] | None = None,
     label: str | None = None,
+    median_counts: float | None = None,
     block_size: int = 4096,
     random_state: int = 0,
     progress: Progress = SILENT,
@@ -44,8 +46,9 @@ def simulate(
     """Write a labelled synthetic single-cell atlas to an .h5ad file, block by block.
 
     Without `source`, counts come from a generative model: cell types on a tree, so that some are close and some far;
-    unequal type sizes; log-normal library sizes around 3,000 UMIs; two continuous programmes within each type;
-    negative-binomial counts. About 6 % of 20,000 genes are detected in a cell.
+    unequal type sizes; log-normal library sizes; two continuous programmes within each type;
+    negative-binomial counts. With 3,000 UMIs, about 6 % of 20,000 genes are
+    detected in a cell.
 
     With `source`, counts are Poisson draws around mixtures of two real cells of one type, scaled to the total count of
     a third: library sizes, type sizes and the distance between types are the real ones. As a drawn count of an observed
@@ -67,6 +70,8 @@ def simulate(
         Real cells, with counts in X: an AnnData or a file that `sccagn_scale.io.read` takes.
     label
         Column of the source's `obs` with the types. Cells without a value are left out, with a warning.
+    median_counts
+        Median UMIs of a cell, above 0. None: 3,000, or the source's.
     block_size
         Cells that are held in memory at once, drawn but not yet written; at least 64 are. Does not change the result.
     random_state
@@ -96,13 +101,17 @@ def simulate(
             raise InputError(
                 f"`n_types` must be at most `n_obs`, so that each type has a cell, got {n_types} > {n_obs}."
             )
+    if median_counts is not None and not 0 < median_counts < np.inf:
+        raise InputError(f"`median_counts` must be a number above 0, got {median_counts!r}.")
     if path.suffix.lower() != ".h5ad":
         raise InputError(f"`path` must end in .h5ad, got {str(path)!r}; no other format is written.")
     check_writable(path, "path")
 
     seed = np.random.SeedSequence(random_state)
     model_seed, label_seed, cell_seed = seed.spawn(3)
-    model = _make_sampler(path, n_vars, n_types, source=source, label=label, seed=model_seed)
+    model = _make_sampler(
+        path, n_vars, n_types, source=source, label=label, median_counts=median_counts, seed=model_seed
+    )
     if len(model.type_names) > n_obs:
         raise InputError(
             f"`n_obs` must be at least the number of cell types, {len(model.type_names)}, got {n_obs}; "
@@ -135,12 +144,22 @@ def _make_sampler(
     *,
     source: AnnData | str | os.PathLike[str] | None,
     label: str | None,
+    median_counts: float | None,
     seed: np.random.SeedSequence,
 ) -> Sampler:
     if source is None:
         if label is not None:
             raise InputError(f"`label` needs a `source` whose column it names, got {label!r} alone; give both or none.")
-        return make_tree_model(n_vars or _DEFAULT_N_VARS, n_types or _DEFAULT_N_TYPES, rng=np.random.default_rng(seed))
+        return make_tree_model(
+            n_vars or _DEFAULT_N_VARS,
+            n_types or _DEFAULT_N_TYPES,
+            np.random.default_rng(seed),
+            median_library_size=median_counts or _DEFAULT_MEDIAN_COUNTS,
+        )
+    if median_counts is not None:
+        raise InputError(
+            f"`median_counts` must be left out with a `source`, whose cells have their own, got {median_counts:g}."
+        )
     if label is None:
         raise InputError("`label` must name the column of the source's obs that holds the cell types, got none.")
     origin = source.filename if isinstance(source, AnnData) else source  # None unless the AnnData is backed

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-MEDIAN_LIBRARY_SIZE = 3000.0  # UMIs per cell
 LIBRARY_SIZE_SD = 0.5  # of the logarithm
 GENE_MEAN_SHAPE = 0.6  # gamma; with the abundant genes, about 6 % of 20,000 genes are detected in a cell
 ABUNDANT_FRACTION = 0.05  # ribosomal, mitochondrial and housekeeping genes
@@ -47,6 +46,7 @@ class TreeModel:
     var_names: list[str]
     proportions: npt.NDArray[np.float64]  # [n_types]
     newick: str
+    median_library_size: float  # UMIs per cell
     profiles: npt.NDArray[np.float64]  # s, [n_types, n_vars], rows sum to 1
     loadings: npt.NDArray[np.float32]  # w, [N_PROGRAMMES, n_types, n_vars]
     dispersions: npt.NDArray[np.float32]  # φ, [n_vars]
@@ -61,7 +61,7 @@ class TreeModel:
         return {
             "model": "tree",
             "tree": self.newick,
-            "median_library_size": MEDIAN_LIBRARY_SIZE,
+            "median_library_size": self.median_library_size,
             "library_size_sd": LIBRARY_SIZE_SD,
             "dispersion_mean": DISPERSION_MEAN,
             "n_programmes": N_PROGRAMMES,
@@ -70,7 +70,7 @@ class TreeModel:
     def draw(self, types: npt.NDArray[np.integer], rng: np.random.Generator) -> sp.csr_matrix:
         """Draw counts, float32 [n, n_vars] with sorted indices, of one cell per entry of `types`, shape [n]."""
         n, n_vars = len(types), len(self.var_names)
-        library = MEDIAN_LIBRARY_SIZE * np.exp(LIBRARY_SIZE_SD * rng.standard_normal(n))
+        library = self.median_library_size * np.exp(LIBRARY_SIZE_SD * rng.standard_normal(n))
         activity = rng.uniform(-PROGRAMME_RANGE, PROGRAMME_RANGE, size=(N_PROGRAMMES, n)).astype(np.float32)
         n_proposed = rng.poisson(library * self.bounds.sum(axis=1, dtype=np.float64)[types])
 
@@ -100,7 +100,9 @@ class TreeModel:
         return sp.csr_matrix((dense[filled].astype(np.float32), indices.astype(np.int32), indptr), shape=(n, n_vars))
 
 
-def make_tree_model(n_vars: int, n_types: int, rng: np.random.Generator) -> TreeModel:
+def make_tree_model(
+    n_vars: int, n_types: int, rng: np.random.Generator, *, median_library_size: float = 3000.0
+) -> TreeModel:
     """Draw the tree, the profiles, the programmes and the dispersions."""
     baseline = rng.gamma(GENE_MEAN_SHAPE, size=n_vars)
     abundant = rng.random(n_vars) < ABUNDANT_FRACTION
@@ -124,6 +126,7 @@ def make_tree_model(n_vars: int, n_types: int, rng: np.random.Generator) -> Tree
         var_names=[f"gene_{i:0{len(str(n_vars - 1))}d}" for i in range(n_vars)],
         proportions=rng.dirichlet(np.full(n_types, ABUNDANCE_CONCENTRATION)),
         newick=newick,
+        median_library_size=median_library_size,
         profiles=profiles,
         loadings=loadings.astype(np.float32),
         dispersions=rng.gamma(DISPERSION_SHAPE, DISPERSION_MEAN / DISPERSION_SHAPE, size=n_vars).astype(np.float32),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import faiss
@@ -22,6 +23,8 @@ RESOLUTIONS = np.geomspace(0.05, 4.0, 20)
 _LEIDEN_ITERATIONS = 4
 _BISECTIONS = 16
 _SETTLING_ROUNDS = 5
+
+_BLOCK = 262_144  # cells that are worked on at once
 
 _WARD_UP_TO = 5000
 _WARD_SEEDS = 2000
@@ -58,13 +61,10 @@ class CommunityFinder:
         self._cells = graph
         self._degrees = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
         self._total = self._degrees.sum() or 1.0
-        self._edges = sp.triu(graph, k=1).tocoo()
         self._groups = groups
-        upper = self._edges
         if groups is not None:
-            member = _one_hot(groups)
-            graph = (member.T @ graph @ member).tocsr()
-            upper = sp.triu(graph, k=1).tocoo()
+            graph = _between(graph, groups)
+        upper = sp.triu(graph, k=1).tocoo()
         self._graph = igraph.Graph(n=graph.shape[0], edges=np.column_stack([upper.row, upper.col]))
         self._weights = upper.data.tolist()
         self._node_degrees = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel().tolist()
@@ -95,10 +95,12 @@ class CommunityFinder:
 
     def modularity(self, labels: np.ndarray, resolution: float) -> float:
         """Modularity of a clustering at a resolution (Reichardt & Bornholdt 2006)."""
-        edges = self._edges
-        inside = edges.data[labels[edges.row] == labels[edges.col]].sum(dtype=np.float64)
+        inside = 0.0
+        for start, block in _row_blocks(self._cells):
+            own = np.repeat(labels[start : start + block.shape[0]], np.diff(block.indptr))
+            inside += block.data[own == labels[block.indices]].sum(dtype=np.float64)
         expected = np.square(np.bincount(labels, weights=self._degrees) / self._total).sum()
-        return float(2 * inside / self._total - resolution * expected)
+        return float(inside / self._total - resolution * expected)
 
     def settled(self, labels: np.ndarray, resolution: float) -> np.ndarray:
         """Let every cell join the community of its neighbours that modularity gains most by, while it does gain.
@@ -117,16 +119,18 @@ class CommunityFinder:
         return labels
 
     def _moved(self, labels: np.ndarray, resolution: float) -> np.ndarray:
-        weights = (self._cells @ _one_hot(labels)).tocsr()  # of every cell to the communities next to it
-        cells = np.repeat(np.arange(len(labels)), np.diff(weights.indptr))
-        community, degree = weights.indices, self._degrees[cells]
-        own = community == labels[cells]
-        others = np.bincount(labels, weights=self._degrees)[community] - np.where(own, degree, 0)
-        gain = weights.data - resolution * degree * others / self._total
-        order = np.lexsort((own, gain, cells))  # the best of each cell last; where gains tie, its own
         moved = labels.copy()
-        has = np.diff(weights.indptr) > 0
-        moved[has] = community[order][weights.indptr[1:][has] - 1]
+        member, of_communities = _one_hot(labels), np.bincount(labels, weights=self._degrees)
+        for start, block in _row_blocks(self._cells):
+            weights = (block @ member).tocsr()  # of every cell to the communities next to it
+            cells = np.repeat(np.arange(start, start + block.shape[0]), np.diff(weights.indptr))
+            community, degree = weights.indices, self._degrees[cells]
+            own = community == labels[cells]
+            others = of_communities[community] - np.where(own, degree, 0)
+            gain = weights.data - resolution * degree * others / self._total
+            order = np.lexsort((own, gain, cells))  # the best of each cell last; where gains tie, its own
+            has = np.flatnonzero(np.diff(weights.indptr))
+            moved[start + has] = community[order][weights.indptr[1:][has] - 1]
         return moved
 
     def into(self, n_clusters: int, points: np.ndarray) -> np.ndarray:
@@ -152,6 +156,20 @@ class CommunityFinder:
                 low = middle
         labels = merge(points, finer, n_clusters)
         return by_size(labels if self._groups is None else self.settled(labels, high))
+
+
+def _row_blocks(graph: sp.csr_matrix) -> Iterator[tuple[int, sp.csr_matrix]]:
+    for start in range(0, graph.shape[0], _BLOCK):
+        yield start, graph[start : start + _BLOCK]
+
+
+def _between(graph: sp.csr_matrix, groups: np.ndarray) -> sp.csr_matrix:
+    """Weights between groups of cells [n_groups, n_groups]."""
+    member = _one_hot(groups)
+    total = sp.csr_matrix((member.shape[1], member.shape[1]), dtype=graph.dtype)
+    for start, block in _row_blocks(graph):
+        total = total + member[start : start + _BLOCK].T @ (block @ member)
+    return total.tocsr()
 
 
 def _one_hot(labels: np.ndarray) -> sp.csr_matrix:
@@ -274,8 +292,13 @@ def rounding(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     -------
     T = Σ^-1/2, float32. Directions with hardly any variance are stretched √1000 times as far as the widest, no further.
     """
-    away = (points - centers(points, labels)[labels]).astype(np.float64)
-    values, vectors = np.linalg.eigh(away.T @ away / len(points))
+    middles = centers(points, labels)
+    scatter = np.zeros((points.shape[1], points.shape[1]))
+    for i in range(0, len(points), _BLOCK):
+        rows = slice(i, i + _BLOCK)
+        away = (points[rows] - middles[labels[rows]]).astype(np.float64)
+        scatter += away.T @ away
+    values, vectors = np.linalg.eigh(scatter / len(points))
     if values[-1] <= 0:  # every cell lies on its centre
         return np.eye(points.shape[1], dtype=np.float32)
     return ((vectors / np.sqrt(np.maximum(values, 1e-3 * values[-1]))) @ vectors.T).astype(np.float32)

@@ -6,9 +6,10 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale._progress import Stage
 from sccagn_scale.infer import embed
-from sccagn_scale.loader import Batch, Loader
+from sccagn_scale.loader import Batch, Loader, WholeGraph
 from sccagn_scale.nn import Losses, LossWeights
 from sccagn_scale.ops import student_t_column_sums, student_t_label
 from sccagn_scale.train._history import History
@@ -35,7 +36,7 @@ class JointResult(NamedTuple):
 def train_jointly(
     optimizer: Optimizer,
     loader: Loader,
-    whole: Batch,
+    whole: WholeGraph | Batch,
     *,
     weights: LossWeights,
     target: Target,
@@ -44,6 +45,7 @@ def train_jointly(
     plateau: Plateau,
     history: History,
     progress: Stage,
+    scratch: Scratch = IN_MEMORY,
 ) -> JointResult:
     """Train network and centroids together until cells keep their clusters, the loss is flat or the steps are spent.
 
@@ -66,10 +68,12 @@ def train_jointly(
         Stop early, once an epoch, by labels and by loss.
     history, progress
         Told of every epoch and every step.
+    scratch
+        Where z of all cells is.
     """
     module = optimizer.module
     assert module.centroids is not None, "set_centroids comes first"
-    z = embed(module, whole)
+    z = embed(module, whole, scratch=scratch)
     labels = student_t_label(z, module.centroids, target.nu).labels
     left = n_steps
     while left > 0:
@@ -91,7 +95,7 @@ def train_jointly(
             progress.advance(1, loss=losses[-1].total.item())
             if left == 0:
                 break
-        z = embed(module, whole)
+        z = embed(module, whole, scratch=scratch)
         check_finite(z)
         before, labels = labels, student_t_label(z, module.centroids, target.nu).labels
         changed = (labels != before).float().mean().item()

@@ -18,6 +18,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from sccagn_scale import pp
 from sccagn_scale._errors import InputError, InputWarning
+from sccagn_scale.io import StoredMatrix
 from sccagn_scale.pp import recognize, scan, select_matrix
 
 COUNTS = np.array([[0, 3, 0, 1], [2, 0, 0, 7], [0, 0, 0, 0]])
@@ -234,14 +235,14 @@ def test_a_file_is_read_once_and_kept_small(
     ad.AnnData(sp.csr_matrix(dense)).write_h5ad(tmp_path / "cells.h5ad")
     adata = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     n_reads = 0
-    read = pp._matrix.iter_blocks
+    read = StoredMatrix.blocks
 
-    def counting(*args: Any, **options: Any) -> Any:
+    def counting(self: StoredMatrix, block_size: int) -> Any:
         nonlocal n_reads
         n_reads += 1
-        return read(*args, **options)
+        return read(self, block_size)
 
-    monkeypatch.setattr("sccagn_scale.pp._matrix.iter_blocks", counting)
+    monkeypatch.setattr(StoredMatrix, "blocks", counting)
     matrix = select_matrix(adata)
     assert matrix.dtype == dtype
     for _ in range(3):

@@ -22,15 +22,15 @@ def model() -> TreeModel:
 
 def test_counts_are_negative_binomial_given_the_library_size(model: TreeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_tree, "LIBRARY_SIZE_SD", 0.0)
-    monkeypatch.setattr(_tree, "MEDIAN_LIBRARY_SIZE", 400.0)
     flat = np.zeros_like(model.loadings)
     plain = dataclasses.replace(
         model,
+        median_library_size=400.0,
         loadings=flat,
         log_scale=np.log(model.profiles).astype(np.float32),
     )
     drawn = plain.draw(np.ones(10_000, dtype=np.int8), np.random.default_rng(1)).toarray()
-    mean = _tree.MEDIAN_LIBRARY_SIZE * model.profiles[1]
+    mean = 400.0 * model.profiles[1]
     for gene in (np.argmin(mean), np.argsort(mean)[30], np.argmax(mean)):
         size = 1 / model.dispersions[gene].astype(float)
         law = stats.nbinom(size, size / (size + mean[gene]))
@@ -41,9 +41,9 @@ def test_counts_are_negative_binomial_given_the_library_size(model: TreeModel, m
         assert stats.chisquare(observed[keep], expected[keep]).pvalue > 1e-3
 
 
-def test_programmes_leave_the_mean_profile_as_it_is(model: TreeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tree, "MEDIAN_LIBRARY_SIZE", 400.0)
-    library_mean = _tree.MEDIAN_LIBRARY_SIZE * np.exp(_tree.LIBRARY_SIZE_SD**2 / 2)
+def test_programmes_leave_the_mean_profile_as_it_is(model: TreeModel) -> None:
+    model = dataclasses.replace(model, median_library_size=400.0)
+    library_mean = 400.0 * np.exp(_tree.LIBRARY_SIZE_SD**2 / 2)
     for kind in range(3):
         drawn = model.draw(np.full(8_000, kind, dtype=np.int8), np.random.default_rng(kind)).toarray()
         error = drawn.std(axis=0) / np.sqrt(len(drawn))
@@ -51,11 +51,12 @@ def test_programmes_leave_the_mean_profile_as_it_is(model: TreeModel, monkeypatc
         assert np.abs(z).max() < 4.5
 
 
-def test_library_sizes_are_log_normal() -> None:
-    model = make_tree_model(5000, 4, np.random.default_rng(0))
+@pytest.mark.parametrize("median", [300.0, 3000.0])
+def test_library_sizes_are_log_normal(median: float) -> None:
+    model = make_tree_model(5000, 4, np.random.default_rng(0), median_library_size=median)
     types = np.random.default_rng(1).integers(0, 4, size=1500).astype(np.int8)
     total = np.log(np.asarray(model.draw(types, np.random.default_rng(2)).sum(axis=1)).ravel())
-    assert total.mean() == pytest.approx(np.log(_tree.MEDIAN_LIBRARY_SIZE), abs=0.06)
+    assert total.mean() == pytest.approx(np.log(median), abs=0.06)
     assert total.std() == pytest.approx(_tree.LIBRARY_SIZE_SD, abs=0.06)
 
 

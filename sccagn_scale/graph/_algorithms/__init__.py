@@ -1,6 +1,6 @@
 """kNN backends: one file each, one signature, one table.
 
-A backend takes points [n, d] float32 C-contiguous and k, and returns `(indices, distances)` [n, k] int64 and float32:
+A backend takes points [n, d] float32 C-contiguous and k, and returns `(indices, distances)` [n, k] int and float32:
 for every point its k nearest by Euclidean distance, the point itself usually but not certainly among them.
 """
 

@@ -18,6 +18,7 @@ import faiss
 import numpy as np
 import scipy.sparse as sp
 
+from sccagn_scale._memory import give_back
 from sccagn_scale.graph._algorithms import exact
 from sccagn_scale.metrics import knn_recall
 
@@ -42,13 +43,16 @@ def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     quantizer = _quantizer(points)
     lists = np.concatenate([quantizer.search(points[i : i + _BLOCK], 1)[1][:, 0] for i in range(0, n, _BLOCK)])
     order = np.argsort(lists, kind="stable")
-    points = points[order]
-    first = _search_lists(points, lists[order], quantizer, _LINKS // 2)
-    found, squared = _walk(points, first, k)
+    first = _search_lists(points, order, lists[order], quantizer, _LINKS // 2)
+    del quantizer
+    give_back()  # the lists, thousands of small arrays
+    found, squared = _walk(points, order, first, k)
     indices = np.empty_like(found)
     distances = np.empty_like(squared)
-    indices[order] = np.where(found < 0, -1, order[found])
-    distances[order] = np.sqrt(squared)
+    for i in range(0, n, _BLOCK):
+        rows = slice(i, i + _BLOCK)
+        indices[order[rows]] = np.where(found[rows] < 0, -1, order[found[rows]])
+        distances[order[rows]] = np.sqrt(squared[rows])
     return indices, distances
 
 
@@ -88,16 +92,20 @@ def _kmeans(points: np.ndarray, n_centroids: int, points_per_centroid: int) -> A
     return kmeans
 
 
-def _search_lists(points: np.ndarray, lists: np.ndarray, quantizer: faiss.IndexIVFFlat, k: int) -> np.ndarray:
-    """Neighbours among the points of the nearest lists, [n, k]."""
+def _search_lists(
+    points: np.ndarray, order: np.ndarray, lists: np.ndarray, quantizer: faiss.IndexIVFFlat, k: int
+) -> np.ndarray:
+    """Neighbours among the points of the nearest lists, by their place in the order of the lists: int32 [n, k]."""
     n, d = points.shape
     index = faiss.IndexIVFFlat(quantizer, d, quantizer.ntotal)
     index.is_trained = True
-    index.add_core(n, faiss.swig_ptr(points), None, faiss.swig_ptr(lists))
+    for i in range(0, n, _BLOCK):
+        block = np.ascontiguousarray(points[order[i : i + _BLOCK]])
+        index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(lists[i : i + _BLOCK]))
     index.nprobe = min(quantizer.ntotal, max(1, round(_n_probed(n) * quantizer.ntotal / n)))
     found = np.empty((n, k), np.int32)
     for i in range(0, n, _BLOCK):
-        found[i : i + _BLOCK] = index.search(points[i : i + _BLOCK], k)[1]
+        found[i : i + _BLOCK] = index.search(points[order[i : i + _BLOCK]], k)[1]
     return found
 
 
@@ -110,25 +118,28 @@ def _n_probed(n: int) -> float:
     return _PROBED_POINTS * (n / 1e5) ** 0.3
 
 
-def _walk(points: np.ndarray, first: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Search the graph of `first` from every point, as wide as the sample asks for."""
+def _walk(points: np.ndarray, order: np.ndarray, first: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Search the graph of `first` from every point, as wide as the sample asks for; places in `order` throughout."""
     n, d = points.shape
     index: Any = faiss.IndexHNSWFlat(d, _LINKS // 2)  # its types lack much of what is used here
-    index.storage.add(points)
+    links = _links(first)
+    for i in range(0, n, _BLOCK):
+        index.storage.add(points[order[i : i + _BLOCK]])
     index.ntotal = n
     faiss.copy_array_to_vector(np.ones(n, np.int32), index.hnsw.levels)  # the lowest level alone
     index.hnsw.prepare_level_tab(n, True)
-    faiss.rev_swig_ptr(index.hnsw.neighbors.data(), n * _LINKS)[:] = _links(first).ravel()
+    faiss.rev_swig_ptr(index.hnsw.neighbors.data(), n * _LINKS)[:] = links.ravel()
+    del links
     rows = np.sort(np.random.default_rng(0).choice(n, min(_SAMPLE, n), replace=False))
-    known = faiss.knn(points[rows], points, k)[1]
+    known = index.storage.search(points[order[rows]], k)[1]
     for width in (width for width in _WIDTHS if width >= k or width == _WIDTHS[-1]):
         index.hnsw.efSearch = max(width, k)
-        if knn_recall(_search_from(index, points, rows, k)[0], known) >= _RECALL:
+        if knn_recall(_search_from(index, points, order, rows, k)[0], known) >= _RECALL:
             break
-    found, squared = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+    found, squared = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     for i in range(0, n, _BLOCK):
         block = np.arange(i, min(n, i + _BLOCK))
-        found[block], squared[block] = _search_from(index, points, block, k)
+        found[block], squared[block] = _search_from(index, points, order, block, k)
     return found, squared
 
 
@@ -139,19 +150,26 @@ def _links(first: np.ndarray) -> np.ndarray:
     """
     n, k = first.shape
     # FAISS reads a row until its first −1, so a place that the search left empty names the point itself
-    listed = np.where(first < 0, np.arange(n, dtype=np.int32)[:, None], first).T.ravel()
-    edges = sp.csr_matrix((np.ones(n * k, np.int8), listed, np.arange(n * k + 1)), shape=(n * k, n)).tocsc()
-    place = np.arange(n * k) - np.repeat(edges.indptr[:-1], np.diff(edges.indptr))
-    kept = place < _LINKS - k
+    listed = np.where(first < 0, np.arange(n, dtype=np.int32)[:, None], first)
+    index = sp.get_index_dtype(maxval=n * k)
+    edges = sp.csr_matrix((n * k, n), dtype=np.int8)  # place and point that lists → point listed
+    edges.data, edges.indices = np.ones(n * k, np.int8), listed.T.ravel()
+    edges.indptr = np.arange(n * k + 1, dtype=index)
+    edges = edges.tocsc()
     links = np.full((n, _LINKS), -1, np.int32)
-    links[:, :k] = listed.reshape(k, n).T
-    of = np.repeat(np.arange(n), np.diff(edges.indptr))
-    links[of[kept], k + place[kept]] = edges.indices[kept] % n
+    links[:, :k] = listed
+    for i in range(0, n, _BLOCK):
+        starts = edges.indptr[i : i + _BLOCK + 1]
+        lengths = np.diff(starts)
+        of = np.repeat(np.arange(i, i + len(lengths)), lengths)
+        place = np.arange(starts[0], starts[-1]) - np.repeat(starts[:-1], lengths)
+        kept = place < _LINKS - k
+        links[of[kept], k + place[kept]] = edges.indices[starts[0] : starts[-1]][kept] % n
     return links
 
 
-def _search_from(index: Any, points: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
-    queries = np.ascontiguousarray(points[rows])
+def _search_from(index: Any, points: np.ndarray, order: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
+    queries = points[order[rows]]
     start, zero = rows.astype(np.int32), np.zeros(len(rows), np.float32)
     squared, found = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
     arrays = [faiss.swig_ptr(array) for array in (start, zero, squared, found)]

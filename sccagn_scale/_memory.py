@@ -1,0 +1,114 @@
+"""How much memory there is, and arrays that need not stay in it."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+import tempfile
+import weakref
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import DTypeLike
+
+from sccagn_scale._errors import InputError
+
+
+def available() -> int:
+    """Bytes of memory that a process may still take without swapping; what a container's limit leaves, if less."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        free = min(free, max(0, limit - int((group / "memory.current").read_text())))
+    except (OSError, ValueError, StopIteration):
+        pass  # not Linux, or no limit ("max")
+    return free
+
+
+class Scratch:
+    """Holds the large arrays of a run, in memory or in files that nobody else sees.
+
+    A file has no name: its space is free again when the last array on it is dropped, however the process ends. The
+    system may drop pages of such arrays from memory whenever it needs the room, so that they do not count as memory
+    that a run needs.
+
+    Parameters
+    ----------
+    folder
+        Existing folder for the files; None: arrays are in memory.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self._maps: list[weakref.ref[mmap.mmap]] = []
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
+        """Make an array to be filled.
+
+        Raises
+        ------
+        InputError
+            If the disk has no room for it.
+        """
+        n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        if self.folder is None or n_bytes == 0:
+            return np.empty(shape, dtype)
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                _claim(file.fileno(), n_bytes)
+                mapped = mmap.mmap(file.fileno(), n_bytes)
+        except OSError as error:
+            raise InputError(
+                f"`store` needs {n_bytes / 1e9:,.2f} GB more on the disk of '{self.folder}', which could not be had: "
+                f"{error.strerror}. Make room, or name a folder on another disk."
+            ) from error
+        self._maps = [known for known in self._maps if known() is not None] + [weakref.ref(mapped)]
+        return np.frombuffer(mapped, dtype).reshape(shape)
+
+    def keep(self, array: np.ndarray) -> np.ndarray:
+        """Move an array to disk; the same array where all is in memory."""
+        if self.folder is None:
+            return array
+        kept = self.empty(array.shape, array.dtype)
+        kept[...] = array
+        return kept
+
+    def keep_csr(self, matrix: sp.csr_matrix) -> sp.csr_matrix:
+        """Move a sparse matrix to disk; the same matrix where all is in memory."""
+        if self.folder is None:
+            return matrix
+        kept = sp.csr_matrix(matrix.shape, dtype=matrix.dtype)
+        kept.data, kept.indices, kept.indptr = map(self.keep, (matrix.data, matrix.indices, matrix.indptr))
+        return kept
+
+    def rest(self) -> None:
+        """Let go of the pages that lie in memory; they come back from the page cache, or the disk, when touched."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for known in self._maps:
+                if (mapped := known()) is not None:
+                    mapped.madvise(mmap.MADV_DONTNEED)
+
+
+IN_MEMORY = Scratch()
+
+
+def _claim(descriptor: int, n_bytes: int) -> None:
+    """Take the space now: a disk found full when a mapped page is written would end the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, n_bytes)
+    else:
+        os.truncate(descriptor, n_bytes)
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library keeps it (glibc): what many small arrays leave behind."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)

@@ -1,0 +1,45 @@
+"""What `cluster` and `plan` take in: cells and settings."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sccagn_scale._errors import InputError
+from sccagn_scale.cli._output import named
+
+if TYPE_CHECKING:
+    from sccagn_scale.config import Config
+    from sccagn_scale.io import Atlas
+
+
+def check_inputs(paths: Sequence[Path]) -> None:
+    """Refuse an input that is not there, or is given twice."""
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"`INPUT` must name an existing file or folder, but {str(path)!r} does not exist.")
+        if (other := seen.get(path.resolve())) is not None:
+            raise InputError(f"`INPUT` must name each file once, but {str(path)!r} is {str(other)!r} again.")
+        seen[path.resolve()] = path
+
+
+def read_cells(paths: Sequence[Path], scratch: Path | None = None) -> Atlas:
+    """Open the input; `scratch` is for what has to be copied to be read by rows."""
+    from sccagn_scale.io import open_atlas
+
+    with named(path="INPUT", store="--store"):
+        return open_atlas(paths, scratch=scratch)
+
+
+def read_config(arguments: argparse.Namespace) -> Config:
+    """Take the preset with what `--config` changes."""
+    from sccagn_scale.config import Config
+
+    config = Config.preset(arguments.preset)
+    if arguments.config is None:
+        return config
+    with named(path="--config"):
+        return Config.from_toml(arguments.config, base=config)

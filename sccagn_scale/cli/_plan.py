@@ -1,0 +1,79 @@
+"""`sccagn-scale plan`: what clustering will need, before any work."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from sccagn_scale.cli._console import Console, duration
+from sccagn_scale.cli._inputs import check_inputs, read_cells, read_config
+from sccagn_scale.cli._machine import limit_threads
+from sccagn_scale.cli._output import check_distinct, named, write_json
+
+if TYPE_CHECKING:
+    from sccagn_scale.model import Plan
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Plan, and show the plan."""
+    if arguments.threads is not None:
+        limit_threads(arguments.threads)
+    with Console(quiet=arguments.quiet) as console:
+        check_inputs(arguments.input)
+        if arguments.json is not None:
+            from sccagn_scale.io import check_writable
+
+            check_distinct({"INPUT": arguments.input[0], "--config": arguments.config}, {"--json": arguments.json})
+            check_writable(arguments.json, "--json", kind="file")
+        config = read_config(arguments)
+        with console.stage("Read"):
+            cells = read_cells(arguments.input)
+        from sccagn_scale.model import plan
+
+        with named(layer="--layer", memory="--memory", path="INPUT"):
+            planned = plan(cells, config, layer=arguments.layer, memory=arguments.memory, progress=console)
+        if arguments.json is not None:
+            write_json(_facts(arguments, planned), arguments.json)
+        _show(planned, console)
+
+
+def _facts(arguments: argparse.Namespace, planned: Plan) -> dict[str, Any]:
+    return {
+        "input": [str(path) for path in arguments.input],
+        "n_obs": planned.n_obs,
+        "n_vars": planned.n_vars,
+        "n_values": planned.nnz,
+        "memory_allowed": planned.allowed,
+        "large_arrays": "disk" if planned.on_disk else "memory",
+        "fits": planned.fits,
+        "memory": planned.memory,
+        "disk": planned.disk,
+        "seconds": planned.seconds,
+        "stages": [step._asdict() for step in planned.steps],
+    }
+
+
+def _show(planned: Plan, console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for title in ("stage", "memory", "disk", "time"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    for step in planned.steps:
+        table.add_row(step.stage, _size(step.memory), _size(step.disk), duration(step.seconds))
+    table.add_row("all", _size(planned.memory), _size(planned.disk), duration(planned.seconds), style="bold")
+
+    where = "on disk" if planned.on_disk else "in memory"
+    verdict = f"fits, with large arrays {where}" if planned.fits else "does not fit, even with large arrays on disk"
+    console.print(
+        f"[bold]{'Input':<10}[/bold]{planned.n_obs:,} cells × {planned.n_vars:,} genes, {planned.nnz:,} values stored"
+    )
+    console.print(f"[bold]{'Memory':<10}[/bold]{_size(planned.allowed)} may be taken: the run {verdict}")
+    console.print()
+    console.print(table)
+
+
+def _size(n_bytes: int) -> str:
+    if n_bytes < 1e6:
+        return "–"
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.0f} MB"

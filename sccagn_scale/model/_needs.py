@@ -1,0 +1,87 @@
+"""What a run will take, told before it starts: memory and disk of every stage.
+
+Each figure is the sum of the arrays that the stage holds at once, by their sizes in bytes; what is not such an array
+(the interpreter and its libraries, blocks of cells in the making) is a constant, measured. `python -m benchmarks atlas`
+compares prediction and outcome.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sccagn_scale import pp
+from sccagn_scale._threads import n_threads
+from sccagn_scale.config import Config
+
+_PROCESS = 480_000_000
+"""Python with torch, FAISS, scanpy's parts and their libraries."""
+
+_VALUE = 28
+"""Bytes per stored value of a block in the making: as read, as float32 with indices, in bands and logged."""
+
+_EDGES = 1.5
+"""Edges of the symmetric graph for each listed neighbour."""
+
+
+class Size(NamedTuple):
+    """How large an input is."""
+
+    n_obs: int
+    n_vars: int
+    nnz: int
+    is_on_disk: bool  # or in memory already, in which case it takes no more
+
+
+class Need(NamedTuple):
+    """Bytes."""
+
+    memory: int
+    disk: int
+
+
+def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
+    """Predict what each stage takes.
+
+    Parameters
+    ----------
+    size
+        Of the input. All cells count as kept, and a fifth of the values as those of kept genes.
+    config
+        The settings.
+    on_disk
+        Whether large arrays are in files rather than in memory.
+
+    Returns
+    -------
+    Stage → need, in the order of the stages. The largest is what the run needs.
+    """
+    n, d, k = size.n_obs, min(config.n_comps, size.n_vars), config.n_neighbors
+    n_genes = min(config.n_top_genes, size.n_vars)
+    per_cell = size.nnz / n
+
+    block = n_threads() * pp.BLOCK_SIZE * per_cell * _VALUE + 3 * 8 * n_genes**2
+    counts = size.nnz * (1 + (2 if size.n_vars <= 2**16 else 4)) + 8 * n if size.is_on_disk else 0
+    uses_genes = "genes" in (config.input_rep, config.graph_rep)
+    genes = 8 * min(0.2 * size.nnz, n * n_genes) if uses_genes else 0
+    points = 4 * n * n_genes if config.graph_rep == "genes" else 0
+    inputs = 4 * n * d * (1 if config.input_rep == "genes" else 2) + genes + points
+    width = n_genes if config.graph_rep == "genes" else d
+    lists = 12 * n * k
+    edges = 8 * _EDGES * n * (k - 1)
+    graph = lists + 2 * edges
+    layers = 4 * n * (config.n_hidden[0] + 3 * config.n_latent)
+
+    search = n * (6 * width + 270 + 8 * k)
+    join = n * (k - 1) * 24
+    communities = n * 100
+
+    held = {
+        "Preprocess": (counts + inputs, block),
+        "Neighbors": (inputs + graph, max(search, join)),
+        "Initial clusters": (inputs + graph + layers, communities),
+        "Joint training": (inputs + graph + layers, 20 * n),
+        "Write": (inputs + graph + layers, n * k * 10),
+    }
+    if on_disk:
+        return {stage: Need(int(_PROCESS + work), int(kept)) for stage, (kept, work) in held.items()}
+    return {stage: Need(int(_PROCESS + kept + work), 0) for stage, (kept, work) in held.items()}

@@ -1,0 +1,169 @@
+"""What a run will take in memory, disk and time, told before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from sccagn_scale import graph
+from sccagn_scale._progress import SILENT, Progress, Stage
+from sccagn_scale.config import Config, Preset
+from sccagn_scale.model._model import SCCAGN
+from sccagn_scale.model._needs import needs
+from sccagn_scale.model._prepare import input_size
+from sccagn_scale.model._workspace import allowed_memory
+
+if TYPE_CHECKING:
+    from sccagn_scale.io import Atlas
+
+_SAMPLE = 20_000  # cells that time is measured on
+_BLOCKS = 20  # stretches of cells that they are taken from, evenly over the input
+
+_GROWTH = {"Neighbors": 1.35}
+"""Power of the number of cells that a stage grows with, if not 1 (`python -m benchmarks scale`)."""
+
+_GROWS_FROM = {"Initial clusters": 230_000, "Joint training": 350_000}
+"""Cells at which what grows with them takes as long as what does not, from the same measurement."""
+
+
+class Step(NamedTuple):
+    """One stage."""
+
+    stage: str
+    memory: int  # bytes
+    disk: int  # bytes
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run will take."""
+
+    n_obs: int
+    n_vars: int
+    nnz: int  # stored values
+    allowed: int  # bytes of memory
+    on_disk: bool  # whether large arrays have to be on disk
+    steps: list[Step]
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the stage that takes most."""
+        return max(step.memory for step in self.steps)
+
+    @property
+    def disk(self) -> int:
+        """Bytes of the stage that takes most."""
+        return max(step.disk for step in self.steps)
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return sum(step.seconds for step in self.steps)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run needs no more memory than it may take."""
+        return self.memory <= self.allowed
+
+
+def plan(
+    atlas: Atlas,
+    config: Config | Preset | None = None,
+    *,
+    layer: str | None = None,
+    memory: int | None = None,
+    progress: Progress = SILENT,
+) -> Plan:
+    """Tell what clustering will take, in memory if that fits, else with large arrays on disk.
+
+    Memory and disk follow from the sizes of the arrays. Time is that of a run on 20,000 of the cells, stretched to all.
+
+    Parameters
+    ----------
+    atlas
+        Cells × genes on disk; see `sccagn_scale.io.open_atlas`.
+    config, layer, memory, progress
+        See `SCCAGN`.
+
+    Raises
+    ------
+    InputError
+        As `SCCAGN` does.
+    """
+    config = config if isinstance(config, Config) else Config.preset(config or "default")
+    size, allowed = input_size(atlas, layer), allowed_memory(memory)
+    with progress.stage("Calibrate"):
+        seconds = _seconds(atlas, config, layer, size.n_obs)
+    in_memory = needs(size, config, on_disk=False)
+    on_disk = max(need.memory for need in in_memory.values()) > allowed
+    chosen = needs(size, config, on_disk=True) if on_disk else in_memory
+    steps = [Step(stage, need.memory, need.disk, seconds.get(stage, 0.0)) for stage, need in chosen.items()]
+    return Plan(size.n_obs, size.n_vars, size.nnz, allowed, on_disk, steps)
+
+
+def _seconds(atlas: Atlas, config: Config, layer: str | None, n_obs: int) -> dict[str, float]:
+    """Time every stage on a sample of the cells, and stretch it to all of them."""
+    clock = _Clock()
+    with clock.stage("Preprocess"):
+        sample = _sample(atlas, layer)
+    with warnings.catch_warnings(), _quiet():
+        warnings.simplefilter("ignore")
+        # the search that many cells are given, whose time grows otherwise than that of comparing all pairs
+        backend = "ivf_graph" if config.knn_backend == "auto" and n_obs > graph.EXACT_UP_TO else config.knn_backend
+        SCCAGN(sample, None, dataclasses.replace(config, knn_backend=backend), progress=clock).train()
+    ratio = n_obs / sample.n_obs
+    stretched = {}
+    for stage, seconds in clock.seconds.items():
+        if stage in _GROWS_FROM:
+            least = _GROWS_FROM[stage]
+            stretched[stage] = seconds * (least + n_obs) / (least + sample.n_obs)
+        else:
+            stretched[stage] = seconds * ratio ** _GROWTH.get(stage, 1.0)
+    return stretched
+
+
+def _sample(atlas: Atlas, layer: str | None) -> AnnData:
+    """Take up to 20,000 cells in stretches from all over the input, with all genes, into memory."""
+    matrix = atlas.matrix(layer)
+    n_obs = matrix.shape[0]
+    length = n_obs if n_obs <= _SAMPLE else _SAMPLE // _BLOCKS
+    starts = np.unique(np.linspace(0, n_obs - length, _BLOCKS).astype(int))
+    cells = sp.vstack([matrix.read(start, start + length) for start in starts.tolist()], format="csr")
+    return AnnData(cells, var=pd.DataFrame(index=matrix.names))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Say nothing of the sample."""
+    log = logging.getLogger("sccagn_scale")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+class _Clock:
+    """Keeps the time of every stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
+        start = time.perf_counter()
+        with SILENT.stage(name, total) as stage:
+            yield stage
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

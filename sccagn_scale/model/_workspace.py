@@ -1,0 +1,107 @@
+"""Where a run has its large arrays: in memory, or on disk where they do not fit."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from sccagn_scale._errors import InputError
+from sccagn_scale._memory import IN_MEMORY, Scratch, available
+from sccagn_scale.config import Config
+from sccagn_scale.model._needs import Size, needs
+
+log = logging.getLogger("sccagn_scale")
+
+_SHARE = 0.7  # of the memory that is free
+
+
+class Limits(NamedTuple):
+    """What a run may take, and where; see `SCCAGN`."""
+
+    memory: int | None
+    store: str | Path | None
+    scratch: str | Path | None
+
+
+class Workspace(NamedTuple):
+    """Where things are."""
+
+    scratch: Scratch  # arrays of all cells
+    store: Path | None  # the cell store; None: counts that are read from a file are kept in memory
+
+
+def allowed_memory(memory: int | None) -> int:
+    """Bytes that a run may take: as given, or 70 % of what is free."""
+    if memory is None:
+        return int(_SHARE * available())
+    if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
+        raise InputError(f"`memory` must be a whole number of bytes, at least 1, or None; it is {memory!r}.")
+    return memory
+
+
+@contextmanager
+def workspace(size: Size, config: Config, limits: Limits) -> Iterator[Workspace]:
+    """Decide between memory and disk, and make the folder that a run on disk needs.
+
+    Arrays in `scratch` may outlive the block, a temporary folder does not.
+
+    Raises
+    ------
+    InputError
+        If the run does not fit into `memory` even so, or on the disk, or the folder cannot be made.
+    """
+    memory, store, scratch = limits
+    allowed = allowed_memory(memory)
+    most = max(need.memory for need in needs(size, config, on_disk=False).values())
+    with ExitStack() as stack:
+        if store is None and most <= allowed:
+            yield Workspace(IN_MEMORY, None)
+            return
+        if store is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".sccagn_scale-", dir=scratch)))
+        else:
+            folder = _made(Path(store))
+        cells = folder / "cells"
+        if most <= allowed:
+            yield Workspace(IN_MEMORY, cells)
+            return
+        _check(size, config, folder, allowed, memory)
+        log.info(
+            "In memory the run would take about %s, more than the %s that it may: large arrays are kept on disk.",
+            _gigabytes(most),
+            _gigabytes(allowed),
+        )
+        yield Workspace(Scratch(folder), cells)
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"`store` '{folder}' cannot be made: {error.strerror}.") from error
+    return folder
+
+
+def _check(size: Size, config: Config, folder: Path, allowed: int, memory: int | None) -> None:
+    on_disk = needs(size, config, on_disk=True).values()
+    least, disk = max(need.memory for need in on_disk), max(need.disk for need in on_disk)
+    if memory is not None and least > allowed:
+        raise InputError(
+            f"`memory` = {_gigabytes(allowed)} is too little: with large arrays on disk the run still takes about "
+            f"{_gigabytes(least)}. Allow that much, or use fewer cells or a smaller `n_neighbors`."
+        )
+    free = shutil.disk_usage(folder).free
+    if disk > free:
+        raise InputError(
+            f"`store` needs about {_gigabytes(disk)} on the disk of '{folder}', which has {_gigabytes(free)} free. "
+            "Name a folder on another disk, or allow more `memory`."
+        )
+
+
+def _gigabytes(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB"

@@ -1,0 +1,155 @@
+"""A matrix kept in a cell store: the same blocks as without, made once, and made anew when it no longer fits."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from sccagn_scale import pp
+from sccagn_scale._errors import InputError
+from sccagn_scale.io import CellStore, StoredMatrix
+from sccagn_scale.pp import select_matrix
+
+COUNTS = np.random.default_rng(0).negative_binomial(0.1, 0.003, (30, 300))  # one value in twelve is above 255
+
+
+@pytest.fixture(params=["1", "2"], autouse=True)
+def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", request.param)
+    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 4)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What has been read block by block so far."""
+    seen: list[str] = []
+    read = StoredMatrix.blocks
+
+    def counting(self: StoredMatrix, block_size: int) -> Iterator[Any]:
+        seen.extend(str(path) for path, _ in self.parts)
+        return read(self, block_size)
+
+    monkeypatch.setattr(StoredMatrix, "blocks", counting)
+    return seen
+
+
+def backed(path: Path, values: np.ndarray | None = None) -> ad.AnnData:
+    """Write values, if any are given, and open the file."""
+    if values is not None:
+        ad.AnnData(sp.csr_matrix(values)).write_h5ad(path)
+    return ad.read_h5ad(path, backed="r")
+
+
+def passed(matrix: pp.Expression) -> list[tuple[int, sp.csr_matrix]]:
+    return list(matrix.each(lambda start, block: (start, block)))
+
+
+def dense(matrix: pp.Expression) -> np.ndarray:
+    return np.concatenate([block.toarray() for block in matrix.blocks()])
+
+
+@pytest.mark.parametrize("values", [COUNTS.astype("f4"), COUNTS.astype("i4"), COUNTS * 0.1, -COUNTS])
+def test_blocks_are_those_kept_in_memory(tmp_path: Path, values: np.ndarray) -> None:
+    in_memory = select_matrix(backed(tmp_path / "cells.h5ad", values))
+    stored = select_matrix(backed(tmp_path / "cells.h5ad"), store=tmp_path / "store")
+    assert (stored.shape, stored.dtype) == (in_memory.shape, in_memory.dtype)
+    for _ in range(2):
+        for (start, block), (expected_start, expected) in zip(passed(stored), passed(in_memory), strict=True):
+            assert start == expected_start
+            assert block.has_canonical_format
+            for name in ("data", "indices", "indptr"):
+                found, wanted = getattr(block, name), getattr(expected, name)
+                assert found.dtype == wanted.dtype
+                np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_input_is_read_once_for_all(tmp_path: Path, reads: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sccagn_scale")
+    path = tmp_path / "cells.h5ad"
+    backed(path, COUNTS)
+    for _ in range(2):
+        matrix = select_matrix(backed(path), store=tmp_path / "store")
+        for _ in range(2):
+            np.testing.assert_array_equal(dense(matrix), COUNTS)
+    assert reads == [str(path)]
+    assert caplog.messages == []
+    np.testing.assert_array_equal(CellStore.open(tmp_path / "store").read(0, 30).toarray(), COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (COUNTS[:, :7], r"size was \d+ and is \d+"),
+        (COUNTS.astype(np.float32), r"size was \d+ and is \d+"),
+        (None, r"mtime_ns was \d+ and is 5"),
+    ],
+)
+def test_a_changed_input_is_read_anew(
+    tmp_path: Path, reads: list[str], caplog: pytest.LogCaptureFixture, changed: np.ndarray | None, message: str
+) -> None:
+    caplog.set_level(logging.INFO, "sccagn_scale")
+    path, store = tmp_path / "cells.h5ad", tmp_path / "store"
+    dense(select_matrix(backed(path, COUNTS), store=store))
+    backed(path, changed)
+    if changed is None:
+        os.utime(path, ns=(5, 5))
+    for _ in range(2):
+        np.testing.assert_array_equal(
+            dense(select_matrix(backed(path), store=store)), COUNTS if changed is None else changed
+        )
+    assert len(reads) == 2
+    assert len(caplog.messages) == 1
+    assert re.fullmatch(rf"The cell store '{store}' is made anew: files {path} {message}\.", caplog.messages[0])
+
+
+def test_another_file_of_the_same_cells_is_another_input(tmp_path: Path, reads: list[str]) -> None:
+    for name in ("a.h5ad", "b.h5ad"):
+        dense(select_matrix(backed(tmp_path / name, COUNTS), store=tmp_path / "store"))
+    assert len(reads) == 2
+
+
+def test_a_damaged_store_is_made_anew(tmp_path: Path, reads: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sccagn_scale")
+    path, store = tmp_path / "cells.h5ad", tmp_path / "store"
+    dense(select_matrix(backed(path, COUNTS), store=store))
+    os.truncate(store / "values", 3)
+    np.testing.assert_array_equal(dense(select_matrix(backed(path), store=store)), COUNTS)
+    assert len(reads) == 2
+    assert len(caplog.messages) == 1
+    assert "values has 3 bytes" in caplog.messages[0]
+    assert CellStore.open(store).nnz == np.count_nonzero(COUNTS)
+
+
+def test_a_first_pass_that_was_broken_off_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    matrix = select_matrix(backed(tmp_path / "cells.h5ad", COUNTS), store=tmp_path / "out" / "store")
+    blocks = matrix.blocks()
+    next(blocks)
+    blocks.close()  # type: ignore[attr-defined]
+    assert os.listdir(tmp_path / "out") == []
+    with pytest.raises(ZeroDivisionError):
+        list(matrix.each(lambda start, block: 1 // (8 - start)))
+    assert os.listdir(tmp_path / "out") == []
+    for _ in range(2):
+        np.testing.assert_array_equal(dense(matrix), COUNTS)
+    assert os.listdir(tmp_path / "out") == ["store"]
+
+
+def test_a_matrix_in_memory_makes_no_store(tmp_path: Path) -> None:
+    matrix = select_matrix(ad.AnnData(sp.csr_matrix(COUNTS)), store=tmp_path / "store")
+    np.testing.assert_array_equal(dense(matrix), COUNTS)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_of_other_things_is_refused_before_the_first_pass(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`store` must not be a folder of other things"):
+        select_matrix(backed(tmp_path / "cells.h5ad", COUNTS), store=tmp_path)
