@@ -85,12 +85,13 @@ class Atlas:
         """
         found = [part.find(layer) for part in self._parts]
         names, columns = _joined([part.path for part in self._parts], [piece.names for piece in found])
+        shared = set.intersection(*(set(part.choices()) for part in self._parts))
         return StoredMatrix(
-            tuple(found),
-            columns,
-            names,
-            found[0].where,
-            ", ".join(sorted(set.intersection(*(set(part.choices()) for part in self._parts)))),
+            pieces=tuple(found),
+            columns=columns,
+            names=names,
+            where=found[0].where,
+            choices=", ".join(name for name in self._parts[0].choices() if name in shared),
         )
 
 
@@ -117,6 +118,7 @@ class StoredMatrix:
 
     def __init__(
         self,
+        *,
         pieces: tuple[_Piece, ...],
         columns: list[npt.NDArray[np.int64] | None],
         names: pd.Index,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -19,15 +19,9 @@ from sccagn_scale._keys import Keys
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import embed
-from sccagn_scale.loader import (
-    FullLoader,
-    Loader,
-    NeighborLoader,
-    PartitionLoader,
-    Prefetch,
-    StoredRows,
-    whole_graph,
-)
+from sccagn_scale.loader import whole_graph
+from sccagn_scale.model._batches import make_loader
+from sccagn_scale.model._initial import find_initial
 from sccagn_scale.model._prepare import Prepared, input_size, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import load_model, save_model
@@ -44,12 +38,6 @@ if TYPE_CHECKING:
     from sccagn_scale.io import Atlas
 
 log = logging.getLogger("sccagn_scale")
-
-_PARTS_IN_BATCH = 8
-"""Parts of the graph that are joined in a batch: enough for varied batches, few enough to keep most edges."""
-
-_SKETCH = 10_000
-"""Groups of cells on which communities are sought where there are at least twice as many cells."""
 
 
 class SCCAGN:
@@ -76,8 +64,7 @@ class SCCAGN:
     device
         `"cpu"`, `"cuda"`, or `"auto"`: CUDA where there is a GPU.
     memory
-        Bytes that the run may take; None: 70 % of what is free. A run that would take more keeps its large arrays on
-        disk: the same steps with the same numbers, slower.
+        Bytes that the run may take; None: 70 % of what is free. One that would take more keeps large arrays on disk.
     store
         Folder for what is on disk, with room for it. Its cell store, the counts in a few bytes each, is kept, and
         taken up by a later run on the same input; None: a folder that is gone afterwards, where a run needs one.
@@ -216,7 +203,13 @@ class SCCAGN:
             with model._stage("Preprocess"):
                 model.recipe_ = saved.recipe
                 prepared = prepare_like(
-                    saved.recipe, adata, saved.config, layer=layer, scratch=place.scratch, store=place.store
+                    saved.recipe,
+                    adata,
+                    saved.config,
+                    layer=layer,
+                    random_state=saved.random_state,
+                    scratch=place.scratch,
+                    store=place.store,
                 )
             with model._stage("Neighbors"):
                 model._build_graph(prepared)
@@ -290,13 +283,14 @@ class SCCAGN:
         whole = whole_graph(prepared.x, normalized, self.device)
         self.module_ = self._make_module(prepared, normalized)
         generator = torch.Generator(self.device).manual_seed(self.random_state)
+        where: Any = {"device": self.device, "random_state": self.random_state}
         history = train.History()
         weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
         if config.pretrain_steps:
             with self._stage("Pretrain", total=config.pretrain_steps) as stage:
                 train.pretrain(
                     self._optimizer(generator),
-                    self._loader(prepared, normalized, config.pretrain_batch_size),
+                    make_loader(prepared, normalized, config, config.pretrain_batch_size, **where),
                     weights if config.pretrain_adversarial else weights._replace(adversarial=0.0),
                     n_steps=config.pretrain_steps,
                     plateau=train.Plateau(config.patience),
@@ -305,7 +299,15 @@ class SCCAGN:
                 )
         with self._stage("Initial clusters"):
             z = embed(self.module_, whole, scratch=scratch).cpu().numpy()
-            initial = self._initial_labels(prepared, z)
+            initial, self.estimate_ = find_initial(
+                prepared.pcs,
+                z,
+                self.adjacency_,
+                self.n_clusters_given,
+                config,
+                random_state=self.random_state,
+            )
+            self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ else int(self.n_clusters_given or 0)
             if initial.max() + 1 < self.n_clusters_:
                 raise InputError(
                     f"`n_clusters` = {self.n_clusters_} is more than the {initial.max() + 1} groups of distinct cells "
@@ -320,7 +322,13 @@ class SCCAGN:
         with self._stage("Joint training", total=config.joint_steps) as stage:
             end = train.train_jointly(
                 self._optimizer(generator),
-                self._loader(prepared, normalized, None if config.loader == "full" else config.batch_size),
+                make_loader(
+                    prepared,
+                    normalized,
+                    config,
+                    None if config.loader == "full" else config.batch_size,
+                    **where,
+                ),
                 whole,
                 weights=weights,
                 target=train.Target(
@@ -344,7 +352,7 @@ class SCCAGN:
 
     @contextmanager
     def _stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
-        """Show a stage; afterwards no page that it has read of arrays on disk stays in memory."""
+        """Show a stage, and keep no page of the arrays on disk in memory after it."""
         with self._progress.stage(name, total) as stage:
             yield stage
         self._scratch.rest()
@@ -372,28 +380,6 @@ class SCCAGN:
             f"{self.graph_facts_['n_edges']:,}",
             backend,
             recall,
-        )
-
-    def _loader(self, prepared: Prepared, normalized: sp.csr_matrix, size: int | None) -> Loader:
-        """Divide the graph into batches of about `size` cells; None: one batch holds it all."""
-        if size is None or len(prepared.pcs) <= size:
-            x = prepared.x[:] if isinstance(prepared.x, StoredRows) else prepared.x
-            return FullLoader(x, normalized, self.device)
-        generator = np.random.default_rng(self.random_state)
-        if self.config.loader == "neighbor":
-            sampled = NeighborLoader(
-                prepared.x,
-                normalized,
-                self.config.n_fanout,
-                batch_size=size,
-                device=self.device,
-                generator=generator,
-                sampler=self.config.neighbor_sampler,
-            )
-            return Prefetch(sampled)
-        parts = graph.partition(prepared.pcs, max(1, size // _PARTS_IN_BATCH), random_state=self.random_state)
-        return Prefetch(
-            PartitionLoader(prepared.x, normalized, parts, batch_size=size, device=self.device, generator=generator)
         )
 
     def _make_module(self, prepared: Prepared, normalized: sp.csr_matrix) -> SCCAGNModule:
@@ -425,41 +411,6 @@ class SCCAGN:
             self.config.discriminator_learning_rate,
             generator=generator,
         )
-
-    def _initial_labels(self, prepared: Prepared, z: np.ndarray) -> np.ndarray:
-        """Cluster the cells before joint training, and settle K: int64 [n]."""
-        config = self.config
-        init = config.init if config.init != "auto" else "leiden" if self.n_clusters_given is None else "mixture"
-        finder = None
-        if self.n_clusters_given is None or init == "leiden":
-            finder = train.CommunityFinder(self.adjacency_, self.random_state, groups=self._sketch(prepared))
-        self.estimate_ = None
-        if self.n_clusters_given is None:
-            assert finder is not None
-            self.estimate_ = train.estimate_n_clusters(finder, config.resolution)
-            log.info(
-                "The number of clusters is estimated as %d (%d to %d are plausible): %s.",
-                self.estimate_.n_clusters,
-                *self.estimate_.plausible,
-                self.estimate_.method,
-            )
-        self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ is not None else int(self.n_clusters_given or 0)
-        if finder is not None and init == "leiden":
-            return finder.into(self.n_clusters_, prepared.pcs)
-        if init == "ward":
-            return train.ward(z, self.n_clusters_, random_state=self.random_state)
-        if init == "mixture":
-            return train.mixture(
-                z, self.n_clusters_, shrinkage=config.mixture_shrinkage, random_state=self.random_state
-            )
-        return train.kmeans(z, self.n_clusters_, n_init=config.n_init, random_state=self.random_state)
-
-    def _sketch(self, prepared: Prepared) -> np.ndarray | None:
-        """Small groups of near cells that stand for them when communities are sought; None where cells are few."""
-        n_obs = len(prepared.pcs)
-        if n_obs < 2 * _SKETCH:
-            return None
-        return graph.partition(prepared.pcs, n_obs // _SKETCH, random_state=self.random_state)
 
     def _restore(self, prepared: Prepared, weights: dict[str, torch.Tensor]) -> None:
         """Take saved weights and read the cells out with them."""

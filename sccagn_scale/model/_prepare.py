@@ -62,6 +62,11 @@ class Prepared:
     pcs: np.ndarray  # float32 [n, n_comps], corrected for batches where that was asked for
 
 
+def part_size(batch_size: int) -> int:
+    """Cells in a part of the graph, of which eight make a batch: enough for variety, few enough to keep most edges."""
+    return max(1, batch_size // 8)
+
+
 def input_size(adata: AnnData | Atlas, layer: str | None) -> Size:
     """Look up how large the input is; reads no values."""
     matrix = pp.select_matrix(adata, layer)
@@ -129,7 +134,9 @@ def prepare(
         pca,
         max(length, float(np.finfo(np.float32).tiny)),
     )
-    return recipe, _represent(recipe, config, blocks, pcs=pcs, keep_obs=kept.obs, scratch=scratch)
+    return recipe, _represent(
+        recipe, config, blocks, pcs=pcs, keep_obs=kept.obs, scratch=scratch, random_state=random_state
+    )
 
 
 def prepare_like(
@@ -138,6 +145,7 @@ def prepare_like(
     config: Config,
     *,
     layer: str | None,
+    random_state: int = 0,
     scratch: Scratch = IN_MEMORY,
     store: Path | None = None,
 ) -> Prepared:
@@ -165,7 +173,7 @@ def prepare_like(
     logged = pp.LogExpression(matrix, keep_obs, totals, recipe.input_kind, recipe.target_sum)
     blocks = _Blocks(logged, where[recipe.chosen], held=_uses_genes(config) and scratch.folder is None)
     pcs = _scores(recipe.pca, blocks, len(keep_obs), scratch)
-    return _represent(recipe, config, blocks, pcs=pcs, keep_obs=keep_obs, scratch=scratch)
+    return _represent(recipe, config, blocks, pcs=pcs, keep_obs=keep_obs, scratch=scratch, random_state=random_state)
 
 
 def _unique_needed(names: pd.Index) -> np.ndarray:
@@ -221,10 +229,17 @@ def _scores(pca: pp.Projection, blocks: _Blocks, n_obs: int, scratch: Scratch) -
 
 
 def _represent(
-    recipe: Recipe, config: Config, blocks: _Blocks, *, pcs: np.ndarray, keep_obs: np.ndarray, scratch: Scratch
+    recipe: Recipe,
+    config: Config,
+    blocks: _Blocks,
+    *,
+    pcs: np.ndarray,
+    keep_obs: np.ndarray,
+    scratch: Scratch,
+    random_state: int,
 ) -> Prepared:
     """Make the representations that the configuration asks for, from the logged values of the chosen genes."""
-    genes = _genes(recipe, config, blocks, pcs, scratch) if _uses_genes(config) else None
+    genes = _genes(recipe, config, blocks, pcs, scratch, random_state) if _uses_genes(config) else None
     points = pcs
     if genes is not None and config.graph_rep == "genes":
         points = scratch.empty(genes.shape)
@@ -238,7 +253,7 @@ def _represent(
 
 
 def _genes(
-    recipe: Recipe, config: Config, blocks: _Blocks, pcs: np.ndarray, scratch: Scratch
+    recipe: Recipe, config: Config, blocks: _Blocks, pcs: np.ndarray, scratch: Scratch, random_state: int
 ) -> sp.csr_matrix | StoredRows:
     """Scale the chosen genes; on disk, cells are laid out part by part, as batches of training want them."""
 
@@ -253,7 +268,7 @@ def _genes(
         with CellStoreWriter(as_they_came, len(recipe.chosen), {}) as writer:
             for block in blocks.each(scaled):
                 writer.append(block)
-        parts = graph.partition(pcs, config.part_size)
+        parts = graph.partition(pcs, part_size(config.batch_size or len(pcs)), random_state=random_state)
         order = np.argsort(parts, kind="stable")
         cells = CellStore.open(as_they_came)
         with CellStoreWriter(in_parts, len(recipe.chosen), {}) as writer:

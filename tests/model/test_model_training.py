@@ -91,7 +91,7 @@ def test_blocks_groups_and_a_file_change_nothing_that_matters(
     cluster(adata, config=FAST)
     planted().write_h5ad(tmp_path / "cells.h5ad")
     monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 32)
-    monkeypatch.setattr("sccagn_scale.model._model._SKETCH", 60)
+    monkeypatch.setattr("sccagn_scale.model._initial._SKETCH", 60)
     seen = []
     finder = train.CommunityFinder
     monkeypatch.setattr(train, "CommunityFinder", lambda *a, **k: seen.append(k["groups"]) or finder(*a, **k))
