@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # On counts lzf after shuffling leaves 2.3 bytes of 8 per value; gzip leaves 1.7 in about one and a half times the time.
 # A chunk of 256 KiB, while it is being filled, stays in HDF5's cache.
 _HDF5 = {"compression": "lzf", "shuffle": True, "chunks": (2**16,)}
-_ZARR = {"chunks": (2**18,)}  # every chunk is a file
+_ZARR = {"chunks": (2**18,), "shards": None}  # a shard would be written anew with every block that ends in it
 
 
 def write_atlas(adata: anndata.AnnData, blocks: Iterable[Block], path: str | os.PathLike[str]) -> None:

@@ -47,40 +47,58 @@ def write_copy(adata: anndata.AnnData, source: str | os.PathLike[str], path: str
         If `source` cannot be read or is of another shape or kind, `path` cannot be written, or the disk fills up on
         the way.
     """
-    source, path = Path(source), Path(path)
-    check_writable(path, "path")
-    is_zarr = _is_zarr(source, "source")
-    if is_zarr != (path.suffix.lower() == ".zarr"):
-        kind = ".zarr" if is_zarr else ".h5ad"
-        raise InputError(
-            f"`path` must end in {kind}, as its matrices are copied as they are stored in {str(source)!r}, but is "
-            f"{str(path)!r}; give it that ending."
-        )
-    _change(adata, source, path, "source", copy_file)
+    _change(adata, Path(source), Path(path), name="source", carry=copy_file)
 
 
 def add_results(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
     """Replace all but the matrices of a file by what `adata` has, as `write_copy` does, in the file itself.
 
-    At every moment `path` holds the old or the new, whole and flushed to the disk. A `.h5ad` file is copied for that by
-    the file system, which takes its room a second time where blocks cannot be shared, and the copy takes its place. In
-    a `.zarr` folder the files of the matrices are kept rather than copied, where the disk knows hard links.
+    At every moment `path` holds the old or the new, whole and flushed to the disk, so a crash does no harm. A `.h5ad`
+    file is copied for that by the file system, which takes its room a second time where blocks cannot be shared, and
+    the copy takes its place. In a `.zarr` folder the files of the matrices are kept rather than copied, unless the
+    system forbids hard links.
 
     Parameters
     ----------
     adata
         The same cells and genes as in the file, in the same order; its own matrices are not looked at.
     path
-        A `.h5ad` file or a `.zarr` folder. A link to it is followed, and its permissions are kept.
+        A `.h5ad` file or a `.zarr` folder, of a name that says so. A link to it is followed, and its permissions are
+        kept.
 
     Raises
     ------
     InputError
         If `path` cannot be read or written or is of another shape, or the disk fills up on the way.
     """
-    path = Path(path)
-    check_writable(path, "path", kind="folder" if _is_zarr(path, "path") else "file")
-    _change(adata, path, path, "path", _link)
+    _change(adata, Path(path), Path(path), name="path", carry=_link)
+
+
+def _change(
+    adata: anndata.AnnData, source: Path, path: Path, *, name: str, carry: Callable[[Path, Path], object]
+) -> None:
+    """Put a changed copy of `source`, which came in the parameter `name`, in the place of `path`.
+
+    If that is a folder, `carry` gives the copy the files of its matrices.
+    """
+    is_zarr = _is_zarr(source, name)
+    check_writable(path, "path")
+    if is_zarr != (path.suffix.lower() == ".zarr"):
+        raise InputError(
+            f"`path` must end in {'.zarr' if is_zarr else '.h5ad'}, as matrices stay as they are stored in "
+            f"{str(source)!r}, but is {str(path)!r}; give it that ending."
+        )
+    adata.strings_to_categoricals()
+    if is_zarr:
+        stored = open_zarr(source)
+        _check_shape(adata, stored, source, name)
+        with writing(path), replacing(path) as fresh:
+            _change_zarr(adata, stored, source, fresh, carry)
+    else:
+        with open_hdf5(source) as file:
+            _check_shape(adata, file, source, name)
+        with writing(path), replacing_hdf5(path, source) as file:
+            _replace_all(adata, file)
 
 
 def _is_zarr(source: Path, name: str) -> bool:
@@ -91,21 +109,6 @@ def _is_zarr(source: Path, name: str) -> bool:
             "is a 10x matrix; write to a new .h5ad file."
         )
     return layout == "zarr"
-
-
-def _change(adata: anndata.AnnData, source: Path, path: Path, name: str, carry: Callable[[Path, Path], object]) -> None:
-    """Put a changed copy of `source` in the place of `path`; files of matrices in a folder are carried over."""
-    adata.strings_to_categoricals()
-    if source.is_dir():
-        stored = open_zarr(source)
-        _check_shape(adata, stored, source, name)
-        with writing(path), replacing(path) as fresh:
-            _change_zarr(adata, stored, source, fresh, carry)
-        return
-    with open_hdf5(source) as file:
-        _check_shape(adata, file, source, name)
-    with writing(path), replacing_hdf5(path, source) as file:
-        _replace_all(adata, file)
 
 
 def _change_zarr(
@@ -135,7 +138,7 @@ def _raise(error: OSError) -> None:
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # not every disk has hard links
+    except OSError:  # such as to files of another user
         copy_file(source, target)
 
 

@@ -58,8 +58,9 @@ def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
 def writing(path: Path) -> Iterator[None]:
     """Say what `path` could not be written for; and not of AnnData and zarr what the caller can do nothing about."""
     with warnings.catch_warnings():
-        # which zarr format is written is AnnData's setting
+        # the zarr format, and whether its chunks are put together in shards, are settings of AnnData
         warnings.filterwarnings("ignore", message="Writing zarr v2 data", category=UserWarning)
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding", category=UserWarning)
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
         try:
             yield
