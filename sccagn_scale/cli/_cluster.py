@@ -81,6 +81,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace, config: Config, console: Console) -> AnnData:
     with console.stage("Read"):
         cells = read_cells(arguments.input, scratch=_target(arguments).parent)
+        _check_output(arguments, cells)
     from sccagn_scale.model import SCCAGN  # after reading, so that a mistaken name is told before torch is loaded
 
     options = {"n_clusters": "--n-clusters", "layer": "--layer", "random_state": "--seed", "device": "--device"}
@@ -115,18 +116,38 @@ def _target(arguments: argparse.Namespace) -> Path:
     return output
 
 
-def _write(arguments: argparse.Namespace, cells: Atlas) -> None:
-    from sccagn_scale.io import add_results, write, write_atlas, write_beside
+def _is_copied(arguments: argparse.Namespace, cells: Atlas) -> bool:
+    """Whether matrices go to the output as they are stored."""
+    return cells.is_one_file and cells.files[0].suffix.lower() == arguments.output.suffix.lower()
 
-    with named(path="INPUT" if arguments.inplace else "--output"):
+
+def _check_output(arguments: argparse.Namespace, cells: Atlas) -> None:
+    """Refuse an output that would lack what the input has."""
+    if arguments.inplace and not cells.is_one_file:
+        raise InputError("`--inplace` adds the results to a .h5ad or .zarr file; INPUT is 10x's: give `--output`.")
+    if arguments.inplace or arguments.results_only or len(cells.files) > 1 or _is_copied(arguments, cells):
+        return
+    if len(cells.choices) > 1:
+        kind = cells.files[0].suffix
+        raise InputError(
+            f"`--output` must end in {kind} as INPUT does, whose layers and raw stay as they are stored there, but is "
+            f"{str(arguments.output)!r}; give it that ending, or add `--results-only`."
+        )
+
+
+def _write(arguments: argparse.Namespace, cells: Atlas) -> None:
+    from sccagn_scale.io import add_results, write, write_atlas, write_copy
+    from sccagn_scale.pp import BLOCK_SIZE
+
+    with named(path="INPUT" if arguments.inplace else "--output", source="INPUT"):
         if arguments.inplace:
             add_results(cells.adata, arguments.input[0])
         elif arguments.results_only:
             write(cells.adata, arguments.output)
-        elif len(cells.files) == 1:
-            write_beside(cells.adata, cells.files[0], arguments.output)
+        elif _is_copied(arguments, cells):
+            write_copy(cells.adata, cells.files[0], arguments.output)
         else:
-            write_atlas(cells.adata, cells.matrix(arguments.layer), arguments.output)
+            write_atlas(cells.adata, cells.matrix().blocks(BLOCK_SIZE), arguments.output)
 
 
 def _write_pictures(arguments: argparse.Namespace, adata: AnnData, console: Console) -> list[Path]:

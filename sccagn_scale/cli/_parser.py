@@ -34,8 +34,8 @@ new file.
 INPUT is an AnnData file (.h5ad, .zarr), a 10x .h5 file or a 10x folder
 (matrix.mtx, features.tsv, barcodes.tsv); or several of these, or a folder of
 them, which are taken as one atlas: the genes that all have, and in obs["file"]
-which one a cell is from. It should hold counts; values that are already
-log-normalised are recognised, and that is said.
+which one a cell is from; of matrices, OUT then has X alone. It should hold
+counts; values that are already log-normalised are recognised, and that is said.
 
 X is never loaded whole. A run that would take more than --memory keeps its
 large arrays on disk; `sccagn-scale plan` tells beforehand."""

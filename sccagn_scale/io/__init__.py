@@ -1,10 +1,12 @@
-"""Files in and out: AnnData (.h5ad, .zarr), 10x, backed row blocks, the cell store, atomic write-back."""
+"""Files in and out: AnnData (.h5ad, .zarr), 10x, atlases on disk, the cell store, atomic write-back."""
 
 from ._atlas import ORIGIN, Atlas, StoredMatrix, open_atlas
 from ._blocks import iter_blocks
 from ._read import read
+from ._results import add_results, write_copy
 from ._store import CellStore, CellStoreWriter
 from ._write import check_writable, write
+from ._write_atlas import write_atlas
 
 __all__ = [
     "ORIGIN",
@@ -12,9 +14,12 @@ __all__ = [
     "CellStore",
     "CellStoreWriter",
     "StoredMatrix",
+    "add_results",
     "check_writable",
     "iter_blocks",
     "open_atlas",
     "read",
     "write",
+    "write_atlas",
+    "write_copy",
 ]

@@ -70,6 +70,17 @@ class Atlas:
         """Annotation of cells."""
         return self.adata.obs
 
+    @property
+    def is_one_file(self) -> bool:
+        """Whether there is one file, in which matrices stay: all but those of 10x are such."""
+        return len(self._parts) == 1 and not self._parts[0].is_held
+
+    @property
+    def choices(self) -> list[str]:
+        """What `layer` can be, as messages have it: matrices that all files have."""
+        each = [part.choices() for part in self._parts]
+        return [name for name in each[0] if all(name in names for names in each)]
+
     def matrix(self, layer: str | None = None) -> StoredMatrix:
         """Find a matrix; checks all of it but the values.
 
@@ -85,13 +96,12 @@ class Atlas:
         """
         found = [part.find(layer) for part in self._parts]
         names, columns = _joined([part.path for part in self._parts], [piece.names for piece in found])
-        shared = set.intersection(*(set(part.choices()) for part in self._parts))
         return StoredMatrix(
             pieces=tuple(found),
             columns=columns,
             names=names,
             where=found[0].where,
-            choices=", ".join(name for name in self._parts[0].choices() if name in shared),
+            choices=", ".join(self.choices),
         )
 
 
@@ -154,7 +164,7 @@ class StoredMatrix:
                 rows = piece.open(stack)
                 for start in range(0, piece.n_obs, block_size):
                     block = guarded(rows, start, min(start + block_size, piece.n_obs), piece.path)
-                    yield int(first) + start, _selected(block, columns, self.shape[1])
+                    yield int(first) + start, _selected(block, columns, self.shape[1]).astype(self.dtype, copy=False)
 
     def read(self, start: int, stop: int) -> sparse.csr_matrix:
         """Read the cells from `start` to before `stop`, CSR [stop − start, n_vars]; raises as `blocks` does."""
@@ -164,7 +174,7 @@ class StoredMatrix:
             if low < high:
                 with ExitStack() as stack:
                     block = guarded(piece.open(stack), low, high, piece.path)
-                found.append(_selected(block, columns, self.shape[1]))
+                found.append(_selected(block, columns, self.shape[1]).astype(self.dtype, copy=False))
         return sparse.vstack(found, format="csr") if found else sparse.csr_matrix((0, self.shape[1]), dtype=self.dtype)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import io
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,58 +17,145 @@ from typing import Any
 import h5py
 
 _LARGEST_KEPT = 2**20  # bytes
+_COPIED_AT_ONCE = 2**30  # bytes; not more, so that Ctrl-C is heard
+_UNLOCKED = ".sccagn_scale."
+_SCRATCH = f".sccagn_scale-{os.uname().nodename}-"  # locks may not reach from one machine to another on a shared disk
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
-def scratch_folder(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder inside `folder`, hence on the same disk, from where a rename is one step."""
-    return tempfile.TemporaryDirectory(dir=folder, prefix=".sccagn_scale-", ignore_cleanup_errors=True)
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder inside `folder`, hence on the same disk, from where a rename is one step.
+
+    What a killed process of ours left there, told by its lock that is gone, is removed first.
+    """
+    for left in folder.glob(f"{_SCRATCH}*"):
+        with _locked(left) as is_locked:
+            if is_locked:
+                shutil.rmtree(left, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(dir=folder, prefix=_UNLOCKED))
+    with _locked(made):  # before it has the name that others look for
+        scratch = made.rename(folder / made.name.replace(_UNLOCKED, _SCRATCH, 1))
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path; what is written there, file or folder, takes the place of `path` when the block ends.
 
-    If the block raises, nothing is left of it and what was at `path` is as before. A file is replaced in one step. A
-    folder is moved aside first, and back if the second step fails.
+    If the block raises, nothing is left of it and what was at `path` is as before. The replacement is one step, but
+    for folders on a system that cannot exchange two names: there the old one is moved aside first, and back if the
+    second step fails.
     """
     target = Path(os.path.realpath(path))  # through a link, rather than in its place
     with scratch_folder(target.parent) as scratch:
-        fresh = Path(scratch) / target.name
+        fresh = scratch / target.name
         yield fresh
         _sync(fresh)
+        if target.exists():
+            shutil.copymode(target, fresh)
         if target.is_dir():
-            aside = Path(tempfile.mkdtemp(dir=scratch)) / target.name
-            os.rename(target, aside)
-            try:
-                os.rename(fresh, target)
-            except BaseException:
-                os.rename(aside, target)
-                raise
+            _replace_folder(target, fresh)
         else:
-            if target.exists():
-                shutil.copymode(target, fresh)
             os.replace(fresh, target)
         _sync_one(target.parent)
 
 
+class Hdf5File(h5py.File):
+    """An HDF5 file whose failed writes show when it is asked, or at the end, instead of crashing the process."""
+
+    def __init__(self, raw: _PatientFile, mode: str) -> None:
+        self._raw = raw
+        super().__init__(raw, mode)
+
+    def check(self) -> None:
+        """Raise the first failure of writing, if there was one: long work need not go on for nothing."""
+        if self._raw.failure is not None:
+            raise self._raw.failure
+
+
 @contextmanager
-def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Give a new HDF5 file, which takes the place of `path` when the block ends.
+def replacing_hdf5(path: Path, source: Path | None = None) -> Iterator[Hdf5File]:
+    """Give an HDF5 file, new or a copy of `source`, which takes the place of `path` when the block ends.
 
     Raises
     ------
     OSError
         If the file could not be written, such as for a full disk; `path` is then as before.
     """
-    with replacing(path) as fresh, _PatientFile(fresh, "w+") as raw:
+    with replacing(path) as fresh:
+        if source is not None:
+            copy_file(source, fresh)
+        with _PatientFile(fresh, "w+" if source is None else "r+") as raw:
+            try:
+                with Hdf5File(raw, "w" if source is None else "r+") as file:
+                    yield file
+            except Exception:
+                if raw.failure is None:
+                    raise
+            if raw.failure is not None:  # rather than whatever HDF5 made of it
+                raise raw.failure
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content, by the file system itself where it can: some share the blocks until one side changes."""
+    with open(source, "rb", buffering=0) as old, open(target, "xb", buffering=0) as new:
         try:
-            with h5py.File(raw, "w") as file:
-                yield file
-        except Exception:
-            if raw.failure is None:
+            while os.copy_file_range(old.fileno(), new.fileno(), _COPIED_AT_ONCE):
+                pass
+        except (AttributeError, OSError):
+            if new.tell():  # what the system cannot do it refuses at once, so this is another failure
                 raise
-        if raw.failure is not None:  # rather than whatever HDF5 made of it
-            raise raw.failure
+        is_whole = new.tell() == os.fstat(old.fileno()).st_size
+    if not is_whole:
+        shutil.copyfile(source, target)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder for as long as this process lives; gives whether that could be done."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_locked = True
+        except OSError:
+            is_locked = False
+        yield is_locked
+    finally:
+        os.close(descriptor)
+
+
+def _replace_folder(target: Path, fresh: Path) -> None:
+    if _exchange(target, fresh):
+        return
+    # not into the temporary folder, which would be removed if this process were killed between the two steps
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-")) / target.name
+    try:
+        os.rename(target, aside)
+        try:
+            os.rename(fresh, target)
+        except BaseException:
+            os.rename(aside, target)
+            raise
+    finally:
+        if target.exists():
+            shutil.rmtree(aside.parent, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; gives whether the system could do that."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if renameat2 is None:
+        return False
+    return renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
 
 
 class _PatientFile(io.FileIO):

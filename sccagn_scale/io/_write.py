@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -45,13 +47,25 @@ def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
     adata.strings_to_categoricals()
     if adata.raw is not None:
         adata.strings_to_categoricals(adata.raw.var)
-    try:
+    with writing(path):
         if path.suffix.lower() == ".h5ad":
             _write_h5ad(adata, path)
         else:
             _write_zarr(adata, path)
-    except OSError as error:
-        raise InputError(f"`path` {str(path)!r} could not be written: {first_line(error)}.") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what `path` could not be written for; and not of AnnData and zarr what the caller can do nothing about."""
+    with warnings.catch_warnings():
+        # the zarr format, and whether its chunks are put together in shards, are settings of AnnData
+        warnings.filterwarnings("ignore", message="Writing zarr v2 data", category=UserWarning)
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"`path` {str(path)!r} could not be written: {first_line(error)}.") from error
 
 
 def _write_h5ad(adata: anndata.AnnData, path: Path) -> None:
@@ -59,30 +73,35 @@ def _write_h5ad(adata: anndata.AnnData, path: Path) -> None:
         if adata.isbacked:
             _write_backed(adata, file)
             return
-        write_elem(file, "/", adata)
-        if adata.raw is None and "raw" in file:
-            del file["raw"]  # an explicit null, which AnnData before 0.12 cannot read
+        write_to_hdf5(adata, file)
+
+
+def write_to_hdf5(adata: anndata.AnnData, file: h5py.File) -> None:
+    """Write an AnnData into an empty file."""
+    write_elem(file, "/", adata)
+    if adata.raw is None and "raw" in file:
+        del file["raw"]  # an explicit null, which AnnData before 0.12 cannot read
 
 
 def _write_backed(adata: anndata.AnnData, file: h5py.File) -> None:
     """Write everything that is in memory, and copy the rest from file to file as it is compressed there."""
-    fields = ("obs", "var", "uns", "obsm", "varm", "layers", "obsp", "varp")
-    write_elem(file, "/", anndata.AnnData(shape=adata.shape, **{name: getattr(adata, name) for name in fields}))
+    write_to_hdf5(without_x(adata), file)
     source = adata.file._file
     for name in ("X", "raw"):
-        if name in file:
-            del file[name]  # an explicit null
         if name in source:
             source.copy(name, file)
+
+
+def without_x(adata: anndata.AnnData) -> anndata.AnnData:
+    """An AnnData of the same parts but `X` and `raw`; nothing is copied."""
+    fields = ("obs", "var", "uns", "obsm", "varm", "layers", "obsp", "varp")
+    return anndata.AnnData(shape=adata.shape, **{name: getattr(adata, name) for name in fields})
 
 
 def _write_zarr(adata: anndata.AnnData, path: Path) -> None:
     if adata.isbacked:
         adata = adata.to_memory()
-    with replacing(path) as fresh, warnings.catch_warnings():
-        # which zarr format is written is AnnData's setting, and nothing the caller can act on here
-        warnings.filterwarnings("ignore", message="Writing zarr v2 data", category=UserWarning)
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
+    with replacing(path) as fresh:
         write_zarr(fresh, adata)
 
 
@@ -153,7 +172,7 @@ def _check_takes(target: Path, name: str) -> None:
         raise InputError(f"`{name}` must lie in an existing folder, but {str(folder)!r} {found}.")
     try:
         with scratch_folder(folder) as scratch:
-            (Path(scratch) / target.name).touch()  # a name may be too long for the disk
+            (scratch / target.name).touch()  # a name may be too long for the disk
     except OSError as error:
         raise InputError(
             f"`{name}` must lie in a folder that takes new files, but {str(folder)!r} does not take "

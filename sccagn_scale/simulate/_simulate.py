@@ -18,7 +18,8 @@ from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress
 from sccagn_scale.io import check_writable, read
 from sccagn_scale.io._atomic import replacing_hdf5
-from sccagn_scale.simulate._h5ad import RowWriter, write_annotation
+from sccagn_scale.io._write_atlas import RowWriter
+from sccagn_scale.simulate._h5ad import write_annotation
 from sccagn_scale.simulate._mixture import make_mixture_model
 from sccagn_scale.simulate._sampler import Sampler
 from sccagn_scale.simulate._tree import make_tree_model
@@ -122,7 +123,7 @@ def simulate(
     try:
         with progress.stage("Simulate", total=n_obs) as stage, replacing_hdf5(path) as file:
             write_annotation(file, types, model.type_names, var_names=model.var_names, uns=uns)
-            rows = RowWriter(file, (n_obs, len(model.var_names)))
+            rows = RowWriter(file, (n_obs, len(model.var_names)), np.float32)
             # closed at once when something fails, rather than when the traceback is forgotten
             with closing(_draw_in_order(model, types, cell_seed, n_ahead=-(-block_size // _CHUNK))) as chunks:
                 for chunk in chunks:

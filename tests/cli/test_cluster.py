@@ -40,6 +40,9 @@ def test_writes_everything_that_was_asked_for(cells: Path, capsys: pytest.Captur
         "batch_key": None,
         "random_state": 3,
         "device": "auto",
+        "memory": None,
+        "store": None,
+        "scratch": cells.parent,
     }
 
     facts = json.loads(run.read_text())
@@ -95,6 +98,9 @@ def test_options_reach_the_model(cells: Path, model: Any) -> None:
         "batch_key": "donor",
         "random_state": 0,
         "device": "cpu",
+        "memory": None,
+        "store": None,
+        "scratch": cells.parent,
     }
     assert {"mine", "mine_confidence"} <= set(ad.read_h5ad(out).obs)
 

@@ -171,7 +171,10 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cluster", "a.h5ad"], "required: -o/--output (see `sccagn-scale cluster --help`)"),
+        (
+            ["cluster", "a.h5ad"],
+            "one of the arguments -o/--output --inplace is required (see `sccagn-scale cluster --help`)",
+        ),
         (["cluster", "a.h5ad", "-o", "b.h5ad", "-k", "1"], "at least 2 clusters are needed, got 1"),
         (["cluster", "a.h5ad", "-o", "b.h5ad", "-k", "many"], "a whole number or `auto` is needed, got 'many'"),
         (["cluster", "a.h5ad", "-o", "b.h5ad", "--threads", "0"], "at least 1 thread"),

@@ -176,24 +176,102 @@ def test_the_writer_stops_in_the_middle(
     assert os.listdir(tmp_path) == [name]
 
 
-def test_a_zarr_folder_comes_back_if_the_new_one_cannot_take_its_place(
+def test_a_zarr_folder_is_replaced_in_one_step(
     tmp_path: Path, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path = tmp_path / "a.zarr"
+    io.write(adata, path)
+    exchange, held = _atomic._exchange, []
+
+    def seen(one: Path, other: Path) -> bool:
+        done = exchange(one, other)
+        held.append((one, other, x_of(one)[0, 1], x_of(other)[0, 1]))
+        return done
+
+    monkeypatch.setattr(_atomic, "_exchange", seen)
+    adata.X = 2 * adata.X
+    io.write(adata, path)
+    ((one, other, new, old),) = held
+    assert (one, other.name, other.is_relative_to(tmp_path)) == (path, path.name, True)
+    assert (new, old) == (6, 3)
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_system_that_cannot_exchange_takes_two_steps(
+    tmp_path: Path, adata: anndata.AnnData, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the second fails, the first is taken back."""
     io.write(adata, tmp_path / "a.zarr")
-    before = tree(tmp_path)
-    rename, calls = os.rename, []
+    before, steps, rename = tree(tmp_path), [], os.rename
 
     def second_fails(source: Path, target: Path) -> None:
-        calls.append(source)
-        if len(calls) == 2:
-            raise OSError(errno.EIO, "Input/output error")
+        if "a.zarr" in (source.name, target.name):
+            steps.append((source, target))
+            if fails and len(steps) == 2:
+                raise OSError(errno.EIO, "Input/output error")
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", second_fails)
+    monkeypatch.setattr(_atomic, "_exchange", lambda one, other: False)
     adata.X = 2 * adata.X
-    with pytest.raises(InputError, match="Input/output error"):
+    if fails:
+        with pytest.raises(InputError, match="Input/output error"):
+            io.write(adata, tmp_path / "a.zarr")
+        assert tree(tmp_path) == before
+        assert len(steps) == 3
+    else:
         io.write(adata, tmp_path / "a.zarr")
-    assert tree(tmp_path) == before
+        np.testing.assert_array_equal(x_of(tmp_path / "a.zarr"), 2 * COUNTS)
+        assert len(steps) == 2
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, adata: anndata.AnnData) -> None:
+    """And what a living one has there is not, nor anything of another name."""
+    left = tmp_path / f"{_atomic._SCRATCH}left"
+    (left / "below").mkdir(parents=True)
+    (left / "below" / "a.h5ad").write_bytes(b"half")
+    (tmp_path / ".sccagn_scale-on-another-machine-x").mkdir()
+    with _atomic.scratch_folder(tmp_path) as living:
+        assert not left.exists()
+        io.write(adata, tmp_path / "a.h5ad")
+        assert living.is_dir()
+        assert sorted(os.listdir(tmp_path)) == sorted([".sccagn_scale-on-another-machine-x", living.name, "a.h5ad"])
+    assert not living.exists()
+
+
+@pytest.mark.parametrize("error", [None, errno.EXDEV, errno.ENOSYS, errno.ENOSPC])
+@pytest.mark.parametrize("n_before", [0, 1])
+def test_a_copy_by_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int | None, n_before: int
+) -> None:
+    """What the system cannot do it refuses at the first piece; later it is a failure."""
+    content = bytes(range(256)) * 40
+    (tmp_path / "a").write_bytes(content)
+    copy, pieces = os.copy_file_range, []
+
+    def in_pieces(source: int, target: int, count: int) -> int:
+        pieces.append(count)
+        if error is not None and len(pieces) > n_before:
+            raise OSError(error, os.strerror(error))
+        return copy(source, target, min(count, 4000))
+
+    monkeypatch.setattr(os, "copy_file_range", in_pieces)
+    if error is not None and n_before:
+        with pytest.raises(OSError, match=os.strerror(error)):
+            _atomic.copy_file(tmp_path / "a", tmp_path / "b")
+        return
+    _atomic.copy_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == content
+    assert len(pieces) == (4 if error is None else 1)
+
+
+def test_a_copy_where_the_system_has_no_call_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    monkeypatch.delattr(os, "copy_file_range")
+    _atomic.copy_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"content"
 
 
 FULL_DISK = """
@@ -276,4 +354,9 @@ def test_an_hdf5_file_written_by_hand(tmp_path: Path) -> None:
         file.create_dataset("x", data=[object()])
     with h5py.File(tmp_path / "a.h5") as file:
         assert list(file["x"]) == [0, 1, 2]
-    assert os.listdir(tmp_path) == ["a.h5"]
+    with _atomic.replacing_hdf5(tmp_path / "b.h5", tmp_path / "a.h5") as file:
+        file["y"] = file["x"][:] + 1
+    for name, content in (("a.h5", {"x": [0, 1, 2]}), ("b.h5", {"x": [0, 1, 2], "y": [1, 2, 3]})):
+        with h5py.File(tmp_path / name) as file:
+            assert {key: item[:].tolist() for key, item in file.items()} == content
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "b.h5"]

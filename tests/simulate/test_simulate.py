@@ -20,7 +20,6 @@ from sklearn.metrics import adjusted_rand_score
 
 from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale.simulate import simulate
-from sccagn_scale.simulate._h5ad import RowWriter
 from sccagn_scale.simulate._simulate import _spread_types
 
 
@@ -77,16 +76,6 @@ def _layout(path: Path) -> dict[str, tuple[str, str]]:
             )
         )
     return found
-
-
-def test_row_offsets_go_past_32_bits(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        writer = RowWriter(file, (2, 3))
-        writer._values = 2**31  # as after a few million cells; HDF5 takes no room for what was never written
-        writer.append(sp.csr_matrix(np.array([[1, 0, 2], [0, 3, 0]], dtype=np.float32)))
-        np.testing.assert_array_equal(file["X/indptr"][1:], [2**31 + 2, 2**31 + 3])
-        np.testing.assert_array_equal(file["X/data"][-3:], [1, 2, 3])
-        np.testing.assert_array_equal(file["X/indices"][-3:], [0, 2, 1])
 
 
 def test_backed_mode_reads_the_same_rows(tmp_path: Path) -> None:

@@ -1,0 +1,408 @@
+"""`write_copy` and `add_results`: all but the matrices replaced, and the matrices left as they are stored."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from anndata.io import write_elem
+from io_samples import COUNTS, tree
+from scipy import sparse
+
+import sccagn_scale
+from sccagn_scale import io
+from sccagn_scale._errors import InputError
+
+KINDS = ["h5ad", "zarr2", "zarr2 consolidated", "zarr3", "zarr3 consolidated"]
+
+
+def store(adata: anndata.AnnData, folder: Path, kind: str) -> Path:
+    """Write with AnnData's own writers."""
+    path = folder / f"a.{kind.split()[0].rstrip('23')}"
+    if kind == "h5ad":
+        adata.write_h5ad(path, compression="gzip")
+        return path
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        root = zarr.open_group(path, mode="w", zarr_format=int(kind[4]))
+        write_elem(root, "/", adata)
+        if kind.endswith("consolidated"):
+            zarr.consolidate_metadata(root.store)
+    return path
+
+
+@pytest.fixture
+def results(adata: anndata.AnnData) -> anndata.AnnData:
+    """The same cells and genes without a matrix; every other part has something new."""
+    made = anndata.AnnData(obs=adata.obs.copy(), var=adata.var.copy())
+    made.obs["sccagn"] = list("abab")
+    made.obs["sccagn_confidence"] = np.linspace(0, 1, 4)
+    made.var["highly_variable"] = np.arange(5) < 2
+    made.uns["sccagn"] = {"params": {"n_clusters": 2}}
+    made.obsm["X_sccagn"] = np.arange(12.0).reshape(4, 3)
+    made.varm["PCs"] = np.arange(10.0).reshape(5, 2)
+    made.obsp["distances"] = sparse.csr_matrix(np.triu(np.ones((4, 4)), 1))
+    made.varp["likeness"] = np.eye(5)
+    return made
+
+
+def read(path: Path) -> anndata.AnnData:
+    return anndata.read_zarr(path) if path.is_dir() else anndata.read_h5ad(path)
+
+
+def dense(matrix: Any) -> np.ndarray:
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+def check(path: Path, results: anndata.AnnData) -> None:
+    """Matrices as the fixture `adata` has them; the rest as `results`, and nothing else."""
+    got = read(path)
+    np.testing.assert_array_equal(dense(got.X), COUNTS)
+    assert sorted(got.layers) == ["dense", "double"]
+    np.testing.assert_array_equal(dense(got.layers["double"]), 2 * COUNTS)
+    np.testing.assert_array_equal(dense(got.raw.X), -np.hstack([COUNTS, COUNTS[:, :2]]))
+    pd.testing.assert_frame_equal(got.obs, results.obs)
+    pd.testing.assert_frame_equal(got.var, results.var)
+    assert got.uns == results.uns
+    for name in ("obsm", "varm", "obsp", "varp"):
+        stored, expected = getattr(got, name), getattr(results, name)
+        assert set(stored) == set(expected)
+        for key in expected:
+            np.testing.assert_array_equal(dense(stored[key]), dense(expected[key]))
+
+
+def chunks(path: Path) -> dict[str, Any]:
+    """What lies on the disk of every matrix, undecoded."""
+    if path.is_dir():
+        return {name: found for name, found in tree(path).items() if name.split("/")[0] in ("X", "layers", "raw")}
+    found = {}
+
+    def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if name.split("/")[0] in ("X", "layers", "raw") and isinstance(item, h5py.Dataset):
+            if item.chunks is None:
+                found[name] = item[()].tolist()
+            else:
+                places = [item.id.get_chunk_info(i) for i in range(item.id.get_num_chunks())]
+                found[name] = [
+                    (at.chunk_offset, item.id.read_direct_chunk(at.chunk_offset), at.byte_offset) for at in places
+                ]
+
+    with h5py.File(path) as file:
+        file.visititems(look)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_all_but_the_matrices_is_replaced(
+    tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str, in_place: bool
+) -> None:
+    adata.obsm["X_old"] = np.ones((4, 2))
+    adata.uns["old"] = "gone"
+    source = store(adata, tmp_path, kind)
+    before, stored = tree(tmp_path), chunks(source)
+    path = source
+    if in_place:
+        io.add_results(results, str(source))
+    else:
+        path = tmp_path / f"b{source.suffix}"
+        io.write_copy(results, str(source), str(path))
+        assert {name: found for name, found in tree(tmp_path).items() if not name.startswith("b.")} == before
+    check(path, results)
+    assert len(stored) >= 7
+    assert chunks(path) == stored
+    assert os.listdir(tmp_path) == [source.name] if in_place else {source.name, path.name}
+    if kind == "h5ad":
+        backed = anndata.read_h5ad(path, backed="r")
+        assert list(backed.obs["sccagn"]) == list("abab")
+        np.testing.assert_array_equal(backed.X[:].toarray(), COUNTS)
+        backed.file.close()
+    else:
+        root = zarr.open_group(path, mode="r")
+        assert root.metadata.zarr_format == int(kind[4])
+        assert (root.metadata.consolidated_metadata is not None) == kind.endswith("consolidated")
+        assert "X_sccagn" in root["obsm"]
+        assert "X_old" not in root["obsm"]
+
+
+def test_a_copy_takes_the_place_of_what_is_there(
+    tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData
+) -> None:
+    for kind in ("h5ad", "zarr3"):
+        source = store(adata, tmp_path, kind)
+        path = tmp_path / f"b{source.suffix}"
+        io.write(anndata.AnnData(np.ones((7, 2), dtype=np.float32)), path)
+        path.chmod(path.stat().st_mode & ~0o007)
+        mode = path.stat().st_mode
+        io.write_copy(results, source, path)
+        check(path, results)
+        assert path.stat().st_mode == mode
+
+
+def test_the_matrices_of_results_are_not_looked_at(tmp_path: Path, adata: anndata.AnnData) -> None:
+    source = store(adata, tmp_path, "h5ad")
+    backed = anndata.read_h5ad(source, backed="r")
+    del backed.layers["double"]
+    backed.obs["sccagn"] = list("abab")
+    io.add_results(backed, source)
+    backed.file.close()
+    check(source, backed)
+
+
+def test_files_of_matrices_in_a_folder_are_kept(
+    tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData
+) -> None:
+    path = store(adata, tmp_path, "zarr3")
+
+    def inodes() -> dict[str, int]:
+        parts = [file for part in ("X", "layers", "raw") for file in (path / part).rglob("*") if file.is_file()]
+        return {str(file): file.stat().st_ino for file in parts}
+
+    before = inodes()
+    io.add_results(results, path)
+    assert inodes() == before
+
+
+def test_without_hard_links_they_are_copied(
+    tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store(adata, tmp_path, "zarr2")
+    stored, link = chunks(path), os.link
+
+    def no_links(source: Path, target: Path) -> None:
+        if not str(source).endswith(".partial"):  # zarr's own
+            raise PermissionError(1, "Operation not permitted")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", no_links)
+    io.add_results(results, path)
+    check(path, results)
+    assert chunks(path) == stored
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr2"])
+def test_links_and_permissions_are_kept(
+    tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str
+) -> None:
+    (tmp_path / "real").mkdir()
+    path = store(adata, tmp_path / "real", kind)
+    path.chmod(0o750)
+    link = tmp_path / f"link{path.suffix}"
+    link.symlink_to(path)
+    io.add_results(results, link)
+    assert link.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o750
+    check(path, results)
+    assert os.listdir(tmp_path / "real") == [path.name]
+
+
+def test_room_is_used_again(tmp_path: Path) -> None:
+    """But for strings: 32 bytes a cell for every time."""
+    n = 2000
+    adata = anndata.AnnData(sparse.csr_matrix((n, 3)), obsm={"X_pca": np.random.default_rng(0).random((n, 50))})
+    path = tmp_path / "a.h5ad"
+    adata.write_h5ad(path)
+    size = path.stat().st_size
+    for _ in range(5):
+        io.add_results(adata, path)
+    assert path.stat().st_size < size + 5 * 32 * n + 100_000
+
+
+@pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning")
+def test_a_file_from_before_anndata_07(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5ad", "w") as file:
+        file["X"] = COUNTS.astype(np.float32)
+        for name, n in (("obs", 4), ("var", 5)):
+            file[name] = np.array([(f"{name}{i}".encode(), i) for i in range(n)], dtype=[("index", "S9"), ("i", "i8")])
+    results = anndata.AnnData(obs=pd.DataFrame({"sccagn": list("abab")}, index=list("pqrs")), shape=(4, 5))
+    io.write_copy(results, tmp_path / "a.h5ad", tmp_path / "b.h5ad")
+    got = anndata.read_h5ad(tmp_path / "b.h5ad")
+    np.testing.assert_array_equal(got.X, COUNTS)
+    assert list(got.obs["sccagn"]) == list("abab")
+    assert list(got.obs_names) == list("pqrs")
+
+
+# What cannot be done
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr3"])
+def test_other_cells_are_refused(tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str) -> None:
+    path = store(adata, tmp_path, kind)
+    before = tree(tmp_path)
+    for wrong in (results[:3].copy(), results[:, :4].copy()):
+        with pytest.raises(InputError, match=rf"`adata`.*`path`.*{wrong.n_obs} × {wrong.n_vars}.*4 × 5"):
+            io.add_results(wrong, path)
+        with pytest.raises(InputError, match=r"`adata`.*`source`"):
+            io.write_copy(wrong, path, tmp_path / f"b{path.suffix}")
+    assert tree(tmp_path) == before
+
+
+def test_another_kind_is_refused(tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData) -> None:
+    for kind, other in (("h5ad", "b.zarr"), ("zarr2", "b.h5ad")):
+        source = store(adata, tmp_path, kind)
+        with pytest.raises(InputError, match=rf"`path` must end in \.{kind.rstrip('2')}, .*'.*{other}'"):
+            io.write_copy(results, source, tmp_path / other)
+        assert not (tmp_path / other).exists()
+
+
+def test_what_is_no_anndata_is_refused(tmp_path: Path, tenx_hdf5: Any, results: anndata.AnnData) -> None:
+    tenx = tenx_hdf5()
+    (tmp_path / "a.zarr").mkdir()
+    zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)["x"] = np.arange(3)
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match=r"`source` must be .* is a 10x matrix"):
+        io.write_copy(results, tenx, tmp_path / "b.h5ad")
+    with pytest.raises(InputError, match=r"`path` must be .* is a 10x matrix"):
+        io.add_results(results, tenx)
+    with pytest.raises(InputError, match=r"is damaged.*obs"):
+        io.add_results(results, tmp_path / "a.zarr")
+    with pytest.raises(InputError, match="does not exist"):
+        io.add_results(results, tmp_path / "none.h5ad")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr3 consolidated"])
+def test_content_that_cannot_be_stored(
+    tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str
+) -> None:
+    path = store(adata, tmp_path, kind)
+    before = tree(tmp_path)
+    results.uns["ours"] = object()
+    with pytest.raises(Exception, match="object"):
+        io.add_results(results, path)
+    assert tree(tmp_path) == before
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def child(script: str, *arguments: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(sccagn_scale.__file__).parents[1])},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import anndata, numpy as np
+from sccagn_scale import io
+from sccagn_scale._errors import InputError
+
+h5ad, store, copy = map(Path, sys.argv[1:])
+results = anndata.AnnData(shape=(600, 100))
+results.obsm["X_pca"] = np.random.default_rng(0).random((600, 50))  # noise, so that zarr cannot compress it
+
+def write(limit, verb, *paths):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        verb(results, *paths)
+        print("written", *paths)
+    except InputError as error:
+        print(error)
+
+write(3000, io.add_results, store)
+size = h5ad.stat().st_size
+for limit in (*range(100, size, size // 4), *range(size, size + 240_000, 8_000)):
+    write(limit, io.add_results, h5ad)
+    write(limit, io.write_copy, h5ad, copy)
+"""
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    adata = anndata.AnnData(sparse.random(600, 100, 0.3, format="csr", random_state=0))
+    paths = [tmp_path / "a.h5ad", tmp_path / "a.zarr"]
+    for path in paths:
+        io.write(adata, path)
+    before = tree(tmp_path)
+    lines = child(FULL_DISK, *paths, tmp_path / "b.h5ad")
+    assert len(lines) > 60
+    assert all("could not be written" in line and "File too large" in line for line in lines)
+    assert tree(tmp_path) == before
+    assert sorted(os.listdir(tmp_path)) == ["a.h5ad", "a.zarr"]
+
+
+# Counts what Python tells an audit hook: files opened, made, renamed, linked, removed, and calls into C. The first run
+# goes to its end and shows what should come out; of the others each is ended at another of these moments, as by a kill.
+KILLED = """
+import itertools, os, shutil, sys
+from pathlib import Path
+import anndata, numpy as np, zarr
+from sccagn_scale import io
+
+os.fsync = lambda descriptor: None  # only slow where no power fails
+path = Path(sys.argv[1])
+kept = path.parent.parent / "kept"
+results = anndata.AnnData(shape=(4, 5))
+results.obsm["X_sccagn"] = np.ones((4, 2))
+MOMENTS = ("open", "os.", "shutil.", "ctypes.")
+
+def content():
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+def restore():
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.exists():
+        path.unlink()
+    (shutil.copytree if kept.is_dir() else shutil.copyfile)(kept, path)
+
+def run(last):
+    if os.fork() == 0:
+        moments = itertools.count()
+        def hook(event, arguments):
+            if event.startswith(MOMENTS) and next(moments) == last:
+                os._exit(9)
+        sys.addaudithook(hook)
+        io.add_results(results, path)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.wait()[1])
+
+(shutil.copytree if path.is_dir() else shutil.copyfile)(path, kept)
+old = content()
+assert run(-1) == 0
+new = content()
+assert new != old
+outcomes = []
+step = 1 if path.is_file() else 29
+for last in itertools.count(0, step):
+    restore()
+    status = run(last)
+    outcomes.append({str(old): "old", str(new): "new"}.get(str(content()), "neither"))
+    if status == 0:
+        break
+    left = [name for name in os.listdir(path.parent) if name != path.name]
+    assert all(name.startswith(".sccagn_scale") for name in left), left
+print(len(outcomes), *sorted(set(outcomes)), outcomes[0], outcomes[-1])
+"""
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr2 consolidated"])
+def test_a_killed_process_leaves_the_old_or_the_new(tmp_path: Path, kind: str) -> None:
+    adata = anndata.AnnData(sparse.csr_matrix(COUNTS))
+    (tmp_path / "there").mkdir()
+    path = store(adata, tmp_path / "there", kind)
+    (line,) = child(KILLED, path)
+    n_moments, *outcomes = line.split()
+    assert int(n_moments) >= 10
+    assert outcomes == ["new", "old", "old", "new"]
+    # the last run was not killed, and has cleared what the others left; but for folders from before they were locked
+    left = [name for name in os.listdir(path.parent) if name != path.name]
+    assert all(name.startswith(".sccagn_scale.") and not any((path.parent / name).iterdir()) for name in left)
