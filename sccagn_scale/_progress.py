@@ -28,12 +28,15 @@ class _SilentStage:
         pass
 
 
+SILENT_STAGE: Stage = _SilentStage()
+
+
 class Silent:
     """Shows nothing."""
 
     @contextmanager
     def stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
-        yield _SilentStage()
+        yield SILENT_STAGE
 
 
 SILENT = Silent()

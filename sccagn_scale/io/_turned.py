@@ -63,7 +63,7 @@ class Turned:
     def _copy(self) -> None:
         try:
             files = [
-                self._open.enter_context(tempfile.TemporaryFile(dir=self._scratch))
+                self._open.enter_context(tempfile.TemporaryFile(dir=self._scratch))  # noqa: SIM115
                 for _ in range(-(-self._n_obs // self._width))
             ]
             column = 0

@@ -22,7 +22,7 @@ from sccagn_scale.infer import embed
 from sccagn_scale.loader import whole_graph
 from sccagn_scale.model._batches import make_loader
 from sccagn_scale.model._initial import find_initial
-from sccagn_scale.model._prepare import Prepared, input_size, prepare, prepare_like
+from sccagn_scale.model._prepare import Prepared, input_size, n_passes, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import load_model, save_model
 from sccagn_scale.model._setup import Device, Seeded, checked_batch_key, checked_n_clusters, pick_device
@@ -264,7 +264,7 @@ class SCCAGN:
     def _train(self, place: Workspace) -> None:
         self._scratch = place.scratch
         config, scratch = self.config, place.scratch
-        with self._stage("Preprocess"):
+        with self._stage("Preprocess", self._adata.n_obs * n_passes(config, scratch)) as stage:
             self.recipe_, prepared = prepare(
                 self._adata,
                 config,

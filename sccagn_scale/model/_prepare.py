@@ -18,6 +18,7 @@ from sccagn_scale import graph, pp
 from sccagn_scale._compat import package_version
 from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale._memory import IN_MEMORY, Scratch
+from sccagn_scale._progress import SILENT_STAGE, Stage
 from sccagn_scale._threads import mapped
 from sccagn_scale.config import Config
 from sccagn_scale.io import CellStore, CellStoreWriter
@@ -73,6 +74,13 @@ def input_size(adata: AnnData | Atlas, layer: str | None) -> Size:
     return Size(*matrix.shape, matrix.nnz, matrix.is_on_disk)
 
 
+def n_passes(config: Config, scratch: Scratch) -> int:
+    """How often `prepare` goes through the cells."""
+    if not _uses_genes(config):
+        return 5
+    return 4 if scratch.folder is None else 7
+
+
 def prepare(
     adata: AnnData | Atlas,
     config: Config,
@@ -82,6 +90,7 @@ def prepare(
     batch_key: str | None = None,
     scratch: Scratch = IN_MEMORY,
     store: Path | None = None,
+    stage: Stage = SILENT_STAGE,
 ) -> tuple[Recipe, Prepared]:
     """Run quality control, normalisation, gene selection, scaling, PCA and, where asked for, correction for batches.
 
@@ -92,7 +101,7 @@ def prepare(
     InputError
         For every input that cannot be clustered; see `sccagn_scale.pp`.
     """
-    matrix = pp.select_matrix(adata, layer, store)
+    matrix = pp.select_matrix(adata, layer, store, stage=stage)
     found = pp.scan(matrix)
     kind = pp.recognize(found, config.input_kind, stored_as=matrix.dtype)
     kept = pp.quality_control(
@@ -148,6 +157,7 @@ def prepare_like(
     random_state: int = 0,
     scratch: Scratch = IN_MEMORY,
     store: Path | None = None,
+    stage: Stage = SILENT_STAGE,
 ) -> Prepared:
     """Treat new cells as the training cells were treated; no cell is left out. Arrays of all cells are in `scratch`.
 
@@ -156,7 +166,7 @@ def prepare_like(
     InputError
         If genes that the network sees are missing.
     """
-    matrix = pp.select_matrix(adata, layer, store)
+    matrix = pp.select_matrix(adata, layer, store, stage=stage)
     names = matrix.names
     where = pd.Index(names).get_indexer(recipe.genes) if names.is_unique else _unique_needed(names)
     missing = recipe.gene_names[where[recipe.chosen] < 0]

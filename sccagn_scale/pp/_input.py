@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from bisect import bisect_right
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -25,6 +27,8 @@ _DESCRIPTION = {
     "log": "already normalised and logged: taken as they are",
 }
 
+_IN_SHORT = {"counts": "counts", "linear": "normalised values", "log": "logged values"}
+
 
 class Scan(NamedTuple):
     """What one look at every value tells."""
@@ -33,6 +37,7 @@ class Scan(NamedTuple):
     constant: np.ndarray  # bool [n_vars], genes of one and the same value in every cell
     is_whole: bool
     highest: float
+    kinds: dict[str, InputKind]  # what each of several files holds
 
 
 def scan(matrix: Expression) -> Scan:
@@ -48,7 +53,11 @@ def scan(matrix: Expression) -> Scan:
     low, high = np.full(n_vars, np.inf), np.full(n_vars, -np.inf)
     everywhere = np.ones(n_vars, bool)  # genes detected in all cells so far: only these can be constant and not zero
     n_bad, lowest, highest, is_whole = 0, 0.0, 0.0, True
+    of_files = [(True, 0.0) for _ in matrix.files]
     for seen in matrix.each(_look):
+        if of_files:
+            i = bisect_right(matrix.files, seen.start, key=itemgetter(1)) - 1
+            of_files[i] = of_files[i][0] and seen.is_whole, max(of_files[i][1], seen.highest)
         n_detected += seen.n_detected
         n_bad += seen.n_bad
         lowest, highest = min(lowest, seen.lowest), max(highest, seen.highest)
@@ -66,12 +75,18 @@ def scan(matrix: Expression) -> Scan:
             f"must point at counts or log-normalised values. The choices for `layer` are {matrix.choices}."
         )
     constant = (n_detected == 0) | (everywhere & (low == high))
-    return Scan(n_detected, constant, is_whole, float(highest))
+    kinds = {str(path): _kind(*found) for (path, _), found in zip(matrix.files, of_files, strict=True)}
+    return Scan(n_detected, constant, is_whole, float(highest), kinds)
+
+
+def _kind(is_whole: bool, highest: float) -> InputKind:
+    return "counts" if is_whole else "log" if highest <= _LOG_MAX else "linear"
 
 
 class _Seen(NamedTuple):
-    """The same of one block; `low` and `high` are those of the genes detected in all its cells, `full`."""
+    """The same of one block, by its first cell; `low` and `high` are of the genes detected in all its cells, `full`."""
 
+    start: int
     n_detected: np.ndarray
     n_bad: int
     lowest: float
@@ -82,12 +97,13 @@ class _Seen(NamedTuple):
     high: np.ndarray
 
 
-def _look(_: int, block: sp.csr_matrix) -> _Seen:
+def _look(start: int, block: sp.csr_matrix) -> _Seen:
     values = block.data
     n_detected = np.bincount(block.indices, minlength=block.shape[1])
     full = np.flatnonzero(n_detected == block.shape[0])
     dense = block[:, full].toarray()
     return _Seen(
+        start,
         n_detected,
         len(values) - int(np.count_nonzero(np.isfinite(values))),
         float(values.min(initial=0)),
@@ -120,9 +136,15 @@ def recognize(
     Returns
     -------
     `"counts"`, `"linear"` or `"log"`.
+
+    Raises
+    ------
+    InputError
+        If several files hold values of several kinds, unless `kind` says that they do not.
     """
     if kind == "auto":
-        kind = "counts" if found.is_whole else "log" if found.highest <= _LOG_MAX else "linear"
+        _check_same(found.kinds)
+        kind = _kind(found.is_whole, found.highest)
         log.info("The values were recognised as %s. Set `input_kind` if that is wrong.", _DESCRIPTION[kind])
         if kind == "counts" and stored_as is not None and np.issubdtype(stored_as, np.floating):
             warnings.warn(
@@ -140,3 +162,15 @@ def recognize(
     else:
         log.info("The values are taken as %s, as `input_kind` says.", _DESCRIPTION[kind])
     return kind
+
+
+def _check_same(kinds: dict[str, InputKind]) -> None:
+    """Refuse files some of which are normalised and some not: their cells would part by that."""
+    (first, kind), *others = kinds.items() if kinds else [("", "counts")]
+    for path, other in others:
+        if other != kind:
+            raise InputError(
+                f"The files must hold one kind of values, but '{first}' holds {_IN_SHORT[kind]} and '{path}' "
+                f"{_IN_SHORT[other]}. Bring them to one kind, name a `layer` that all have, or set `input_kind` if "
+                "this is not so."
+            )

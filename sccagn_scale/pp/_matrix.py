@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sccagn_scale._errors import InputError
+from sccagn_scale._progress import SILENT_STAGE, Stage
 from sccagn_scale._threads import ahead, mapped
 from sccagn_scale.io import Atlas, CellStore, CellStoreWriter, StoredMatrix, open_atlas
 from sccagn_scale.io._store import PackedRows, check_replaceable
@@ -44,8 +46,15 @@ class Expression:
     names: pd.Index
     where: str  # in the AnnData, for messages
     choices: str  # what else `layer` could be
-    is_on_disk: bool
+    files: tuple[tuple[Path, int], ...]  # where it is in files: each, and its first cell; no block has cells of two
     _source: _Held | _Packed | _Stored
+    _stage: Stage = SILENT_STAGE
+    _n_bytes: int = 0  # of the files, that the first pass reads
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether it is in files."""
+        return len(self.files) > 0
 
     def blocks(self) -> Iterator[sp.csr_matrix]:
         """Go through the cells: CSR float32 [≤ 4,096, n_vars], sorted, no zeros stored, free to change.
@@ -62,10 +71,18 @@ class Expression:
         work
             Takes a block's first row and the block, as `blocks` gives it. Must not depend on other blocks.
         """
-        return self._source.each(work)
+        seen, begun = 0, time.perf_counter()
+        for n_cells, done in self._source.each(lambda start, block: (block.shape[0], work(start, block))):
+            seen += n_cells
+            seconds = time.perf_counter() - begun
+            read = {"MB/s": self._n_bytes * seen / self.shape[0] / seconds / 1e6} if self._source.is_reading else {}
+            self._stage.advance(n_cells, **{"cells/s": seen / seconds}, **read)
+            yield done
 
 
-def select_matrix(adata: AnnData | Atlas, layer: str | None = None, store: Path | None = None) -> Expression:
+def select_matrix(
+    adata: AnnData | Atlas, layer: str | None = None, store: Path | None = None, *, stage: Stage = SILENT_STAGE
+) -> Expression:
     """Take the expression matrix out of an AnnData, in memory or backed by a file, or out of an atlas on disk.
 
     Parameters
@@ -77,6 +94,8 @@ def select_matrix(adata: AnnData | Atlas, layer: str | None = None, store: Path 
     store
         Folder of the cell store in which what is read from files is kept; taken up if it is there and of just this
         input, else made anew in the first pass. None: what is read is kept in memory. No use for what is there already.
+    stage
+        Told of every block, with cells and, while files are read, megabytes in a second.
 
     Raises
     ------
@@ -88,20 +107,22 @@ def select_matrix(adata: AnnData | Atlas, layer: str | None = None, store: Path 
     elif layer is None and adata.isbacked:
         stored = open_atlas([adata.filename]).matrix()
     else:
-        return _in_memory(adata, layer)
+        return _in_memory(adata, layer, stage)
     _check(stored.shape, stored.dtype, stored.where)
     source: _Packed | _Stored = _Packed(lambda: stored.blocks(BLOCK_SIZE))
     if store is not None:
-        source = _Stored(lambda: stored.blocks(BLOCK_SIZE), store, stored.shape[1], _origin(stored, layer))
-    return Expression(stored.shape, stored.dtype, stored.nnz, stored.names, stored.where, stored.choices, True, source)
+        source = _Stored(stored, store, _origin(stored, layer))
+    return Expression(
+        stored.shape, stored.dtype, stored.nnz, stored.names, stored.where, stored.choices, stored.parts, source
+    )
 
 
-def _in_memory(adata: AnnData, layer: str | None) -> Expression:
+def _in_memory(adata: AnnData, layer: str | None, stage: Stage) -> Expression:
     matrix, names, where = _locate(adata, layer)
     _check(matrix.shape, matrix.dtype, where)
     held = matrix.tocsr() if sp.issparse(matrix) else matrix
     nnz = held.nnz if sp.issparse(matrix) else matrix.shape[0] * matrix.shape[1]
-    return Expression(matrix.shape, np.dtype(matrix.dtype), nnz, names, where, _choices(adata), False, _Held(held))
+    return Expression(matrix.shape, np.dtype(matrix.dtype), nnz, names, where, _choices(adata), (), _Held(held), stage)
 
 
 def _check(shape: tuple[int, int], dtype: Any, where: str) -> None:
@@ -159,6 +180,8 @@ def _tidy(block: sp.csr_matrix) -> sp.csr_matrix:
 class _Held:
     """Blocks of a matrix in memory, sparse (CSR) or dense."""
 
+    is_reading = False
+
     def __init__(self, rows: Any) -> None:
         self._rows = rows
 
@@ -179,6 +202,11 @@ class _Packed:
         self._kept: list[tuple[int, PackedRows]] = []
         self._is_complete = False
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether blocks come from the files."""
+        return not self._is_complete
+
     def each(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
         if self._is_complete:
             return mapped(lambda kept: work(kept[0], kept[1].read(0, kept[1].shape[0])), self._kept)
@@ -198,35 +226,40 @@ class _Stored:
 
     Parameters
     ----------
-    read
-        Gives the blocks.
+    matrix
+        In files.
     folder
         The store. One that is there is taken for the blocks if it was made from the same, and else made anew.
-    n_vars
-        Number of genes.
     made_from
         What the blocks depend on.
     """
 
-    def __init__(
-        self, read: Callable[[], Iterator[Block]], folder: Path, n_vars: int, made_from: dict[str, Any]
-    ) -> None:
+    def __init__(self, matrix: StoredMatrix, folder: Path, made_from: dict[str, Any]) -> None:
         check_replaceable(folder)
-        self._read, self._folder, self._n_vars, self._made_from = read, folder, n_vars, made_from
+        self._matrix, self._folder, self._made_from = matrix, folder, made_from
         self._store = _reusable(folder, made_from)
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether blocks come from the files."""
+        return self._store is None
 
     def each(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
         store = self._store
         if store is None:
             return ahead(self._first(work))
-        n_obs = store.shape[0]
-        return mapped(
-            lambda start: work(start, store.read(start, min(start + BLOCK_SIZE, n_obs))), range(0, n_obs, BLOCK_SIZE)
+        firsts = [first for _, first in self._matrix.parts]
+        ends = [*firsts[1:], store.shape[0]]
+        blocks = (
+            (start, min(start + BLOCK_SIZE, end))
+            for first, end in zip(firsts, ends, strict=True)
+            for start in range(first, end, BLOCK_SIZE)
         )
+        return mapped(lambda block: work(block[0], store.read(*block)), blocks)
 
     def _first(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
-        with CellStoreWriter(self._folder, self._n_vars, self._made_from) as writer:
-            for start, stored in self._read():
+        with CellStoreWriter(self._folder, self._matrix.shape[1], self._made_from) as writer:
+            for start, stored in self._matrix.blocks(BLOCK_SIZE):
                 block = _tidy(stored)
                 writer.append(block)
                 yield work(start, block)
