@@ -20,7 +20,7 @@ from ._write import check_writable, writing
 if TYPE_CHECKING:
     import zarr
 
-_REPLACED = ("obsp", "varp", "obsm", "varm", "uns", "obs", "var")
+_REPLACED = ("obs", "var", "uns", "obsm", "varm", "obsp", "varp")
 
 
 def write_copy(adata: anndata.AnnData, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
@@ -143,9 +143,6 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _replace_all(adata: anndata.AnnData, root: h5py.Group | zarr.Group) -> None:
-    for name in _REPLACED:
-        if name in root:
-            del root[name]  # all before the first is written, as that takes the room
     for name in _REPLACED:
         value = getattr(adata, name)
         write_elem(root, name, value if name in ("obs", "var") else dict(value))

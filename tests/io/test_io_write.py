@@ -131,6 +131,16 @@ def test_sparse_arrays_can_be_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(x_of(tmp_path / "a.h5ad"), COUNTS)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_results_without_a_matrix(tmp_path: Path, adata: anndata.AnnData, name: str) -> None:
+    alone = anndata.AnnData(obs=adata.obs, var=adata.var, obsm={"X_sccagn": np.eye(4)})
+    io.write(alone, tmp_path / name)
+    got = io.read(tmp_path / name)
+    assert got.X is None
+    assert got.shape == (4, 5)
+    np.testing.assert_array_equal(got.obsm["X_sccagn"], np.eye(4))
+
+
 # Failures in the middle
 
 

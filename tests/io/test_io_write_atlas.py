@@ -43,7 +43,7 @@ def read(path: Path) -> anndata.AnnData:
     return anndata.read_zarr(path) if path.is_dir() else anndata.read_h5ad(path)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     name=st.sampled_from(NAMES),
     zarr_format=st.sampled_from([2, 3]),
