@@ -16,16 +16,17 @@ from numpy.typing import DTypeLike
 
 from sccagn_scale._errors import InputError
 
+_MEMINFO, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
 
 def available() -> int:
     """Bytes of memory that a process may still take without swapping; what a container's limit leaves, if less."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = _MEMINFO.read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        free = min(free, max(0, limit - int((group / "memory.current").read_text())))
+        limit = int((_GROUP / "memory.max").read_text())
+        free = min(free, max(0, limit - int((_GROUP / "memory.current").read_text())))
     except (OSError, ValueError, StopIteration):
         pass  # not Linux, or no limit ("max")
     return free

@@ -1,0 +1,207 @@
+"""A run with its large arrays on disk gives what the run in memory gives, and cleans up; limits are kept or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from model_samples import FAST, TINY, planted
+
+from sccagn_scale import SCCAGN, Config
+from sccagn_scale._errors import InputError
+from sccagn_scale.io import Atlas, StoredMatrix, open_atlas
+from sccagn_scale.model import _workspace
+from sccagn_scale.model._needs import Need, Size, needs
+
+GENES = dataclasses.replace(FAST, input_rep="genes", batch_size=64, pretrain_batch_size=64)
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture
+def atlas(tmp_path: Path) -> Atlas:
+    planted().write_h5ad(tmp_path / "cells.h5ad")
+    return open_atlas([tmp_path / "cells.h5ad"])
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many blocks."""
+    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 32)
+    monkeypatch.setattr("sccagn_scale.pp.BLOCK_SIZE", 32)
+
+
+@pytest.fixture
+def on_disk(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Memory with which every run has its large arrays on disk."""
+
+    def said(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
+        return {"Preprocess": Need(500 if on_disk else 2000, 10_000 if on_disk else 0)}
+
+    monkeypatch.setattr(_workspace, "needs", said)
+    return 1000
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(FAST, batch_size=64),
+        GENES,
+        dataclasses.replace(GENES, loader="neighbor", conv="sage"),
+        dataclasses.replace(GENES, graph_rep="genes", conv="gat"),
+        dataclasses.replace(GENES, loader="full"),
+        dataclasses.replace(FAST, input_rep="genes", batch_size=None),
+    ],
+    ids=["components", "genes", "neighbor, sage", "gene graph, gat", "full", "one batch"],
+)
+def test_disk_and_memory_agree(atlas: Atlas, tmp_path: Path, small: None, on_disk: int, config: Config) -> None:
+    in_memory = SCCAGN(atlas, 3, config, memory=10**9).train()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    stored = SCCAGN(atlas, 3, config, memory=on_disk, scratch=scratch).train()
+    np.testing.assert_array_equal(stored.labels_, in_memory.labels_)
+    np.testing.assert_allclose(stored.embedding_, in_memory.embedding_, atol=1e-3)
+    np.testing.assert_allclose(stored.pcs_, in_memory.pcs_, atol=1e-5)
+    assert (stored.adjacency_ != in_memory.adjacency_).nnz == 0
+    np.testing.assert_allclose(stored.soft_assignments_, in_memory.soft_assignments_, atol=1e-3)
+    assert list(scratch.iterdir()) == []
+    stored.write_to(atlas.adata)
+    assert atlas.adata.obs["sccagn"].nunique() == 3
+
+
+def test_large_arrays_are_no_memory(atlas: Atlas, tmp_path: Path, on_disk: int) -> None:
+    stored = SCCAGN(atlas, 3, FAST, memory=on_disk, scratch=tmp_path).train()
+    for array in (stored.pcs_, stored.embedding_, stored.adjacency_.data, stored.neighbors_.indices):
+        assert array.base is not None
+    assert SCCAGN(atlas, 3, FAST).train().adjacency_.data.base is None
+
+
+def test_cells_that_fail_quality_control_have_no_place(tmp_path: Path, on_disk: int) -> None:
+    adata = planted()
+    empty = np.isin(np.arange(adata.n_obs), [3, 77])
+    adata.X = sp.csr_matrix(adata.X.toarray() * ~empty[:, None])
+    stored = SCCAGN(adata, 3, FAST, memory=on_disk, scratch=tmp_path).train()
+    assert np.flatnonzero(stored.labels_ < 0).tolist() == [3, 77]
+    assert np.isnan(stored.embedding_[[3, 77]]).all()
+    assert np.isfinite(stored.pcs_[stored.keep_obs_]).all()
+
+
+def test_a_store_is_taken_up_again(
+    atlas: Atlas, tmp_path: Path, on_disk: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sccagn_scale")
+    first = SCCAGN(atlas, 3, TINY, memory=on_disk, store=tmp_path / "store").train()
+    assert [entry.name for entry in (tmp_path / "store").iterdir()] == ["cells"]
+
+    def fail(*_: Any) -> Any:
+        raise AssertionError("the input was read")
+
+    monkeypatch.setattr(StoredMatrix, "blocks", fail)
+    for memory in (on_disk, 10**9):  # for a run in memory as well
+        again = SCCAGN(atlas, 3, TINY, memory=memory, store=tmp_path / "store").train()
+        np.testing.assert_array_equal(again.labels_, first.labels_)
+    assert any("large arrays are kept on disk" in message for message in caplog.messages)
+
+
+def test_a_saved_model_is_applied_on_disk(atlas: Atlas, tmp_path: Path, on_disk: int) -> None:
+    trained = SCCAGN(atlas, 3, GENES).train()
+    trained.save(tmp_path / "model")
+    loaded = SCCAGN.load(tmp_path / "model", atlas, memory=on_disk, scratch=tmp_path)
+    np.testing.assert_array_equal(loaded.labels_, trained.labels_)
+
+
+def test_a_failure_leaves_no_folder(
+    atlas: Atlas, tmp_path: Path, on_disk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sccagn_scale.graph.neighbors", lambda *_, **__: 1 / 0)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with pytest.raises(ZeroDivisionError):
+        SCCAGN(atlas, 3, FAST, memory=on_disk, scratch=scratch).train()
+    assert list(scratch.iterdir()) == []
+
+
+def test_too_little_memory_is_refused(atlas: Atlas, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"`memory` = 0\.0 GB is too little: .* still takes about 0\.\d GB"):
+        SCCAGN(atlas, 3, FAST, memory=1000, scratch=tmp_path).train()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["cells.h5ad"]
+
+
+@pytest.mark.parametrize("memory", [0, -1, 1.5, True, "4G"])
+def test_memory_is_bytes(atlas: Atlas, memory: Any) -> None:
+    with pytest.raises(InputError, match="`memory` must be a whole number of bytes"):
+        SCCAGN(atlas, 3, FAST, memory=memory).train()
+
+
+def test_too_small_a_disk_is_refused(
+    atlas: Atlas, tmp_path: Path, on_disk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**9, 10**9 - 9_999, 9_999))
+    with pytest.raises(InputError, match=r"`store` needs about .* on the disk of .*, which has .* free"):
+        SCCAGN(atlas, 3, FAST, memory=on_disk, scratch=tmp_path).train()
+
+
+def test_a_store_that_cannot_be(atlas: Atlas, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="`store` '.*file/in' cannot be made"):
+        SCCAGN(atlas, 3, FAST, store=tmp_path / "file" / "in").train()
+
+
+def test_needs_grow_with_the_cells_and_are_less_on_disk() -> None:
+    for config in (Config(), Config.preset("paper"), GENES):
+        most = {}
+        for n_obs in (10**5, 10**6, 10**7):
+            size = Size(n_obs, 20_000, 1000 * n_obs, True)
+            memory, disk = (needs(size, config, on_disk=on_disk) for on_disk in (False, True))
+            assert list(memory) == list(disk)
+            assert all(need.disk == 0 for need in memory.values())
+            assert all(memory[stage].memory > disk[stage].memory > 0 for stage in memory)
+            # what is not in memory is on disk
+            for stage, need in memory.items():
+                assert need.memory - disk[stage].memory == pytest.approx(disk[stage].disk, rel=1e-6, abs=8)
+            most[n_obs] = max(need.memory for need in disk.values())
+        assert most[10**5] < most[10**6] < most[10**7]
+
+
+def test_an_anndata_in_memory_takes_no_more_for_its_counts() -> None:
+    stored, held = (Size(10**5, 20_000, 10**8, on_disk) for on_disk in (True, False))
+    difference = [needs(size, Config(), on_disk=False)["Preprocess"].memory for size in (stored, held)]
+    assert difference[0] - difference[1] == pytest.approx(3e8, rel=0.01)
+
+
+def test_values_of_two_kinds_are_refused(tmp_path: Path) -> None:
+    counts, logged = planted(), planted(seed=1)
+    logged.X = logged.X.astype(np.float32).log1p()
+    logged.obs_names = [f"other{i}" for i in range(logged.n_obs)]
+    for name, adata in (("counts", counts), ("logged", logged)):
+        adata.write_h5ad(tmp_path / f"{name}.h5ad")
+    atlas = open_atlas([tmp_path / "counts.h5ad", tmp_path / "logged.h5ad"])
+    with pytest.raises(
+        InputError, match=r"one kind of values, but '.*counts\.h5ad' holds counts and '.*logged\.h5ad' l"
+    ):
+        SCCAGN(atlas, 3, TINY).train()
+    taken = SCCAGN(atlas, 3, dataclasses.replace(TINY, input_kind="log")).train()
+    assert len(taken.labels_) == counts.n_obs + logged.n_obs
+
+
+def test_two_files_are_their_cells_in_one(tmp_path: Path, small: None) -> None:
+    adata = planted()
+    adata.write_h5ad(tmp_path / "all.h5ad")
+    adata[:130].copy().write_h5ad(tmp_path / "a.h5ad")
+    adata[130:, ::-1].copy().write_h5ad(tmp_path / "b.h5ad")
+    whole = SCCAGN(open_atlas([tmp_path / "all.h5ad"]), 3, FAST).train()
+    parts = SCCAGN(open_atlas([tmp_path / "a.h5ad", tmp_path / "b.h5ad"]), 3, FAST).train()
+    np.testing.assert_array_equal(parts.labels_, whole.labels_)
+    np.testing.assert_allclose(parts.pcs_[:, :2], whole.pcs_[:, :2], atol=1e-4)  # the two that are not noise
+    assert isinstance(ad.read_h5ad(tmp_path / "a.h5ad"), ad.AnnData)  # inputs can still be read
