@@ -32,6 +32,7 @@ _PACKAGES = {
     "torch_sparse": ("torch-sparse", "compiled neighbour sampling for PyG", "pip install 'sccagn-scale[pyg]'"),
     "pyg_lib": ("pyg-lib", "compiled neighbour sampling for PyG", "see PyG's installation page"),
     "harmonypy": ("harmonypy", "correction for batches (batch_key)", "pip install 'sccagn-scale[batch]'"),
+    "distributed": ("distributed", "preprocessing on a Dask cluster", "pip install 'sccagn-scale[dask]'"),
     "zarr": ("zarr", ".zarr input and output", "pip install zarr"),
 }
 
@@ -51,7 +52,7 @@ def probe(name: str) -> OptionalPart:
     ----------
     name
         Import name: one of `sccagn_scale_ext`, `torch_scatter`, `torch_sparse`, `pyg_lib`, `harmonypy`,
-        `zarr`.
+        `distributed`, `zarr`.
 
     Returns
     -------
@@ -76,7 +77,7 @@ def probe(name: str) -> OptionalPart:
 
 
 def optional_parts() -> list[OptionalPart]:
-    """Try everything optional: compiled packages, harmonypy, zarr, FAISS on the GPU and CUDA."""
+    """Try everything optional: compiled packages, harmonypy, Dask, zarr, FAISS on the GPU and CUDA."""
     return [*(probe(name) for name in _PACKAGES), _faiss_gpu(), _cuda()]
 
 

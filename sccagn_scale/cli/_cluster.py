@@ -85,7 +85,13 @@ def _train(arguments: argparse.Namespace, config: Config, console: Console) -> A
     from sccagn_scale.model import SCCAGN  # after reading, so that a mistaken name is told before torch is loaded
 
     options = {"n_clusters": "--n-clusters", "layer": "--layer", "random_state": "--seed", "device": "--device"}
-    options |= {"batch_key": "--batch-key", "key_added": "--key-added", "memory": "--memory", "store": "--store"}
+    options |= {
+        "batch_key": "--batch-key",
+        "key_added": "--key-added",
+        "memory": "--memory",
+        "store": "--store",
+        "dask": "--dask",
+    }
     with named(**options, path="INPUT"):
         model = SCCAGN(
             cells,
@@ -98,6 +104,7 @@ def _train(arguments: argparse.Namespace, config: Config, console: Console) -> A
             memory=arguments.memory,
             store=arguments.store,
             scratch=_target(arguments).parent,
+            dask=arguments.dask,
             progress=console,
         ).train()
         adata = cells.adata

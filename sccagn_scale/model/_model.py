@@ -21,6 +21,7 @@ from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import embed
 from sccagn_scale.loader import whole_graph
 from sccagn_scale.model._batches import make_loader
+from sccagn_scale.model._graph import build_graph
 from sccagn_scale.model._initial import find_initial
 from sccagn_scale.model._prepare import Prepared, input_size, n_passes, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
@@ -70,6 +71,9 @@ class SCCAGN:
         taken up by a later run on the same input; None: a folder that is gone afterwards, where a run needs one.
     scratch
         Where that folder is made; None: where the system has temporary files, which may be too small a place.
+    dask
+        Address of a Dask scheduler, or `"local"` for a cluster on this machine: its workers read the files, keep the
+        counts in their memory and do the preprocessing, with the same numbers. None: no cluster.
     progress
         Told of every stage.
 
@@ -115,12 +119,13 @@ class SCCAGN:
         memory: int | None = None,
         store: str | Path | None = None,
         scratch: str | Path | None = None,
+        dask: str | None = None,
         progress: Progress = SILENT,
     ) -> None:
         self.config = config if isinstance(config, Config) else Config.preset(config or "default")
         self.layer, self.random_state = layer, random_state
         self._adata, self._progress = adata, progress
-        self._limits = Limits(memory, store, scratch)
+        self._limits = Limits(memory, store, scratch, dask)
         self.n_clusters_given = checked_n_clusters(n_clusters, adata.n_obs)
         self.device = pick_device(device)
         if 0 in adata.shape:
@@ -166,6 +171,7 @@ class SCCAGN:
         memory: int | None = None,
         store: str | Path | None = None,
         scratch: str | Path | None = None,
+        dask: str | None = None,
         progress: Progress = SILENT,
     ) -> Self:
         """Assign the cells of an AnnData to the clusters of a saved model; nothing is trained.
@@ -177,7 +183,7 @@ class SCCAGN:
         adata
             The same or other cells, with the genes that the model sees. Preprocessing repeats what was learned from the
             training cells; the cell graph is that of the cells given; no cell is left out.
-        layer, device, memory, store, scratch, progress
+        layer, device, memory, store, scratch, dask, progress
             See `SCCAGN`.
 
         Returns
@@ -198,7 +204,7 @@ class SCCAGN:
             device=device,
             progress=progress,
         )
-        with workspace(input_size(adata, layer), saved.config, Limits(memory, store, scratch)) as place:
+        with workspace(input_size(adata, layer), saved.config, Limits(memory, store, scratch, dask)) as place:
             model._scratch = place.scratch
             with model._stage("Preprocess"):
                 model.recipe_ = saved.recipe
@@ -210,6 +216,7 @@ class SCCAGN:
                     random_state=saved.random_state,
                     scratch=place.scratch,
                     store=place.store,
+                    client=place.client,
                 )
             with model._stage("Neighbors"):
                 model._build_graph(prepared)
@@ -358,28 +365,8 @@ class SCCAGN:
         self._scratch.rest()
 
     def _build_graph(self, prepared: Prepared) -> None:
-        config = self.config
-        n_obs = len(prepared.points)
-        on = self.device.type
-        backend = graph.choose_backend(n_obs, on) if config.knn_backend == "auto" else config.knn_backend
-        found = graph.neighbors(prepared.points, config.n_neighbors, backend, metric=config.metric, device_type=on)
-        found = graph.Neighbors(*map(self._scratch.keep, found))
-        self.neighbors_ = found
-        self.adjacency_ = self._scratch.keep_csr(graph.adjacency(found, prune=config.prune))
-        recall = 1.0
-        if backend not in graph.EXACT_BACKENDS:
-            recall = graph.sampled_recall(prepared.points, found, metric=config.metric, random_state=self.random_state)
-        self.graph_facts_ = {
-            "backend": backend,
-            "recall": recall,
-            "n_edges": self.adjacency_.nnz // 2,
-            "n_neighbors": config.n_neighbors,
-        }
-        log.info(
-            "The cell graph has %s edges (%s search, recall %.3f).",
-            f"{self.graph_facts_['n_edges']:,}",
-            backend,
-            recall,
+        self.neighbors_, self.adjacency_, self.graph_facts_ = build_graph(
+            prepared.points, self.config, self.device.type, random_state=self.random_state, scratch=self._scratch
         )
 
     def _make_module(self, prepared: Prepared, normalized: sp.csr_matrix) -> SCCAGNModule:

@@ -27,6 +27,7 @@ from sccagn_scale.model._needs import Size
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from distributed import Client
 
     from sccagn_scale.io import Atlas
 
@@ -90,18 +91,20 @@ def prepare(
     batch_key: str | None = None,
     scratch: Scratch = IN_MEMORY,
     store: Path | None = None,
+    client: Client | None = None,
     stage: Stage = SILENT_STAGE,
 ) -> tuple[Recipe, Prepared]:
     """Run quality control, normalisation, gene selection, scaling, PCA and, where asked for, correction for batches.
 
-    Arrays of all cells are in `scratch`. What is read from a file is kept in `store`, or in memory if that is None.
+    Arrays of all cells are in `scratch`. What is read from a file is kept by the cluster of
+    `client`, in `store`, or in memory.
 
     Raises
     ------
     InputError
         For every input that cannot be clustered; see `sccagn_scale.pp`.
     """
-    matrix = pp.select_matrix(adata, layer, store, stage=stage)
+    matrix = pp.select_matrix(adata, layer, store, client=client, stage=stage)
     found = pp.scan(matrix)
     kind = pp.recognize(found, config.input_kind, stored_as=matrix.dtype)
     kept = pp.quality_control(
@@ -157,6 +160,7 @@ def prepare_like(
     random_state: int = 0,
     scratch: Scratch = IN_MEMORY,
     store: Path | None = None,
+    client: Client | None = None,
     stage: Stage = SILENT_STAGE,
 ) -> Prepared:
     """Treat new cells as the training cells were treated; no cell is left out. Arrays of all cells are in `scratch`.
@@ -166,7 +170,7 @@ def prepare_like(
     InputError
         If genes that the network sees are missing.
     """
-    matrix = pp.select_matrix(adata, layer, store, stage=stage)
+    matrix = pp.select_matrix(adata, layer, store, client=client, stage=stage)
     names = matrix.names
     where = pd.Index(names).get_indexer(recipe.genes) if names.is_unique else _unique_needed(names)
     missing = recipe.gene_names[where[recipe.chosen] < 0]

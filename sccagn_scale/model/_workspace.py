@@ -8,16 +8,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
 from sccagn_scale._memory import IN_MEMORY, Scratch, available
+from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
 from sccagn_scale.model._needs import Size, needs
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 log = logging.getLogger("sccagn_scale")
 
 _SHARE = 0.7  # of the memory that is free
+_PATIENCE = 10  # seconds
 
 
 class Limits(NamedTuple):
@@ -26,6 +32,7 @@ class Limits(NamedTuple):
     memory: int | None
     store: str | Path | None
     scratch: str | Path | None
+    dask: str | None
 
 
 class Workspace(NamedTuple):
@@ -33,6 +40,7 @@ class Workspace(NamedTuple):
 
     scratch: Scratch  # arrays of all cells
     store: Path | None  # the cell store; None: counts that are read from a file are kept in memory
+    client: Client | None  # of the Dask cluster whose workers keep the counts instead
 
 
 def allowed_memory(memory: int | None) -> int:
@@ -55,12 +63,16 @@ def workspace(size: Size, config: Config, limits: Limits) -> Iterator[Workspace]
     InputError
         If the run does not fit into `memory` even so, or on the disk, or the folder cannot be made.
     """
-    memory, store, scratch = limits
+    memory, store, scratch, dask = limits
     allowed = allowed_memory(memory)
-    most = max(need.memory for need in needs(size, config, on_disk=False).values())
     with ExitStack() as stack:
+        client = None
+        if dask is not None:
+            client = stack.enter_context(_connected(dask))
+            size = size._replace(is_on_disk=False)  # counts are in the cluster's memory
+        most = max(need.memory for need in needs(size, config, on_disk=False).values())
         if store is None and most <= allowed:
-            yield Workspace(IN_MEMORY, None)
+            yield Workspace(IN_MEMORY, None, client)
             return
         if store is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".sccagn_scale-", dir=scratch)))
@@ -68,7 +80,7 @@ def workspace(size: Size, config: Config, limits: Limits) -> Iterator[Workspace]
             folder = _made(Path(store))
         cells = folder / "cells"
         if most <= allowed:
-            yield Workspace(IN_MEMORY, cells)
+            yield Workspace(IN_MEMORY, cells, client)
             return
         _check(size, config, folder, allowed, memory)
         log.info(
@@ -76,7 +88,36 @@ def workspace(size: Size, config: Config, limits: Limits) -> Iterator[Workspace]
             _gigabytes(most),
             _gigabytes(allowed),
         )
-        yield Workspace(Scratch(folder), cells)
+        yield Workspace(Scratch(folder), cells, client)
+
+
+@contextmanager
+def _connected(dask: str) -> Iterator[Client]:
+    """Connect to a Dask cluster, or make one on this machine for as long as the block runs."""
+    part = probe("distributed")
+    if not part.present:
+        raise InputError(
+            f"`dask` needs the package distributed, which cannot be used: {part.detail}. Run: pip install "
+            "'sccagn-scale[dask]'."
+        )
+    from distributed import Client, LocalCluster
+
+    if dask == "local":
+        with (
+            LocalCluster(n_workers=n_threads(), threads_per_worker=1, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(dask, timeout=_PATIENCE)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"`dask` = '{dask}' must be 'local' or the address of a scheduler, such as tcp://host:8786, but no "
+            f"scheduler answers there: {error}."
+        ) from error
+    with client:
+        yield client
 
 
 def _made(folder: Path) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,9 +22,14 @@ from sccagn_scale.io._store import PackedRows, check_replaceable
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from distributed import Client
+
+    from sccagn_scale.pp._cluster import OnCluster
 
 Block = tuple[int, sp.csr_matrix]
 T = TypeVar("T")
+OfCells = Sequence[np.ndarray]
+Work = Callable[[int, sp.csr_matrix, OfCells], T]
 
 log = logging.getLogger("sccagn_scale")
 
@@ -47,7 +53,7 @@ class Expression:
     where: str  # in the AnnData, for messages
     choices: str  # what else `layer` could be
     files: tuple[tuple[Path, int], ...]  # where it is in files: each, and its first cell; no block has cells of two
-    _source: _Held | _Packed | _Stored
+    _source: _Held | _Packed | _Stored | OnCluster
     _stage: Stage = SILENT_STAGE
     _n_bytes: int = 0  # of the files, that the first pass reads
 
@@ -63,16 +69,19 @@ class Expression:
         """
         return self.each(lambda start, block: block)
 
-    def each(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
+    def each(self, work: Callable[..., T], *of_cells: np.ndarray) -> Iterator[T]:
         """Go through the cells and work on each block in the thread that makes it, several at a time where they may be.
 
         Parameters
         ----------
         work
-            Takes a block's first row and the block, as `blocks` gives it. Must not depend on other blocks.
+            Takes a block's first row, the block, as `blocks` gives it, and the block's part of each of `of_cells`. Must
+            not depend on other blocks, nor, since it may run elsewhere, on what is large.
+        of_cells
+            Arrays [n_obs, ...].
         """
         seen, begun = 0, time.perf_counter()
-        for n_cells, done in self._source.each(lambda start, block: (block.shape[0], work(start, block))):
+        for n_cells, done in self._source.each(partial(_counted, work), of_cells):
             seen += n_cells
             seconds = time.perf_counter() - begun
             read = {"MB/s": self._n_bytes * seen / self.shape[0] / seconds / 1e6} if self._source.is_reading else {}
@@ -81,7 +90,12 @@ class Expression:
 
 
 def select_matrix(
-    adata: AnnData | Atlas, layer: str | None = None, store: Path | None = None, *, stage: Stage = SILENT_STAGE
+    adata: AnnData | Atlas,
+    layer: str | None = None,
+    store: Path | None = None,
+    *,
+    client: Client | None = None,
+    stage: Stage = SILENT_STAGE,
 ) -> Expression:
     """Take the expression matrix out of an AnnData, in memory or backed by a file, or out of an atlas on disk.
 
@@ -94,6 +108,8 @@ def select_matrix(
     store
         Folder of the cell store in which what is read from files is kept; taken up if it is there and of just this
         input, else made anew in the first pass. None: what is read is kept in memory. No use for what is there already.
+    client
+        Of a Dask cluster, whose workers then read the files, keep the counts in their memory and work on them.
     stage
         Told of every block, with cells and, while files are read, megabytes in a second.
 
@@ -109,8 +125,12 @@ def select_matrix(
     else:
         return _in_memory(adata, layer, stage)
     _check(stored.shape, stored.dtype, stored.where)
-    source: _Packed | _Stored = _Packed(lambda: stored.blocks(BLOCK_SIZE))
-    if store is not None:
+    source: _Packed | _Stored | OnCluster = _Packed(lambda: stored.blocks(BLOCK_SIZE))
+    if client is not None:
+        from sccagn_scale.pp._cluster import OnCluster
+
+        source = OnCluster(stored, client, BLOCK_SIZE)
+    elif store is not None:
         source = _Stored(stored, store, _origin(stored, layer))
     return Expression(
         stored.shape, stored.dtype, stored.nnz, stored.names, stored.where, stored.choices, stored.parts, source
@@ -167,7 +187,26 @@ def _choices(adata: AnnData) -> str:
     return ", ".join(names)
 
 
-def _tidy(block: sp.csr_matrix) -> sp.csr_matrix:
+def _counted(work: Callable[..., T], start: int, block: sp.csr_matrix, of_cells: OfCells) -> tuple[int, T]:
+    """Work on a block that starts at a cell; with the number of its cells."""
+    n_cells = block.shape[0]  # the block may be changed by the work
+    return n_cells, work(start, block, *of_cells)
+
+
+def _on_part(work: Work[T], start: int, block: sp.csr_matrix, of_cells: OfCells) -> T:
+    """Work on a block with its part of arrays of all cells."""
+    return work(start, block, [array[start : start + block.shape[0]] for array in of_cells])
+
+
+def rows_of_blocks(matrix: StoredMatrix, block_size: int) -> Iterator[tuple[int, int]]:
+    """First cell, and the one after the last, of every block as `StoredMatrix.blocks` has them."""
+    firsts = [first for _, first in matrix.parts]
+    for first, end in zip(firsts, [*firsts[1:], matrix.shape[0]], strict=True):
+        for start in range(first, end, block_size):
+            yield start, min(start + block_size, end)
+
+
+def tidy(block: sp.csr_matrix) -> sp.csr_matrix:
     """CSR float32 in canonical form, sharing nothing with what was given."""
     arrays = (block.data.astype(np.float32), block.indices.astype(np.int32), block.indptr.copy())
     csr = sp.csr_matrix(arrays, shape=block.shape)
@@ -185,13 +224,15 @@ class _Held:
     def __init__(self, rows: Any) -> None:
         self._rows = rows
 
-    def each(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
-        return mapped(lambda start: work(start, self._block(start)), range(0, self._rows.shape[0], BLOCK_SIZE))
+    def each(self, work: Work[T], of_cells: OfCells) -> Iterator[T]:
+        return mapped(
+            lambda start: _on_part(work, start, self._block(start), of_cells), range(0, self._rows.shape[0], BLOCK_SIZE)
+        )
 
     def _block(self, start: int) -> sp.csr_matrix:
         block = self._rows[start : start + BLOCK_SIZE]
         # SciPy has no sparse float16
-        return _tidy(sp.csr_matrix(block if sp.issparse(block) else block.astype(np.float32, copy=False)))
+        return tidy(sp.csr_matrix(block if sp.issparse(block) else block.astype(np.float32, copy=False)))
 
 
 class _Packed:
@@ -207,17 +248,17 @@ class _Packed:
         """Whether blocks come from the files."""
         return not self._is_complete
 
-    def each(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
+    def each(self, work: Work[T], of_cells: OfCells) -> Iterator[T]:
         if self._is_complete:
-            return mapped(lambda kept: work(kept[0], kept[1].read(0, kept[1].shape[0])), self._kept)
-        return ahead(self._first(work))
+            return mapped(lambda kept: _on_part(work, kept[0], kept[1].read(0, kept[1].shape[0]), of_cells), self._kept)
+        return ahead(self._first(work, of_cells))
 
-    def _first(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
+    def _first(self, work: Work[T], of_cells: OfCells) -> Iterator[T]:
         self._kept = []
         for start, stored in self._read():
-            block = _tidy(stored)
+            block = tidy(stored)
             self._kept.append((start, PackedRows.of(block)))
-            yield work(start, block)
+            yield _on_part(work, start, block, of_cells)
         self._is_complete = True
 
 
@@ -244,25 +285,20 @@ class _Stored:
         """Whether blocks come from the files."""
         return self._store is None
 
-    def each(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
+    def each(self, work: Work[T], of_cells: OfCells) -> Iterator[T]:
         store = self._store
         if store is None:
-            return ahead(self._first(work))
-        firsts = [first for _, first in self._matrix.parts]
-        ends = [*firsts[1:], store.shape[0]]
-        blocks = (
-            (start, min(start + BLOCK_SIZE, end))
-            for first, end in zip(firsts, ends, strict=True)
-            for start in range(first, end, BLOCK_SIZE)
+            return ahead(self._first(work, of_cells))
+        return mapped(
+            lambda rows: _on_part(work, rows[0], store.read(*rows), of_cells), rows_of_blocks(self._matrix, BLOCK_SIZE)
         )
-        return mapped(lambda block: work(block[0], store.read(*block)), blocks)
 
-    def _first(self, work: Callable[[int, sp.csr_matrix], T]) -> Iterator[T]:
+    def _first(self, work: Work[T], of_cells: OfCells) -> Iterator[T]:
         with CellStoreWriter(self._folder, self._matrix.shape[1], self._made_from) as writer:
             for start, stored in self._matrix.blocks(BLOCK_SIZE):
-                block = _tidy(stored)
+                block = tidy(stored)
                 writer.append(block)
-                yield work(start, block)
+                yield _on_part(work, start, block, of_cells)
         self._store = CellStore.open(self._folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -103,18 +104,29 @@ class LogExpression:
     def each(self, work: Callable[[sp.csr_matrix], T], genes: np.ndarray | None = None) -> Iterator[T]:
         """Go through the cells as `blocks` does and work on each block; see `Expression.each`."""
 
-        def logged(start: int, block: sp.csr_matrix) -> T:
-            keep = self.keep_obs[start : start + block.shape[0]]
-            if not keep.all():
-                block = block[keep]
-            if genes is not None:
-                block = block[:, genes]
-            if self.kind != "log":
-                normalize_total(block, self.totals[start : start + len(keep)][keep], self.target_sum)
-                log1p(block)
-            return work(block)
+        logged = partial(_logged, genes=genes, kind=self.kind, target_sum=self.target_sum, work=work)
+        return self.matrix.each(logged, self.keep_obs, self.totals)
 
-        return self.matrix.each(logged)
+
+def _logged(
+    _: int,
+    block: sp.csr_matrix,
+    keep: np.ndarray,
+    totals: np.ndarray,
+    *,
+    genes: np.ndarray | None,
+    kind: InputKind,
+    target_sum: float,
+    work: Callable[[sp.csr_matrix], T],
+) -> T:
+    if not keep.all():
+        block = block[keep]
+    if genes is not None:
+        block = block[:, genes]
+    if kind != "log":
+        normalize_total(block, totals[keep], target_sum)
+        log1p(block)
+    return work(block)
 
 
 def median_total(totals: np.ndarray) -> float:

@@ -43,6 +43,7 @@ def test_writes_everything_that_was_asked_for(cells: Path, capsys: pytest.Captur
         "memory": None,
         "store": None,
         "scratch": cells.parent,
+        "dask": None,
     }
 
     facts = json.loads(run.read_text())
@@ -101,6 +102,7 @@ def test_options_reach_the_model(cells: Path, model: Any) -> None:
         "memory": None,
         "store": None,
         "scratch": cells.parent,
+        "dask": None,
     }
     assert {"mine", "mine_confidence"} <= set(ad.read_h5ad(out).obs)
 

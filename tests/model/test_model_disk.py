@@ -154,7 +154,7 @@ def test_too_small_a_disk_is_refused(
 
 def test_a_store_that_cannot_be(atlas: Atlas, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="`store` '.*file/in' cannot be made"):
+    with pytest.raises(InputError, match=r"`store` .*file/in. cannot be made"):
         SCCAGN(atlas, 3, FAST, store=tmp_path / "file" / "in").train()
 
 

@@ -1,0 +1,149 @@
+"""`cluster` with several inputs, into its input, without matrices; and what it refuses before any work."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from sccagn_scale.cli import main
+from sccagn_scale.cli._parser import build_parser
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def _cluster(*arguments: object) -> int:
+    return main(["cluster", *map(str, arguments), "--quiet"])
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def others(cells: Path) -> Path:
+    """More cells, with one gene of the first lacking, in a folder with them."""
+    folder = cells.parent / "atlas"
+    folder.mkdir()
+    cells.rename(folder / "a.h5ad")
+    adata = ad.AnnData(sp.csr_matrix(np.random.default_rng(1).poisson(0.5, (25, 8)).astype(np.float32)))
+    adata.obs_names, adata.var_names = [f"d{i}" for i in range(25)], [f"g{i}" for i in range(8, 0, -1)]
+    adata.write_h5ad(folder / "b.h5ad")
+    return folder
+
+
+def test_a_folder_is_one_atlas(others: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, before = others.parent / "out.h5ad", [_digest(path) for path in sorted(others.iterdir())]
+    assert main(["cluster", str(others), "-o", str(out)]) == 0
+    written = ad.read_h5ad(out)
+    assert written.shape == (65, 8)
+    assert written.obs["file"].value_counts().to_dict() == {"a": 40, "b": 25}
+    assert "sccagn" in written.obs
+    parts = [ad.read_h5ad(others / f"{name}.h5ad")[:, written.var_names].X.toarray() for name in "ab"]
+    np.testing.assert_array_equal(written.X.toarray(), np.vstack(parts))
+    assert [_digest(path) for path in sorted(others.iterdir())] == before
+    assert "65 cells × 8 genes" in capsys.readouterr().out
+
+
+def test_files_by_name_into_zarr(others: Path) -> None:
+    out = others.parent / "out.zarr"
+    assert _cluster(others / "b.h5ad", others / "a.h5ad", "-o", out) == 0
+    assert ad.read_zarr(out).obs["file"].tolist() == ["b"] * 25 + ["a"] * 40
+
+
+def test_results_alone(cells: Path) -> None:
+    out = cells.with_name("out.h5ad")
+    assert _cluster(cells, "-o", out, "--results-only") == 0
+    written = ad.read_h5ad(out)
+    assert written.X is None
+    assert {"sccagn", "sccagn_confidence"} <= set(written.obs)
+
+
+def test_results_go_into_the_input(cells: Path) -> None:
+    before = ad.read_h5ad(cells)
+    assert _cluster(cells, "--inplace") == 0
+    after = ad.read_h5ad(cells)
+    np.testing.assert_array_equal(after.X.toarray(), before.X.toarray())
+    assert {"sccagn", "sccagn_confidence"} <= set(after.obs)
+    assert [path.name for path in cells.parent.iterdir()] == ["cells.h5ad"]
+
+
+def test_a_failure_leaves_the_input(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = _digest(cells)
+    monkeypatch.setattr("sccagn_scale.io._results._replace_all", fail)
+    assert _cluster(cells, "--inplace") == 2
+    assert _digest(cells) == before
+    assert [path.name for path in cells.parent.iterdir()] == ["cells.h5ad"]
+
+
+def test_matrices_stay_as_they_are_stored(cells: Path) -> None:
+    adata = ad.read_h5ad(cells)
+    adata.layers["twice"] = 2 * adata.X
+    adata.raw = adata
+    adata.write_h5ad(cells, compression="gzip")
+    out = cells.with_name("out.h5ad")
+    assert _cluster(cells, "-o", out) == 0
+    with h5py.File(cells) as source, h5py.File(out) as copy:
+        for name in ("X/data", "layers/twice/indices", "raw/X/data"):
+            assert copy[name].compression == "gzip"
+            assert copy[name].id.read_direct_chunk((0,)) == source[name].id.read_direct_chunk((0,))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["{cells}", "{cells}", "-o", "{out}"], "`INPUT` must name each file once"),
+        (["{cells}", "{none}", "-o", "{out}"], "`INPUT` must name an existing file or folder"),
+        (["{cells}", "{other}", "--inplace"], "`--inplace` adds the results to one input file"),
+        (["{cells}", "--inplace", "--results-only"], "`--inplace` adds the results to one input file"),
+        (["{cells}", "-o", "{out}", "--store", "{cells}"], "`--store` must not be the same as `INPUT`"),
+        (["{cells}", "{other}", "-o", "{other}"], "`--output` must not be the same as `INPUT 1`"),
+        (["{cells}", "{other}", "-o", "{out}"], "`INPUT` must name files whose cells have names of their own"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(
+    cells: Path, capsys: pytest.CaptureFixture[str], model: Any, options: list[str], message: str
+) -> None:
+    names = {"cells": cells, "out": cells.with_name("out.h5ad"), "none": cells.with_name("none.h5ad")}
+    names["other"] = cells.with_name("other.h5ad")
+    names["other"].write_bytes(cells.read_bytes())
+    assert _cluster(*(option.format(**names) for option in options)) == 2
+    assert message in capsys.readouterr().err
+    assert not model.calls
+    assert not names["out"].exists()
+
+
+def test_layers_would_be_lost_in_another_kind_of_file(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adata = ad.read_h5ad(cells)
+    out = cells.with_name("out.zarr")
+    assert _cluster(cells, "-o", out) == 0  # none there
+    np.testing.assert_array_equal(ad.read_zarr(out).X.toarray(), adata.X.toarray())
+    adata.layers["twice"] = 2 * adata.X
+    adata.write_h5ad(cells)
+    assert _cluster(cells, "-o", out) == 2
+    assert "`--output` must end in .h5ad as INPUT does, whose layers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4G", 4 * 10**9), ("1.5gb", 15 * 10**8), ("800M", 8 * 10**8), ("2GiB", 2**31), ("64k", 64_000), ("1000", 1000)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert build_parser().parse_args(["plan", "a.h5ad", "--memory", text]).memory == size
+
+
+@pytest.mark.parametrize("text", ["4 giga", "-1G", "G", "", "0", "0.0001"])
+def test_what_is_no_size(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        build_parser().parse_args(["plan", "a.h5ad", f"--memory={text}"])
+    assert stopped.value.code == 2
+    assert "a size" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""`sccagn-scale plan`: what it says follows from the input, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from sccagn_scale.cli import main
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(0.5, (300, 80)).astype(np.float32))
+    adata = ad.AnnData(counts)
+    adata.layers["one"] = sp.csr_matrix(np.eye(300, 80, dtype=np.float32) + counts.toarray())
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    return tmp_path / "cells.h5ad"
+
+
+def test_in_memory(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = cells.with_name("plan.json")
+    assert main(["plan", str(cells), "--memory", "4G", "--json", str(told)]) == 0
+    out = capsys.readouterr().out
+    assert "300 cells × 80 genes" in out
+    assert "4.0 GB may be taken: the run fits, with large arrays in memory" in out
+    plan = json.loads(told.read_text())
+    assert (plan["n_obs"], plan["n_vars"]) == (300, 80)
+    assert plan["n_values"] == ad.read_h5ad(cells).X.nnz
+    assert (plan["fits"], plan["large_arrays"], plan["memory_allowed"]) == (True, "memory", 4 * 10**9)
+    stages = {stage["stage"]: stage for stage in plan["stages"]}
+    assert list(stages) == ["Preprocess", "Neighbors", "Initial clusters", "Joint training", "Write"]
+    assert plan["memory"] == max(stage["memory"] for stage in stages.values())
+    assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
+    assert stages["Preprocess"]["seconds"] > 0
+    assert sorted(path.name for path in cells.parent.iterdir()) == ["cells.h5ad", "plan.json"]
+
+
+def test_what_does_not_fit(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(cells), "--memory", "10M"]) == 0
+    assert "10 MB may be taken: the run does not fit, even with large arrays on disk" in capsys.readouterr().out
+
+
+def test_another_layer(cells: Path) -> None:
+    told = cells.with_name("plan.json")
+    assert main(["plan", str(cells), "--layer", "one", "--json", str(told), "-q"]) == 0
+    assert json.loads(told.read_text())["n_values"] == ad.read_h5ad(cells).layers["one"].nnz
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.h5ad"], "`INPUT` must name an existing file"),
+        (["{cells}", "--layer", "other"], "`--layer` must be one of None (X), 'one'"),
+        (["{cells}", "--json", "{cells}"], "`--json` must not be the same as `INPUT`"),
+    ],
+)
+def test_mistakes(cells: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert main(["plan", *(argument.format(cells=cells) for argument in arguments)]) == 2
+    assert message in capsys.readouterr().err
