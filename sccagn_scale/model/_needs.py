@@ -13,8 +13,11 @@ from sccagn_scale import pp
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
 
-_PROCESS = 480_000_000
-"""Python with torch, FAISS, scanpy's parts and their libraries."""
+_PROCESS = 310_000_000
+"""Python with torch, FAISS and other libraries; their code, which is files' too, aside."""
+
+_NAME = 140
+"""Bytes of a cell's name and annotation."""
 
 _VALUE = 28
 """Bytes per stored value of a block in the making: as read, as float32 with indices, in bands and logged."""
@@ -33,7 +36,7 @@ class Size(NamedTuple):
 
 
 class Need(NamedTuple):
-    """Bytes."""
+    """Bytes. Pages of files that lie in memory, which the system drops when it needs the room, are not counted."""
 
     memory: int
     disk: int
@@ -75,6 +78,7 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
     join = n * (k - 1) * 24
     communities = n * 100
 
+    names = _NAME * n if size.is_on_disk else 0
     held = {
         "Preprocess": (counts + inputs, block),
         "Neighbors": (inputs + graph, max(search, join)),
@@ -83,5 +87,5 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
         "Write": (inputs + graph + layers, n * k * 10),
     }
     if on_disk:
-        return {stage: Need(int(_PROCESS + work), int(kept)) for stage, (kept, work) in held.items()}
-    return {stage: Need(int(_PROCESS + kept + work), 0) for stage, (kept, work) in held.items()}
+        return {stage: Need(int(_PROCESS + names + work), int(kept)) for stage, (kept, work) in held.items()}
+    return {stage: Need(int(_PROCESS + names + kept + work), 0) for stage, (kept, work) in held.items()}

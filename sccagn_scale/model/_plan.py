@@ -19,7 +19,7 @@ from sccagn_scale import graph
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.model._model import SCCAGN
-from sccagn_scale.model._needs import needs
+from sccagn_scale.model._needs import Size, needs
 from sccagn_scale.model._prepare import input_size
 from sccagn_scale.model._workspace import allowed_memory
 
@@ -34,6 +34,9 @@ _GROWTH = {"Neighbors": 1.35}
 
 _GROWS_FROM = {"Initial clusters": 230_000, "Joint training": 350_000}
 """Cells at which what grows with them takes as long as what does not, from the same measurement."""
+
+
+_DISK_SPEED = 200e6  # bytes a second that are written
 
 
 class Step(NamedTuple):
@@ -108,8 +111,15 @@ def plan(
     in_memory = needs(size, config, on_disk=False)
     on_disk = max(need.memory for need in in_memory.values()) > allowed
     chosen = needs(size, config, on_disk=True) if on_disk else in_memory
+    seconds["Write"] = _written(size, config) / _DISK_SPEED
     steps = [Step(stage, need.memory, need.disk, seconds.get(stage, 0.0)) for stage, need in chosen.items()]
     return Plan(size.n_obs, size.n_vars, size.nnz, allowed, on_disk, steps)
+
+
+def _written(size: Size, config: Config) -> int:
+    """Bytes of the results: components, embedding, neighbours and edges."""
+    per_cell = 4 * (config.n_comps + config.n_latent) + 20 * config.n_neighbors
+    return size.n_obs * per_cell
 
 
 def _seconds(atlas: Atlas, config: Config, layer: str | None, n_obs: int) -> dict[str, float]:
@@ -122,15 +132,14 @@ def _seconds(atlas: Atlas, config: Config, layer: str | None, n_obs: int) -> dic
         # the search that many cells are given, whose time grows otherwise than that of comparing all pairs
         backend = "ivf_graph" if config.knn_backend == "auto" and n_obs > graph.EXACT_UP_TO else config.knn_backend
         SCCAGN(sample, None, dataclasses.replace(config, knn_backend=backend), progress=clock).train()
-    ratio = n_obs / sample.n_obs
-    stretched = {}
-    for stage, seconds in clock.seconds.items():
-        if stage in _GROWS_FROM:
-            least = _GROWS_FROM[stage]
-            stretched[stage] = seconds * (least + n_obs) / (least + sample.n_obs)
-        else:
-            stretched[stage] = seconds * ratio ** _GROWTH.get(stage, 1.0)
-    return stretched
+    return {stage: stretched(stage, seconds, sample.n_obs, n_obs) for stage, seconds in clock.seconds.items()}
+
+
+def stretched(stage: str, seconds: float, measured: int, n_obs: int) -> float:
+    """Seconds that a stage takes for n_obs cells, from those that it took for as many as were `measured`."""
+    if stage in _GROWS_FROM:
+        return seconds * (_GROWS_FROM[stage] + n_obs) / (_GROWS_FROM[stage] + measured)
+    return seconds * (n_obs / measured) ** _GROWTH.get(stage, 1.0)
 
 
 def _sample(atlas: Atlas, layer: str | None) -> AnnData:
