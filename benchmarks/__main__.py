@@ -24,6 +24,7 @@ BENCHMARKS = {
     "pipeline": "benchmarks.pipeline",
     "scale": "benchmarks.scale",
     "sparse": "benchmarks.sparse",
+    "store": "benchmarks.store",
     "transfer": "benchmarks.transfer",
 }
 # Arguments that change nothing in what is measured.

@@ -41,7 +41,7 @@ def embed(
             return rows
         sent = room(layer.n_out)
         for start, stop in blocks:
-            sent[start:stop] = layer.send(_block(rows, start, stop, device))
+            sent[start:stop] = cast(Tensor, layer.send(_block(rows, start, stop, device)))
         return sent
 
     sent = send(first, x)

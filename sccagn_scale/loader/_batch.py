@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +14,7 @@ from sccagn_scale.loader._stored import StoredRows
 from sccagn_scale.nn import Rows, RowSource
 from sccagn_scale.ops import Csr
 
-Cells = sp.csr_matrix | np.ndarray | StoredRows
+Cells: TypeAlias = sp.csr_matrix | np.ndarray | StoredRows
 """What the network sees of all cells: genes, in memory or on disk, or components."""
 
 

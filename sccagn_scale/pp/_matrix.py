@@ -276,7 +276,6 @@ class _Stored:
     """
 
     def __init__(self, matrix: StoredMatrix, folder: Path, made_from: dict[str, Any]) -> None:
-        check_replaceable(folder)
         self._matrix, self._folder, self._made_from = matrix, folder, made_from
         self._store = _reusable(folder, made_from)
 
@@ -303,18 +302,17 @@ class _Stored:
 
 
 def _reusable(folder: Path, made_from: dict[str, Any]) -> CellStore | None:
-    """The store in a folder, if it is whole and was made from the same; why not is logged, unless there is none."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return None
+    """The store in a folder, if it is whole and was made from the same; if another is there, why not is logged."""
     try:
         store = CellStore.open(folder)
+        difference = _difference(store.made_from, made_from)
     except InputError as error:
-        log.info("The cell store is made anew. %s", error)
-        return None
-    difference = _difference(store.made_from, made_from)
+        difference = str(error).removesuffix(".")
     if difference is None:
         return store
-    log.info("The cell store %r is made anew: %s.", str(folder), difference)
+    check_replaceable(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        log.info("The cell store %r is made anew: %s.", str(folder), difference)
     return None
 
 

@@ -329,3 +329,18 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert len(lines) == 5
     assert all("`store`" in line and "could not be written" in line and "File too large" in line for line in lines)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("read_from", [1, 2**40])
+def test_large_and_small_stretches_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_from: int
+) -> None:
+    monkeypatch.setattr("sccagn_scale.io._store._READ_FROM", read_from)
+    matrix = sparse.random(40, 30, 0.4, format="csr", dtype=np.float32, random_state=0)
+    matrix.data = np.rint(1000 * matrix.data)
+    with CellStoreWriter(tmp_path / "store", 30, {}) as writer:
+        writer.append(matrix)
+    store = CellStore.open(tmp_path / "store")
+    assert (store.read(3, 31) != matrix[3:31]).nnz == 0
+    positions = np.array([5, 6, 7, 30, 2, 2])
+    assert (store.rows(positions) != matrix[positions]).nnz == 0

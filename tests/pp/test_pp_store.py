@@ -150,6 +150,22 @@ def test_a_matrix_in_memory_makes_no_store(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
-def test_a_folder_of_other_things_is_refused_before_the_first_pass(tmp_path: Path) -> None:
+def test_a_folder_of_other_things_is_refused_before_the_first_pass(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sccagn_scale")
     with pytest.raises(InputError, match="`store` must not be a folder of other things"):
         select_matrix(backed(tmp_path / "cells.h5ad", COUNTS), store=tmp_path)
+    assert caplog.messages == []
+
+
+def test_a_store_that_cannot_be_written_is_still_read(tmp_path: Path, reads: list[str]) -> None:
+    path, store = tmp_path / "cells.h5ad", tmp_path / "store"
+    dense(select_matrix(backed(path, COUNTS), store=store))
+    store.chmod(0o500)
+    np.testing.assert_array_equal(dense(select_matrix(backed(path), store=store)), COUNTS)
+    assert len(reads) == 1
+    os.utime(path, ns=(5, 5))
+    with pytest.raises(InputError, match="`store` must not be write-protected"):
+        select_matrix(backed(path), store=store)
+    store.chmod(0o700)
