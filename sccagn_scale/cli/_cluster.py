@@ -134,7 +134,7 @@ def _check_output(arguments: argparse.Namespace, cells: Atlas) -> None:
         raise InputError("`--inplace` adds the results to a .h5ad or .zarr file; INPUT is 10x's: give `--output`.")
     if arguments.inplace or arguments.results_only or len(cells.files) > 1 or _is_copied(arguments, cells):
         return
-    if len(cells.choices) > 1:
+    if len(cells.layers) > 1:
         kind = cells.files[0].suffix
         raise InputError(
             f"`--output` must end in {kind} as INPUT does, whose layers and raw stay as they are stored there, but is "

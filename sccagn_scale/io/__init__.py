@@ -1,6 +1,6 @@
 """Files in and out: AnnData (.h5ad, .zarr), 10x, atlases on disk, the cell store, atomic write-back."""
 
-from ._atlas import ORIGIN, Atlas, StoredMatrix, open_atlas
+from ._atlas import Atlas, StoredMatrix, open_atlas
 from ._blocks import iter_blocks
 from ._read import read
 from ._results import add_results, write_copy
@@ -9,7 +9,6 @@ from ._write import check_writable, write
 from ._write_atlas import write_atlas
 
 __all__ = [
-    "ORIGIN",
     "Atlas",
     "CellStore",
     "CellStoreWriter",

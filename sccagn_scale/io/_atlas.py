@@ -1,54 +1,104 @@
-"""Cells × genes in one file or several, taken as one and never loaded whole."""
+"""An atlas on disk, in one file or several: cells in blocks, X never loaded whole."""
 
 from __future__ import annotations
 
-import logging
 import os
+import shutil
+import tempfile
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
+from anndata import AnnData
 from anndata.io import read_elem
 from scipy import sparse
 
 from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale._threads import ahead
 
-from ._blocks import Block, Rows, choices_in, element_in, guarded, open_root, rows_in
-from ._layout import HDF5_SUFFIXES, damaged, first_line, is_zarr, layout_of
-from ._read import make_names_unique, names_may_repeat, read
+from ._blocks import Block, blocks_of, check_block_size
+from ._join import Columns, join_frames, join_genes
+from ._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, first_line, is_zarr, open_store
+from ._read import read_frame, read_with
+from ._stored import RAW_NAMES, HeldRows, Rows, StoredRows, choices, layers_in, supported
+from ._transpose import transposed
 
-log = logging.getLogger("sccagn_scale")
 
-ORIGIN = "file"
-"""Column of obs that says which of several files a cell is from."""
+def open_atlas(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, scratch: Path | None = None
+) -> Atlas:
+    """Open files as one atlas, without their matrices.
 
-_ANNOTATION = ("obs", "var", "uns", "obsm", "varm", "obsp", "varp")
+    Several files are joined: the cells under one another, of the genes those that all files have, in the order of the
+    first. `obs` has every column that some file has, and a column `"file"` with the name of a cell's file (without its
+    extension, or where two are the same the path from the folder that all are in). `var` keeps the columns that are the
+    same in all files.
+
+    Parameters
+    ----------
+    paths
+        `.h5ad` files, `.zarr` folders, and 10x matrices, whose X comes into memory; or folders with such files in them,
+        which are taken in the order of their names, hidden ones left out.
+    scratch
+        A folder on a disk with room for a copy of any matrix that is stored by columns (CSC), twice while it is made;
+        None for the system's. The copies are removed with the atlas.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, the files have no gene in common or a cell's name twice, or one of several has a
+        column `obs["file"]` already.
+
+    Warns
+    -----
+    InputWarning
+        If names repeat within a file (a suffix is added), or if 10x features other than genes are left out.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    files = [file for path in given for file in _files_at(Path(path))]
+    if not files:
+        raise InputError("`paths` must name at least one file, but is empty.")
+    by_place: dict[str, Path] = {}
+    for file in files:
+        if by_place.setdefault(os.path.realpath(file), file) is not file:
+            raise InputError(f"`paths` must name every file once, but {str(file)!r} comes twice.")
+    if scratch is not None and not Path(scratch).is_dir():
+        raise InputError(f"`scratch` must be an existing folder, but {str(scratch)!r} is none.")
+    opened = [_File(file) for file in files]
+    for one in opened:
+        for note in one.notes:
+            warnings.warn(f"{one.path}: {note}" if len(files) > 1 else note, InputWarning, stacklevel=2)
+    return Atlas(opened, scratch)
 
 
 class Atlas:
-    """Annotated cells × genes in one file or several. Made by `open_atlas`.
+    """Cells × genes in one file or several; made by `open_atlas`.
 
     Attributes
     ----------
     adata
-        Everything but matrices, in memory: of a single file its `obs`, `var`, `uns`, `obsm`, `varm`, `obsp` and `varp`;
-        of several, their `obs` under one another with the column `file`, and the genes that all have.
+        Everything but X, layers and raw: `obs`, `var`, and of a single file what else it holds. Not tied to the files.
     files
-        The files, in the order of their cells.
+        Where it comes from.
     """
 
-    def __init__(self, adata: anndata.AnnData, parts: Sequence[_Part]) -> None:
-        self.adata = adata
-        self.files = tuple(part.path for part in parts)
-        self._parts = tuple(parts)
+    adata: AnnData
+    files: tuple[Path, ...]
+
+    def __init__(self, opened: Sequence[_File], scratch: Path | None) -> None:
+        self.files = tuple(file.path for file in opened)
+        self._opened = opened
+        self._scratch = _Scratch(scratch)
+        self._matrices: dict[str | None, StoredMatrix] = {}
+        frames = [file.frame for file in opened]
+        self._genes = join_genes(self.files, [frame.var_names for frame in frames])
+        self.adata = join_frames(self.files, frames, self._genes[0]) if len(frames) > 1 else frames[0]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,301 +117,270 @@ class Atlas:
 
     @property
     def obs(self) -> pd.DataFrame:
-        """Annotation of cells."""
+        """Annotation of the cells."""
         return self.adata.obs
+
+    @property
+    def layers(self) -> list[str | None]:
+        """What `matrix` takes: the matrices that all files have."""
+        return [name for name in self._opened[0].layers if all(name in file.layers for file in self._opened)]
 
     @property
     def is_one_file(self) -> bool:
         """Whether there is one file, in which matrices stay: all but those of 10x are such."""
-        return len(self._parts) == 1 and not self._parts[0].is_held
+        return len(self._opened) == 1 and not self._opened[0].is_held
 
-    @property
-    def choices(self) -> list[str]:
-        """What `layer` can be, as messages have it: matrices that all files have."""
-        each = [part.choices() for part in self._parts]
-        return [name for name in each[0] if all(name in names for names in each)]
+    def close(self) -> None:
+        """Remove what was written to `scratch`; matrices that were stored by columns cannot be read any more."""
+        self._scratch.remove()
 
     def matrix(self, layer: str | None = None) -> StoredMatrix:
-        """Find a matrix; checks all of it but the values.
+        """Find a matrix; one that is stored by columns is transposed now.
 
         Parameters
         ----------
         layer
-            None for `X`, `"raw"` for `.raw.X`, or a name in `layers`; every file must have it.
+            None for `X`, `"raw"` for `.raw.X`, or a name in `layers`. A layer that is itself called `"raw"` goes first.
 
         Raises
         ------
         InputError
-            If there is no such layer, it holds no numbers, or a file is damaged.
+            If it is not in all files, is empty, holds no numbers, or a file is damaged anywhere but in the middle; or
+            if `scratch` is full.
         """
-        found = [part.find(layer) for part in self._parts]
-        names, columns = _joined([part.path for part in self._parts], [piece.names for piece in found])
-        return StoredMatrix(
-            pieces=tuple(found),
-            columns=columns,
-            names=names,
-            where=found[0].where,
-            choices=", ".join(self.choices),
-        )
+        if layer not in self._matrices:
+            self._matrices[layer] = self._find(layer)
+        return self._matrices[layer]
+
+    def _find(self, layer: str | None) -> StoredMatrix:
+        files = self._opened
+        there = self.layers
+        for file in files:
+            if layer in file.layers:
+                continue
+            where = f" in {str(file.path)!r}" if len(files) > 1 else ""
+            if layer is None:
+                raise InputError(f"`layer` points at X, which holds no matrix{where}; choose one of {choices(there)}.")
+            raise InputError(f"`layer` must be one of {choices(there)}; there is no '{layer}'{where}.")
+        is_raw = any(file.is_raw(layer) for file in files)
+        genes, columns = join_genes(self.files, [file.genes(layer) for file in files]) if is_raw else self._genes
+        stored = [file.rows(layer) for file in files]  # all are checked before one is transposed
+        parts, start = [], 0
+        for file, rows, own in zip(files, stored, columns, strict=True):
+            parts.append(_Part(file.path, start, self._by_rows(rows), own))
+            start += file.frame.n_obs
+        where = "X" if layer is None else "raw.X" if files[0].is_raw(layer) else f"layers['{layer}']"
+        return StoredMatrix(parts, genes, where=where, choices=choices(there), scratch=self._scratch)
+
+    def _by_rows(self, rows: HeldRows | StoredRows) -> Rows:
+        if isinstance(rows, StoredRows) and rows.layout == "csc":
+            return transposed(rows, self._scratch.folder)
+        return rows
 
 
 class StoredMatrix:
-    """One matrix of an atlas. Can be pickled: files are opened when they are read.
+    """Cells × genes whose values stay in their files, each of which is open only while it is read.
+
+    Can be pickled, and then opens the files where it is. What is held of a file are its row offsets, 8 bytes a cell,
+    and of 10x its values.
 
     Attributes
     ----------
     shape
         Cells and genes.
     dtype
-        Of the values, the one that holds those of all files.
+        Of the values as they are stored; over several files the smallest that holds them all.
     nnz
-        Stored values; those of genes that not all files have are counted too.
+        Values stored in the files, in genes that are left out too; of a dense matrix, all.
     n_bytes
-        What the values and their places take in the files, compressed as they are.
+        What a pass over them reads, compressed as they are.
     names
         Of the genes.
-    where, choices
-        Where in the file it stands, and what other matrices there are, for messages.
+    where
+        In the AnnData, for messages.
+    choices
+        What else `layer` could be.
     parts
-        Each file and its first cell.
+        The files and the first cell of each.
     """
 
-    def __init__(
-        self,
-        *,
-        pieces: tuple[_Piece, ...],
-        columns: list[npt.NDArray[np.int64] | None],
-        names: pd.Index,
-        where: str,
-        choices: str,
-    ) -> None:
-        self._pieces, self._columns = pieces, columns
-        self._starts = np.concatenate([[0], np.cumsum([piece.n_obs for piece in pieces])])
-        self.shape = (int(self._starts[-1]), len(names))
-        self.dtype = np.result_type(*(piece.dtype for piece in pieces))
-        self.nnz = sum(piece.nnz for piece in pieces)
-        self.n_bytes = sum(piece.n_bytes for piece in pieces)
+    def __init__(self, parts: Sequence[_Part], names: pd.Index, *, where: str, choices: str, scratch: _Scratch) -> None:
+        last = parts[-1]
+        self.shape = last.start + last.rows.shape[0], len(names)
+        if 0 in self.shape:
+            raise InputError(f"The input is empty: {where} has {self.shape[0]} cells and {self.shape[1]} genes.")
+        self.dtype = np.result_type(*(part.rows.dtype for part in parts))
+        self.nnz = sum(part.rows.nnz for part in parts)
+        self.n_bytes = sum(part.rows.n_bytes for part in parts)
         self.names, self.where, self.choices = names, where, choices
-        self.parts = tuple((piece.path, int(start)) for piece, start in zip(pieces, self._starts, strict=False))
+        self._parts = tuple(parts)
+        self._scratch: _Scratch | None = scratch  # stays as long as there is a matrix in it
+        self._block_dtype = supported(self.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_scratch": None}  # belongs to the process that made it
+
+    @property
+    def parts(self) -> tuple[tuple[Path, int], ...]:
+        """The files and the first cell of each."""
+        return tuple((part.path, part.start) for part in self._parts)
 
     def blocks(self, block_size: int) -> Iterator[Block]:
-        """Go through the cells in order, one block read ahead by a thread.
+        """Go through the cells in blocks, which end at the files' borders, the next one being read by a thread.
+
+        Parameters
+        ----------
+        block_size
+            Cells in a block; a file's last may have fewer.
 
         Yields
         ------
-        A block's first cell, and the block: CSR [≤ block_size, n_vars], all of one file.
+        The block's first cell, and the block as CSR [≤ block_size, n_vars] of type `dtype`, but float32 for float16.
 
         Raises
         ------
         InputError
-            When a damaged part of a file is met; names it and the cells.
+            If the block is damaged in its file; the message names the file and the cells, counted from its first.
         """
-        return ahead(self._blocks(block_size))
-
-    def _blocks(self, block_size: int) -> Iterator[Block]:
-        for piece, columns, first in zip(self._pieces, self._columns, self._starts, strict=False):
-            with ExitStack() as stack:
-                rows = piece.open(stack)
-                for start in range(0, piece.n_obs, block_size):
-                    block = guarded(rows, start, min(start + block_size, piece.n_obs), piece.path)
-                    yield int(first) + start, _selected(block, columns, self.shape[1]).astype(self.dtype, copy=False)
+        check_block_size(block_size)
+        return ahead(
+            (part.start + start, self._joined(part, block))
+            for part in self._parts
+            for start, block in blocks_of(part.rows, block_size)
+        )
 
     def read(self, start: int, stop: int) -> sparse.csr_matrix:
-        """Read the cells from `start` to before `stop`, CSR [stop − start, n_vars]; raises as `blocks` does."""
-        found = []
-        for piece, columns, first in zip(self._pieces, self._columns, self._starts, strict=False):
-            low, high = max(start - int(first), 0), min(stop - int(first), piece.n_obs)
-            if low < high:
-                with ExitStack() as stack:
-                    block = guarded(piece.open(stack), low, high, piece.path)
-                found.append(_selected(block, columns, self.shape[1]).astype(self.dtype, copy=False))
-        return sparse.vstack(found, format="csr") if found else sparse.csr_matrix((0, self.shape[1]), dtype=self.dtype)
+        """Read the cells `start` to `stop` - 1 as CSR [stop - start, n_vars]; for several threads at once, if need be.
 
-
-def open_atlas(paths: Sequence[str | os.PathLike[str]], *, scratch: Path | None = None) -> Atlas:
-    """Open files as one atlas; matrices stay where they are.
-
-    Genes are joined by name: those that all files have, in the order of the first. Annotation of cells is joined as
-    `anndata.concat(join="outer")` does it.
-
-    Parameters
-    ----------
-    paths
-        `.h5ad` files and `.zarr` folders (format 2 or 3) with matrices as CSR, CSC or dense; 10x files and folders,
-        which are loaded into memory; or folders that hold such files, taken in the order of their names.
-    scratch
-        Folder for a copy by rows of every matrix that is read and stored by columns (CSC); None: the system's folder
-        for temporary files.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read, files have no gene in common, or a name is given to two cells.
-    """
-    files = [file for path in paths for file in _files_in(Path(path))]
-    parts = [_open(file, scratch) for file in files]
-    if len(parts) == 1:
-        return Atlas(_bare(parts[0].adata), parts)
-    _check_cells(parts)
-    names, _ = _joined(files, [part.adata.var_names for part in parts])
-    labels = _labels(files)
-    for part in parts:
-        if ORIGIN in part.adata.obs:
+        Raises
+        ------
+        InputError
+            If there are no such cells, or they are damaged in their file.
+        """
+        if not 0 <= start <= stop <= self.shape[0]:
             raise InputError(
-                f"`path` {str(part.path)!r} has a column '{ORIGIN}' in obs, which would be lost: the file that each "
-                "cell is from goes there. Rename it."
+                f"`start` and `stop` must lie in order between 0 and {self.shape[0]}, but are {start} and {stop}."
             )
-    annotation = [anndata.AnnData(obs=part.adata.obs) for part in parts]
-    joined = anndata.concat(annotation, join="outer", label=ORIGIN, keys=labels)
-    var = parts[0].adata.var.loc[names]
-    for part, label in zip(parts, labels, strict=True):
-        n_left = part.adata.n_vars - len(names)
-        if n_left:
-            log.info("%s of %s genes of '%s' are not in all files and are left out.", n_left, part.adata.n_vars, label)
-    return Atlas(anndata.AnnData(obs=joined.obs, var=var), parts)
+        pieces = [sparse.csr_matrix((0, self.shape[1]), dtype=self._block_dtype)]
+        for part in self._parts:
+            first, last = max(start - part.start, 0), min(stop - part.start, part.rows.shape[0])
+            if first < last:
+                with part.rows.reading() as read:
+                    pieces.append(self._joined(part, read(first, last)))
+        return pieces[1] if len(pieces) == 2 else sparse.vstack(pieces, format="csr")
+
+    def _joined(self, part: _Part, block: sparse.csr_matrix) -> sparse.csr_matrix:
+        if part.columns is not None:
+            block = block[:, part.columns]
+            block.sort_indices()
+        return block.astype(self._block_dtype, copy=False)
 
 
-@dataclass(frozen=True, eq=False)
-class _Piece:
-    """One matrix of one file."""
-
-    path: Path
-    layer: str | None
-    where: str
-    names: pd.Index
-    n_obs: int
-    dtype: np.dtype[Any]
-    nnz: int
-    n_bytes: int
-    held: Any = None  # the matrix, where that is in memory
-    scratch: Path | None = None
-
-    def open(self, stack: ExitStack) -> Rows:
-        """Open the file until the stack closes."""
-        if self.held is not None:
-            return rows_in(self.held, None)
-        return rows_in(element_in(open_root(self.path, stack), self.layer), self.path, self.scratch)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Part:
-    """One file's cells."""
+    """The rows of a matrix that are in one file."""
 
     path: Path
-    adata: anndata.AnnData  # of a file that matrices stay in, the rest
-    is_held: bool
-    scratch: Path | None
+    start: int
+    rows: Rows
+    columns: Columns
 
-    def choices(self) -> list[str]:
-        """What `layer` can be."""
-        with ExitStack() as stack:
-            return choices_in(self.adata if self.is_held else open_root(self.path, stack))
 
-    def find(self, layer: str | None) -> _Piece:
-        """Look a matrix up."""
-        with ExitStack() as stack:
-            root = self.adata if self.is_held else open_root(self.path, stack)
-            element = element_in(root, layer)
-            rows = rows_in(element, None if self.is_held else self.path, self.scratch)
-            where = "X" if layer is None else f"layers['{layer}']" if layer in self._layers(root) else "raw.X"
-            return _Piece(
-                self.path,
-                layer,
-                where,
-                self._raw_names(root) if where == "raw.X" else self.adata.var_names,
-                rows.n_obs,
-                np.dtype(rows.dtype),
-                rows.nnz,
-                rows.n_bytes,
-                element if self.is_held else None,
-                self.scratch,
+class _File:
+    """One of an atlas's files: everything but its matrices, and where those are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.frame, self.notes = read_with(read_frame, path)
+        self._held, self.frame.X = self.frame.X, None  # of 10x
+        self.layers: dict[str | None, str] = {None: "X"}
+        if self._held is None:
+            with open_store(path) as root:
+                self.layers = layers_in(root)
+                if self.is_raw("raw"):
+                    self._raw_genes = _names_in(root[self.layers["raw"].removesuffix("X") + "var"])
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its matrix is in memory."""
+        return self._held is not None
+
+    def is_raw(self, layer: str | None) -> bool:
+        """Whether it is `.raw.X`, and no layer of that name."""
+        return self.layers.get(layer) in RAW_NAMES
+
+    def genes(self, layer: str | None) -> pd.Index:
+        """The names of a matrix's genes."""
+        return self._raw_genes if self.is_raw(layer) else self.frame.var_names
+
+    def rows(self, layer: str | None) -> HeldRows | StoredRows:
+        """A matrix, checked but for its values."""
+        if self._held is not None:
+            return HeldRows(self._held)
+        rows = StoredRows(self.path, self.layers[layer])
+        shape = self.frame.n_obs, len(self.genes(layer))
+        if rows.shape != shape:
+            raise damaged(
+                self.path, f"/{rows.name} is {rows.shape[0]} × {rows.shape[1]} but must be {shape[0]} × {shape[1]}"
             )
-
-    def _layers(self, root: Any) -> list[str]:
-        return list(self.adata.layers) if self.is_held else list(root["layers"]) if "layers" in root else []
-
-    def _raw_names(self, root: Any) -> pd.Index:
-        return self.adata.raw.var_names if self.is_held else read_elem(root["raw/var"]).index
+        return rows
 
 
-def _open(path: Path, scratch: Path | None) -> _Part:
-    layout = layout_of(path)
-    if layout in ("anndata", "zarr"):
-        with ExitStack() as stack:
-            root = open_root(path, stack)
-            if "encoding-type" in root["obs"].attrs:
-                with names_may_repeat():
-                    try:
-                        adata = anndata.AnnData(**{name: read_elem(root[name]) for name in _ANNOTATION if name in root})
-                    except Exception as error:  # broken annotation fails in as many ways as there are types
-                        raise damaged(path, first_line(error)) from error
-                    notes = make_names_unique(adata)
-                for note in notes:
-                    warnings.warn(note, InputWarning, stacklevel=3)
-                return _Part(path, adata, False, scratch)
-    return _Part(path, read(path), True, scratch)  # 10x, and AnnData before 0.7
+class _Scratch:
+    """A temporary folder that is made when it is first asked for, and goes with the last that uses it."""
+
+    def __init__(self, parent: Path | None) -> None:
+        self._parent = parent
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder.
+
+        Raises
+        ------
+        InputError
+            If it cannot be made.
+        """
+        try:
+            folder = tempfile.mkdtemp(dir=self._parent, prefix="sccagn_scale-")
+        except OSError as error:
+            raise InputError(f"`scratch` must be a folder that takes new files: {first_line(error)}.") from error
+        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+    def remove(self) -> None:
+        """Remove it and what is in it."""
+        if "folder" in vars(self):
+            self._remove()
 
 
-def _bare(adata: anndata.AnnData) -> anndata.AnnData:
-    """The same without matrices."""
-    return anndata.AnnData(**{name: getattr(adata, name) for name in _ANNOTATION})
+def _names_in(var: Any) -> pd.Index:
+    if hasattr(var, "dtype"):  # before AnnData 0.7: a table whose first column are the names
+        return pd.Index(var[var.dtype.names[0]].astype(str))
+    return read_elem(var).index
 
 
-def _files_in(path: Path) -> list[Path]:
-    """The path itself, or what a folder of files holds."""
-    if not path.is_dir() or is_zarr(path):
+def _files_at(path: Path) -> list[Path]:
+    """The path itself, or of a folder that is neither a store nor a 10x matrix, those and the files in it."""
+    if not path.is_dir():
         return [path]
-    inside = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    files = [entry for entry in inside if is_zarr(entry) or (entry.is_file() and entry.suffix.lower() in HDF5_SUFFIXES)]
-    return files or [path]  # a 10x folder, or nothing that can be read, as is then said
+    try:
+        if _is_one(path):
+            return [path]
+        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        found = [e for e in entries if (_is_one(e) if e.is_dir() else e.suffix.lower() in HDF5_SUFFIXES)]
+    except OSError as error:
+        raise InputError(f"`paths` {str(path)!r} cannot be opened: {first_line(error)}.") from error
+    if not found:
+        raise InputError(
+            f"`paths` must name files or a folder of them, but {str(path)!r} holds no .h5ad file, .zarr folder or 10x "
+            f"matrix; it holds {', '.join(entry.name for entry in entries[:8]) or 'nothing'}."
+        )
+    return found
 
 
-def _check_cells(parts: Sequence[_Part]) -> None:
-    seen = pd.Index([])
-    for i, part in enumerate(parts):
-        names = part.adata.obs_names
-        both = names.isin(seen)
-        if both.any():
-            name = names[both][0]
-            other = next(earlier.path for earlier in parts[:i] if name in earlier.adata.obs_names)
-            raise InputError(
-                f"`path` must name files whose cells have names of their own, but {int(both.sum()):,} stand in two, "
-                f"such as {name!r} in {str(other)!r} and {str(part.path)!r}. Leave out a file that is there twice, or "
-                "put something before the names, such as adata.obs_names = 'lung_' + adata.obs_names."
-            )
-        seen = seen.append(names)
-
-
-def _joined(paths: Sequence[Path], names: Sequence[pd.Index]) -> tuple[pd.Index, list[npt.NDArray[np.int64] | None]]:
-    """Genes that all have; and where in them each file's are, −1 for others, or None where they are just these."""
-    common = names[0]
-    for path, more in zip(paths[1:], names[1:], strict=True):
-        common = common[common.isin(more)]
-        if not len(common):
-            raise InputError(
-                f"`path` must name files with genes in common, but {str(paths[0])!r} (with genes such as "
-                f"{', '.join(names[0][:3])}) and {str(path)!r} ({', '.join(more[:3])}) share none with each other and "
-                "those between. Bring them to one kind of name."
-            )
-    return common, [None if own.equals(common) else common.get_indexer(own) for own in names]
-
-
-def _labels(files: Sequence[Path]) -> list[str]:
-    """Short names for files: without ending, with their folder where that is not enough."""
-    stems = [file.stem for file in files]
-    return [
-        stem if stems.count(stem) == 1 else f"{file.resolve().parent.name}/{stem}"
-        for file, stem in zip(files, stems, strict=True)
-    ]
-
-
-def _selected(block: sparse.csr_matrix, columns: npt.NDArray[np.int64] | None, n_vars: int) -> sparse.csr_matrix:
-    """Bring a file's genes to their places among those of all files."""
-    if columns is None:
-        return block
-    places = columns[block.indices]
-    kept = places >= 0
-    before = np.concatenate([[0], np.cumsum(kept)])
-    chosen = sparse.csr_matrix((block.data[kept], places[kept], before[block.indptr]), shape=(block.shape[0], n_vars))
-    chosen.sort_indices()
-    return chosen
+def _is_one(folder: Path) -> bool:
+    """Whether a folder is a zarr store or a 10x matrix."""
+    if folder.suffix.lower() == ".zarr" or is_zarr(folder):
+        return True
+    return any(entry.name.endswith(MTX_NAMES) for entry in folder.iterdir())

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 
@@ -104,7 +104,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        if isinstance(error, PermissionError | BlockingIOError):
+        if isinstance(error, PermissionError | BlockingIOError | FileNotFoundError):
             raise InputError(f"`path` {str(path)!r} cannot be opened: {first_line(error)}.") from error
         if h5py.is_hdf5(path):
             raise InputError(f"`path` {str(path)!r} is a truncated or damaged HDF5 file; copy it anew.") from error
@@ -145,4 +145,26 @@ def open_zarr(path: Path) -> zarr.Group:
     try:
         return zarr.open_group(path, mode="r")
     except Exception as error:  # broken metadata fails in as many ways as there are fields
+        raise damaged(path, first_line(error)) from error
+
+
+@contextmanager
+def open_store(path: Path) -> Iterator[Any]:
+    """Give the root group of an AnnData on disk, a `.h5ad` file or a `.zarr` folder.
+
+    Raises
+    ------
+    InputError
+        If it cannot be opened, or the block comes upon a broken part of it.
+    """
+    if not path.is_dir():
+        with open_hdf5(path) as file:
+            yield file
+        return
+    root = open_zarr(path)
+    try:
+        yield root
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
         raise damaged(path, first_line(error)) from error

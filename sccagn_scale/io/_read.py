@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anndata
+import h5py
+from anndata.io import read_elem
 from scipy import sparse
 
 from sccagn_scale._errors import InputError, InputWarning
 
 from ._blocks import iter_blocks
 from ._check import as_signed, matrices_of, matrix_fault
-from ._layout import Layout, damaged, first_line, import_zarr, layout_of, open_hdf5
+from ._layout import Layout, damaged, first_line, import_zarr, layout_of, open_hdf5, open_store
 from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 
 # AnnData asks for what is done here, and warns of the suffixes that do it
 _NAME_WARNINGS = (r"(Observation|Variable) names are not unique", r"Suffix used .* to deduplicate index values")
+
+_FRAME = ("obs", "var", "uns", "obsm", "varm", "obsp", "varp")
 
 
 def read(path: str | os.PathLike[str], *, backed: bool = False) -> anndata.AnnData:
@@ -54,31 +58,58 @@ def read(path: str | os.PathLike[str], *, backed: bool = False) -> anndata.AnnDa
     InputWarning
         If cell or gene names repeat (a suffix is added), or if 10x features other than genes are left out.
     """
-    path = Path(path)
-    layout = layout_of(path)
-    with names_may_repeat():
-        try:
-            adata, notes = _load(path, layout, backed=backed), list[str]()
-            _check_matrices(adata, path)  # before anything selects from them
-            if layout in ("tenx_hdf5", "tenx_mtx"):
-                adata, notes = keep_expression(adata)
-            notes += make_names_unique(adata)
-        except (InputError, MemoryError, ImportError, Warning):
-            raise
-        except Exception as error:  # a damaged file makes the parsers fail in any way there is
-            raise damaged(path, first_line(error)) from error
+    adata, notes = read_with(partial(_read_whole, backed=backed), Path(path))
     for note in notes:
         warnings.warn(note, InputWarning, stacklevel=2)
     return adata
 
 
-@contextmanager
-def names_may_repeat() -> Iterator[None]:
-    """Keep AnnData from asking for what `make_names_unique` does."""
+def read_with(
+    reader: Callable[[Path, Layout], tuple[anndata.AnnData, list[str]]], path: Path
+) -> tuple[anndata.AnnData, list[str]]:
+    """Read an AnnData and make its names unique; the second says what was done to it.
+
+    Parameters
+    ----------
+    reader
+        Takes the path and what is there.
+
+    Raises
+    ------
+    InputError
+        If nothing that can be read is there, or `reader` fails at it.
+    """
+    layout = layout_of(path)
     with warnings.catch_warnings():
         for message in _NAME_WARNINGS:
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
-        yield
+        try:
+            adata, notes = reader(path, layout)
+            return adata, notes + _make_names_unique(adata)
+        except (InputError, MemoryError, ImportError, Warning):
+            raise
+        except Exception as error:  # a damaged file makes the parsers fail in any way there is
+            raise damaged(path, first_line(error)) from error
+
+
+def _read_whole(path: Path, layout: Layout, *, backed: bool) -> tuple[anndata.AnnData, list[str]]:
+    adata = _load(path, layout, backed=backed)
+    _check_matrices(adata, path)  # before anything selects from them
+    return keep_expression(adata) if layout in ("tenx_hdf5", "tenx_mtx") else (adata, [])
+
+
+def read_frame(path: Path, layout: Layout) -> tuple[anndata.AnnData, list[str]]:
+    """Read an AnnData on disk but for X, layers and raw; of 10x, which has no more than X, everything."""
+    if layout not in ("anndata", "zarr"):
+        return _read_whole(path, layout, backed=False)
+    with open_store(path) as root:
+        if isinstance(root.get("obs"), h5py.Dataset):  # before AnnData 0.7, whose own reader knows what came where
+            old = anndata.read_h5ad(path, backed="r")
+            parts = {part: getattr(old, part) for part in _FRAME}
+            old.file.close()
+        else:
+            parts = {part: read_elem(root[part]) for part in _FRAME if part in root}
+    return anndata.AnnData(**parts), []
 
 
 def _load(path: Path, layout: Layout, *, backed: bool) -> anndata.AnnData:
@@ -110,8 +141,7 @@ def _check_matrices(adata: anndata.AnnData, path: Path) -> None:
             matrix.indices, matrix.indptr = as_signed(matrix.indices), as_signed(matrix.indptr)
 
 
-def make_names_unique(adata: anndata.AnnData) -> list[str]:
-    """Add suffixes to names that repeat an earlier one, in place; says what was done."""
+def _make_names_unique(adata: anndata.AnnData) -> list[str]:
     notes = []
     for what, index, make_unique in (
         ("cell", adata.obs_names, adata.obs_names_make_unique),

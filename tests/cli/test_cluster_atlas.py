@@ -107,7 +107,7 @@ def test_matrices_stay_as_they_are_stored(cells: Path) -> None:
         (["{cells}", "--inplace", "--results-only"], "`--inplace` adds the results to one input file"),
         (["{cells}", "-o", "{out}", "--store", "{cells}"], "`--store` must not be the same as `INPUT`"),
         (["{cells}", "{other}", "-o", "{other}"], "`--output` must not be the same as `INPUT 1`"),
-        (["{cells}", "{other}", "-o", "{out}"], "`INPUT` must name files whose cells have names of their own"),
+        (["{cells}", "{other}", "-o", "{out}"], "`INPUT` must name every cell differently"),
     ],
 )
 def test_mistakes_are_told_before_any_work(

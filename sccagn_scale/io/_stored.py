@@ -1,0 +1,222 @@
+"""One matrix in a file or in memory: what can be known without its values, and its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from sccagn_scale._errors import InputError
+
+from ._check import as_signed, indices_fault, indptr_fault
+from ._layout import damaged, first_line, open_store
+
+RAW_NAMES = ("raw/X", "raw.X")
+"""Where `.raw.X` is; the second before AnnData 0.7."""
+
+ReadRows = Callable[[int, int], sparse.csr_matrix]
+
+
+class Rows(Protocol):
+    """What `HeldRows` and `StoredRows` have in common."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    nnz: int
+    n_bytes: int
+
+    def reading(self) -> AbstractContextManager[ReadRows]:
+        """Give the function that reads rows start to stop."""
+
+
+class HeldRows:
+    """A matrix in memory, sparse or dense."""
+
+    def __init__(self, matrix: Any) -> None:
+        is_sparse = sparse.issparse(matrix)
+        self._matrix = matrix.tocsr() if is_sparse else matrix
+        self.shape: tuple[int, int] = matrix.shape
+        self.dtype = _number(matrix.dtype)
+        self.nnz = int(matrix.nnz if is_sparse else matrix.size)
+        arrays = (self._matrix.data, self._matrix.indices, self._matrix.indptr) if is_sparse else (matrix,)
+        self.n_bytes = sum(array.nbytes for array in arrays)
+
+    @contextmanager
+    def reading(self) -> Iterator[ReadRows]:
+        """Give the function that reads rows start to stop."""
+        yield lambda start, stop: _as_csr(self._matrix[start:stop])
+
+
+class StoredRows:
+    """A matrix in a `.h5ad` file or a `.zarr` folder, which is open only while something is read.
+
+    Attributes
+    ----------
+    layout
+        Rows can be read of CSR and dense; CSC is transposed first.
+    dtype
+        Of the values as they are stored.
+    nnz
+        Values stored; of dense, all.
+    n_bytes
+        What the matrix takes on the disk, compressed as it is.
+    indptr
+        int64 whatever the file's type, as offsets pass 2³¹ in an atlas. Of dense there is none.
+
+    Raises
+    ------
+    InputError
+        If anything but the values and their indices is damaged, or the values are no numbers.
+    """
+
+    layout: Literal["csr", "csc", "dense"]
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    nnz: int
+    n_bytes: int
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self._indptr: npt.NDArray[np.int64] | None = None
+        with self.opened() as element:
+            if hasattr(element, "shape"):
+                self._describe_dense(element)
+            else:
+                self._describe_sparse(element)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_indptr": None}  # 8 bytes a cell, read again where they are needed
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """Give the group or array."""
+        with open_store(self.path) as root:
+            yield root[self.name]
+
+    @contextmanager
+    def reading(self) -> Iterator[ReadRows]:
+        """Give the function that reads rows start to stop; damage comes up from it as InputError."""
+        with self.opened() as element:
+            yield partial(self._read, element)
+
+    def indptr(self, group: Any) -> npt.NDArray[np.int64]:
+        """The offsets in the opened `group` of rows (CSR) or columns (CSC)."""
+        if self._indptr is None:
+            indptr = np.asarray(group["indptr"][:]).astype(np.int64)
+            fault = indptr_fault(indptr, self.shape[1 if self.layout == "csc" else 0], self.nnz)
+            if fault is not None:
+                raise damaged(self.path, f"in /{self.name}, {fault}")
+            self._indptr = indptr
+        return self._indptr
+
+    def _describe_dense(self, array: Any) -> None:
+        if len(array.shape) != 2:
+            raise damaged(self.path, f"/{self.name} has {len(array.shape)} dimensions where a matrix has 2")
+        self.layout, self.shape, self.dtype = "dense", tuple(array.shape), _number(array.dtype)
+        self.nnz, self.n_bytes = int(array.size), _n_bytes(self.path, array)
+
+    def _describe_sparse(self, group: Any) -> None:
+        attributes = dict(group.attrs)
+        encoding = str(attributes.get("encoding-type", attributes.get("h5sparse_format", "")))  # second: before 0.7
+        if not encoding.startswith(("csr", "csc")):
+            raise damaged(self.path, f"/{self.name} is no matrix")
+        self.layout = "csr" if encoding.startswith("csr") else "csc"
+        try:
+            n_obs, n_vars = (int(n) for n in attributes["shape" if "shape" in attributes else "h5sparse_shape"])
+            arrays = [group[part] for part in ("data", "indices", "indptr")]
+            n_values, n_indices = (int(array.shape[0]) for array in arrays[:2])
+            self.shape, self.nnz, dtype = (n_obs, n_vars), n_values, arrays[0].dtype
+            self.n_bytes = sum(_n_bytes(self.path, array) for array in arrays)
+            # zarr takes a chunk that is missing for zeros, which a sparse matrix does not store
+            n_missing = 0 if isinstance(group, h5py.Group) else arrays[0].nchunks - arrays[0].nchunks_initialized
+            self.indptr(group)
+        except InputError:
+            raise
+        except Exception as error:
+            raise damaged(self.path, f"in /{self.name}, {first_line(error)}") from error
+        if n_indices != n_values:
+            raise damaged(self.path, f"/{self.name} has {n_values} values but {n_indices} indices")
+        if n_missing > 0:
+            raise damaged(self.path, f"{n_missing} of {arrays[0].nchunks} chunks of /{self.name}/data are missing")
+        self.dtype = _number(dtype)
+
+    def _read(self, element: Any, start: int, stop: int) -> sparse.csr_matrix:
+        try:
+            if self.layout == "dense":
+                return _as_csr(element[start:stop])
+            return self._read_sparse(element, self.indptr(element)[start : stop + 1])
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:
+            raise damaged(self.path, f"cells {start} to {stop - 1}, {first_line(error)}") from error
+
+    def _read_sparse(self, group: Any, indptr: npt.NDArray[np.int64]) -> sparse.csr_matrix:
+        """Read the rows between the offsets `indptr` [n + 1]."""
+        low, high = int(indptr[0]), int(indptr[-1])
+        indices = np.asarray(group["indices"][low:high])
+        fault = indices_fault(indices, self.shape[1])
+        if fault is None and not isinstance(group, h5py.Group):
+            fault = _zeros_fault(indices, indptr - low)
+        if fault is not None:
+            raise ValueError(fault)
+        data = _in_supported(np.asarray(group["data"][low:high]))
+        return sparse.csr_matrix((data, as_signed(indices), indptr - low), shape=(len(indptr) - 1, self.shape[1]))
+
+
+def layers_in(root: Any) -> dict[str | None, str]:
+    """What `layer` can be for an AnnData on disk, each with the matrix's name in the file."""
+    names: dict[str | None, str] = {}
+    # AnnData writes an X that there is not as a null
+    if "X" in root and root["X"].attrs.get("encoding-type") != "null":
+        names[None] = "X"
+    if "layers" in root:
+        names.update({layer: f"layers/{layer}" for layer in root["layers"]})
+    for name in RAW_NAMES:
+        if name in root:
+            names.setdefault("raw", name)
+    return names
+
+
+def choices(layers: Iterable[str | None]) -> str:
+    """What `layer` can be, to be quoted in a message."""
+    return ", ".join("None (X)" if layer is None else f"'{layer}'" for layer in layers) or "(there is no matrix)"
+
+
+def supported(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """float32 for float16, exactly: SciPy has no sparse float16."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def _as_csr(block: Any) -> sparse.csr_matrix:
+    return sparse.csr_matrix(block if sparse.issparse(block) else _in_supported(np.asarray(block)))
+
+
+def _in_supported(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return values.astype(supported(values.dtype), copy=False)
+
+
+def _number(dtype: Any) -> np.dtype[Any]:
+    if dtype.kind not in "buif":
+        raise InputError(f"`layer` must hold numbers, but its values are of type {dtype}.")
+    return np.dtype(dtype)
+
+
+def _n_bytes(path: Path, array: Any) -> int:
+    if isinstance(array, h5py.Dataset):
+        return array.id.get_storage_size()
+    return sum(file.stat().st_size for file in (path / array.path).rglob("*") if file.is_file())
+
+
+def _zeros_fault(indices: npt.NDArray[Any], indptr: npt.NDArray[np.int64]) -> str | None:
+    """Say which row has the index 0 more than once, as a missing chunk would; None if none has."""
+    rows = np.searchsorted(indptr, np.flatnonzero(indices == 0), side="right")
+    if (rows[1:] == rows[:-1]).any():
+        return "the first gene comes more than once in a cell; chunks are missing"
+    return None
