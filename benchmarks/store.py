@@ -87,7 +87,7 @@ def make(folder: str, n_obs: int, n_vars: int, n_kept: int) -> Outcome:
     kept = pp.quality_control(matrix, pp.scan(matrix).n_detected)
     logged = pp.LogExpression(matrix, kept.obs, kept.totals, "counts", pp.median_total(kept.totals[kept.obs]))
     among = np.flatnonzero(kept.var)
-    genes = np.sort(among[pp.highest_std_genes(logged.blocks(), n_kept, among)])
+    genes = np.sort(among[pp.highest_std_genes(logged.each(pp.moments), n_kept, among)])
     _save(Path(folder, "all"), matrix.blocks())
     _save(Path(folder, "kept"), (block[:, genes] for block in matrix.blocks()))
     path.unlink()

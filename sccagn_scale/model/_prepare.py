@@ -119,7 +119,7 @@ def prepare(
     target_sum = 0.0 if kind == "log" else config.target_sum or pp.median_total(kept.totals[kept.obs])
     logged = pp.LogExpression(matrix, kept.obs, kept.totals, kind, target_sum)
     genes = np.flatnonzero(kept.var)
-    chosen = pp.highest_std_genes(logged.blocks(), config.n_top_genes, genes)
+    chosen = pp.highest_std_genes(logged.each(pp.moments), config.n_top_genes, genes)
     if len(chosen) < 2:
         raise InputError(
             f"The input has {len(chosen)} gene(s) that vary between cells; at least 2 are needed. Check the input, or "
@@ -142,7 +142,7 @@ def prepare(
         matrix.names[genes],
         target_sum,
         chosen,
-        pp.gene_maxima(blocks) if _uses_genes(config) else np.ones(len(chosen), np.float32),
+        pp.gene_maxima(blocks.each(pp.maxima)) if _uses_genes(config) else np.ones(len(chosen), np.float32),
         pca,
         max(length, float(np.finfo(np.float32).tiny)),
     )

@@ -146,13 +146,28 @@ def log1p(matrix: sp.csr_matrix) -> None:
     np.log1p(matrix.data, out=matrix.data)
 
 
-def highest_std_genes(blocks: Iterable[sp.csr_matrix], n_top_genes: int, among: np.ndarray) -> np.ndarray:
+class Moments(NamedTuple):
+    """Of the genes in a block of cells."""
+
+    n: int  # cells
+    mean: np.ndarray  # [n_vars]
+    variance: np.ndarray  # [n_vars]
+
+
+def moments(block: sp.csr_matrix) -> Moments:
+    """Mean and variance of every gene of a block [n, n_vars]; zeros without cells."""
+    if not block.shape[0]:
+        return Moments(0, *np.zeros((2, block.shape[1])))
+    return Moments(block.shape[0], *mean_variance_axis(block, axis=0))
+
+
+def highest_std_genes(blocks: Iterable[Moments], n_top_genes: int, among: np.ndarray) -> np.ndarray:
     """Choose the genes of highest standard deviation.
 
     Parameters
     ----------
     blocks
-        Cells × genes, normalised and logged.
+        Of all cells, normalised and logged.
     n_top_genes
         How many to choose at most. Constant genes are never chosen.
     among
@@ -163,11 +178,9 @@ def highest_std_genes(blocks: Iterable[sp.csr_matrix], n_top_genes: int, among: 
     Positions in `among`, sorted, int64.
     """
     n, mean, squares = 0, np.zeros(1), np.zeros(1)
-    for block in blocks:  # means and sums of squared deviations are joined as in Chan et al. (1983)
-        n_new = block.shape[0]
-        if n_new == 0:
+    for n_new, mean_new, variance_new in blocks:  # joined as in Chan et al. (1983)
+        if not n_new:
             continue
-        mean_new, variance_new = mean_variance_axis(block, axis=0)
         shift = mean_new.astype(np.float64) - mean
         mean = mean + shift * n_new / (n + n_new)
         squares = squares + variance_new.astype(np.float64) * n_new + shift**2 * (n * n_new / (n + n_new))
@@ -177,9 +190,14 @@ def highest_std_genes(blocks: Iterable[sp.csr_matrix], n_top_genes: int, among: 
     return np.sort(order[variance[order] > _ROUNDING * mean[order] ** 2])
 
 
-def gene_maxima(blocks: Iterable[sp.csr_matrix]) -> np.ndarray:
-    """Largest value of each gene, float32 [n_vars], 1 for genes without any."""
-    largest = np.max([block.max(axis=0).toarray().ravel() for block in blocks if block.shape[0]], axis=0)
+def maxima(block: sp.csr_matrix) -> np.ndarray:
+    """Largest value of every gene of a block [n, n_vars]; zeros without cells."""
+    return block.max(axis=0).toarray().ravel() if block.shape[0] else np.zeros(block.shape[1], block.dtype)
+
+
+def gene_maxima(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Join the maxima of blocks: float32 [n_vars], 1 for genes without a value."""
+    largest = np.max(list(blocks), axis=0)
     return np.where(largest > 0, largest, 1).astype(np.float32)
 
 

@@ -161,6 +161,17 @@ def test_offsets_beyond_two_to_the_31(tmp_path: Path) -> None:
     assert_same(store.rows([2, 0, 2]), matrix[[2, 0, 2]])
 
 
+def test_offsets_are_written_beyond_two_to_the_31(tmp_path: Path) -> None:
+    """As though 3 · 2³⁰ values had been written before."""
+    with CellStoreWriter(tmp_path / "store", 9, {}) as writer:
+        writer._nnz = 3 * 2**30
+        for _ in range(2):
+            writer.append(csr([[*range(1, 9), 256]]))
+    before = 3 * 2**30
+    assert np.fromfile(tmp_path / "store" / "indptr", "<i8").tolist() == [0, before + 9, before + 18]
+    assert np.fromfile(tmp_path / "store" / "large_at", "<i8").tolist() == [before + 8, before + 17]
+
+
 @pytest.mark.parametrize(("start", "stop"), [(-1, 2), (2, 1), (0, 4), (4, 4)])
 def test_cells_outside(tmp_path: Path, start: int, stop: int) -> None:
     store = write(tmp_path / "store", [csr(np.eye(3))])
