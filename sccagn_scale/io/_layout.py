@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -157,14 +157,10 @@ def open_store(path: Path) -> Iterator[Any]:
     InputError
         If it cannot be opened, or the block comes upon a broken part of it.
     """
-    if not path.is_dir():
-        with open_hdf5(path) as file:
-            yield file
-        return
-    root = open_zarr(path)
-    try:
-        yield root
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        raise damaged(path, first_line(error)) from error
+    with nullcontext(open_zarr(path)) if path.is_dir() else open_hdf5(path) as root:
+        try:
+            yield root
+        except (InputError, MemoryError, Warning):
+            raise
+        except Exception as error:
+            raise damaged(path, first_line(error)) from error

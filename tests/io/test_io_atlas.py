@@ -250,7 +250,7 @@ def several(draw: st.DrawFn) -> list[anndata.AnnData]:
     return adatas
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     adatas=several(),
     kinds=st.lists(st.sampled_from(STORES), min_size=3, max_size=3),
@@ -451,6 +451,11 @@ def test_transposing_keeps_zeros_and_doubled_values(tmp_path: Path, scratch: Pat
     got = io.open_atlas([store(anndata.AnnData(stored), tmp_path / "a")], scratch=scratch).matrix().read(0, 3)
     for part in ("data", "indices", "indptr"):
         np.testing.assert_array_equal(getattr(got, part), getattr(truth, part))
+
+
+def test_ranges_of_rows_fit_or_are_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_transpose, "_N_HELD", 6)
+    assert list(_transpose._bounds(np.array([0, 5, 5, 6, 20, 21, 27, 27]))) == [0, 3, 4, 5, 7]
 
 
 def test_close_removes_what_was_transposed(tmp_path: Path, scratch: Path) -> None:

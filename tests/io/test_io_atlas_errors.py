@@ -247,6 +247,15 @@ def test_missing_parts_are_found_before_the_pass(tmp_path: Path, kind: str, miss
     fails(lambda: io.open_atlas([path]).matrix(), r"`path` .*a\.(h5ad|zarr)'")
 
 
+def test_names_of_raw_that_cannot_be_read(tmp_path: Path) -> None:
+    adata = random_atlas(0, (20, 8))
+    adata.raw = adata
+    path = store(adata, tmp_path / "a")
+    with h5py.File(path, "a") as file:
+        file["raw/var"].attrs["encoding-type"] = "unheard of"
+    fails(lambda: io.open_atlas([path]), r"`path` .*a\.h5ad' is damaged")
+
+
 def zarr_chunks(path: Path) -> list[Path]:
     return sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith((".z", "zarr.json")))
 
