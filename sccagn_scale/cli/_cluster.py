@@ -149,7 +149,7 @@ def _write(arguments: argparse.Namespace, cells: Atlas) -> None:
     with named(path="INPUT" if arguments.inplace else "--output", source="INPUT"):
         if arguments.inplace:
             add_results(cells.adata, arguments.input[0])
-        elif arguments.results_only:
+        elif arguments.results_only or None not in cells.layers:  # some files may lack X
             write(cells.adata, arguments.output)
         elif _is_copied(arguments, cells):
             write_copy(cells.adata, cells.files[0], arguments.output)

@@ -30,7 +30,7 @@ def read_cells(paths: Sequence[Path], scratch: Path | None = None) -> Atlas:
     """Open the input; `scratch` is for what has to be copied to be read by rows."""
     from sccagn_scale.io import open_atlas
 
-    with named(path="INPUT", paths="INPUT"):
+    with named(path="INPUT", paths="INPUT", scratch="--output"):
         return open_atlas(paths, scratch=scratch)
 
 

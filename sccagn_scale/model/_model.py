@@ -278,8 +278,10 @@ class SCCAGN:
                 layer=self.layer,
                 random_state=self.random_state,
                 batch_key=self.batch_key,
-                store=place.store,
                 scratch=scratch,
+                store=place.store,
+                client=place.client,
+                stage=stage,
             )
             n_obs = len(prepared.pcs)
             if self.n_clusters_given is not None:

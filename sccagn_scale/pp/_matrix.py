@@ -133,7 +133,16 @@ def select_matrix(
     elif store is not None:
         source = _Stored(stored, store, _origin(stored, layer))
     return Expression(
-        stored.shape, stored.dtype, stored.nnz, stored.names, stored.where, stored.choices, stored.parts, source
+        stored.shape,
+        stored.dtype,
+        stored.nnz,
+        stored.names,
+        stored.where,
+        stored.choices,
+        stored.parts,
+        source,
+        stage,
+        stored.n_bytes,
     )
 
 

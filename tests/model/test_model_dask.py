@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from model_samples import FAST, TINY, planted
 from sccagn_scale import SCCAGN
 from sccagn_scale._compat import OptionalPart
 from sccagn_scale._errors import InputError
-from sccagn_scale.io import Atlas, open_atlas
+from sccagn_scale.io import Atlas, StoredMatrix, open_atlas
 from sccagn_scale.model import _workspace
+from sccagn_scale.pp._cluster import OnCluster
 
 distributed = pytest.importorskip("distributed")
 
@@ -38,9 +40,14 @@ def scheduler() -> Iterator[str]:
 
 @pytest.mark.filterwarnings("ignore")  # what distributed does is not ours
 @pytest.mark.parametrize("input_rep", ["pca", "genes"])
-def test_the_same_numbers(atlas: Atlas, scheduler: str, input_rep: str) -> None:
+def test_the_same_numbers(atlas: Atlas, scheduler: str, input_rep: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = dataclasses.replace(FAST, input_rep=input_rep)
     here = SCCAGN(atlas, 3, config).train()
+
+    def fail(*_: Any) -> Any:
+        raise AssertionError("the files are for the workers to read")
+
+    monkeypatch.setattr(StoredMatrix, "blocks", fail)
     there = SCCAGN(atlas, 3, config, dask=scheduler).train()
     np.testing.assert_array_equal(there.recipe_.chosen, here.recipe_.chosen)
     np.testing.assert_array_equal(there.recipe_.maxima, here.recipe_.maxima)
@@ -52,9 +59,13 @@ def test_the_same_numbers(atlas: Atlas, scheduler: str, input_rep: str) -> None:
 def test_a_cluster_of_processes_on_this_machine(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything sent has to be pickled."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    sent = []
+    each = OnCluster.each
+    monkeypatch.setattr(OnCluster, "each", lambda *args: sent.append(args[1]) or each(*args))
     here, there = (SCCAGN(atlas, 3, TINY, dask=dask).train() for dask in (None, "local"))
     np.testing.assert_array_equal(there.pcs_, here.pcs_)
     np.testing.assert_array_equal(there.labels_, here.labels_)
+    assert len(sent) == 5
 
 
 @pytest.mark.filterwarnings("ignore")

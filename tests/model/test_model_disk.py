@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +80,39 @@ def test_disk_and_memory_agree(atlas: Atlas, tmp_path: Path, small: None, on_dis
     assert list(scratch.iterdir()) == []
     stored.write_to(atlas.adata)
     assert atlas.adata.obs["sccagn"].nunique() == 3
+
+
+class Watcher:
+    """Keeps what each stage was told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+        self.totals: dict[str, float | None] = {}
+
+    @contextmanager
+    def stage(self, name: str, total: float | None = None) -> Iterator[Any]:
+        told: list[tuple[float, dict[str, Any]]] = []
+        self.told[name], self.totals[name] = told, total
+
+        class Stage:
+            def advance(self, n: float = 1, /, **info: Any) -> None:
+                told.append((n, info))
+
+        yield Stage()
+
+
+@pytest.mark.parametrize("config", [FAST, GENES, dataclasses.replace(GENES, graph_rep="genes")])
+@pytest.mark.parametrize("is_small", [True, False])
+def test_every_pass_is_told(
+    atlas: Atlas, tmp_path: Path, small: None, on_disk: int, config: Config, is_small: bool
+) -> None:
+    watcher = Watcher()
+    SCCAGN(atlas, 3, config, memory=on_disk if is_small else 10**9, scratch=tmp_path, progress=watcher).train()
+    told = watcher.told["Preprocess"]
+    assert sum(n for n, _ in told) == watcher.totals["Preprocess"]
+    assert all(info["cells/s"] > 0 for _, info in told)
+    reading = [n for n, info in told if "MB/s" in info]  # the first pass alone, but for its end
+    assert 0 < sum(reading) <= atlas.n_obs
 
 
 def test_large_arrays_are_no_memory(atlas: Atlas, tmp_path: Path, on_disk: int) -> None:
