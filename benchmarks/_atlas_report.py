@@ -21,9 +21,9 @@ def add_ratios(rows: Sequence[Row]) -> None:
     found = {(row["case"], row["method"]): row for row in rows}
     for (case, method), row in found.items():
         metrics = row["metrics"]
-        planned = found.get((case, PLAN))
-        if method == ON_DISK and planned is not None and "own_mb" in metrics and "memory_mb" in planned["metrics"]:
-            told = planned["metrics"]
+        told = found[case, PLAN]["metrics"] if (case, PLAN) in found else {}
+        foreseen = ON_DISK if told.get("disk_mb") else IN_MEMORY
+        if method == foreseen and "own_mb" in metrics and "memory_mb" in told:
             metrics["planned_memory"] = told["memory_mb"] / (metrics["own_mb"] * 2**20 / 1e6)
             metrics["planned_seconds"] = told["run_seconds"] / row["seconds"]  # type: ignore[operator]
         alone = found.get((case, H5PY))

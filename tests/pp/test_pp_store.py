@@ -111,6 +111,13 @@ def test_a_changed_input_is_read_anew(
     assert re.fullmatch(rf"The cell store '{store}' is made anew: files {path} {message}\.", caplog.messages[0])
 
 
+def test_work_may_change_its_block(tmp_path: Path) -> None:
+    matrix = select_matrix(backed(tmp_path / "cells.h5ad", COUNTS), store=tmp_path / "store")
+    for _ in range(2):
+        list(matrix.each(lambda start, block: block.data.fill(7)))
+    np.testing.assert_array_equal(dense(matrix), COUNTS)
+
+
 def test_another_file_of_the_same_cells_is_another_input(tmp_path: Path, reads: list[str]) -> None:
     for name in ("a.h5ad", "b.h5ad"):
         dense(select_matrix(backed(tmp_path / name, COUNTS), store=tmp_path / "store"))
