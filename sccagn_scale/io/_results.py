@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,12 @@ import anndata
 import h5py
 from anndata.io import write_elem
 
-from sccagn_scale._errors import InputError
+from sccagn_scale._errors import InputError, InputWarning
 
 from ._atomic import copy_file, replacing, replacing_hdf5
 from ._layout import damaged, first_line, layout_of, open_hdf5, open_zarr
-from ._write import check_writable, writing
+from ._read import read
+from ._write import check_writable, write, writing
 
 if TYPE_CHECKING:
     import zarr
@@ -30,7 +32,7 @@ def write_copy(adata: anndata.AnnData, source: str | os.PathLike[str], path: str
     share the room until one side changes. `obs`, `var`, `uns`, `obsm`, `varm`, `obsp` and `varp` are replaced as a
     whole. `path` always holds something whole, and columns of strings become categorical, as with `write`. What an
     HDF5 file loses makes room for what replaces it, but for names and other strings: each time, some 32 bytes a cell
-    stay behind.
+    stay behind. A file from before AnnData 0.7 is loaded and written anew, in the encoding of today.
 
     Parameters
     ----------
@@ -47,7 +49,10 @@ def write_copy(adata: anndata.AnnData, source: str | os.PathLike[str], path: str
         If `source` cannot be read or is of another shape or kind, `path` cannot be written, or the disk fills up on
         the way.
     """
-    _change(adata, Path(source), Path(path), name="source", carry=copy_file)
+    if _is_old(Path(source)):
+        _rewrite(adata, Path(source), Path(path))
+    else:
+        _change(adata, Path(source), Path(path), name="source", carry=copy_file)
 
 
 def add_results(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
@@ -72,6 +77,23 @@ def add_results(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
         If `path` cannot be read or written or is of another shape, or the disk fills up on the way.
     """
     _change(adata, Path(path), Path(path), name="path", carry=_link)
+
+
+def _is_old(source: Path) -> bool:
+    """Whether a file is from before AnnData 0.7, which wrote no encodings."""
+    if layout_of(source) != "anndata":
+        return False
+    with open_hdf5(source) as file:
+        return "encoding-type" not in file.attrs and "encoding-type" not in file["obs"].attrs
+
+
+def _rewrite(adata: anndata.AnnData, source: Path, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)  # heard when the cells were read
+        whole = read(source)
+    for name in _REPLACED:
+        setattr(whole, name, getattr(adata, name))
+    write(whole, path)
 
 
 def _change(

@@ -227,7 +227,7 @@ def test_a_file_from_before_anndata_07(tmp_path: Path) -> None:
             file[name] = np.array([(f"{name}{i}".encode(), i) for i in range(n)], dtype=[("index", "S9"), ("i", "i8")])
     results = anndata.AnnData(obs=pd.DataFrame({"sccagn": list("abab")}, index=list("pqrs")), shape=(4, 5))
     io.write_copy(results, tmp_path / "a.h5ad", tmp_path / "b.h5ad")
-    got = anndata.read_h5ad(tmp_path / "b.h5ad")
+    got = anndata.read_h5ad(tmp_path / "b.h5ad")  # without the warnings that the old encoding would raise
     np.testing.assert_array_equal(got.X, COUNTS)
     assert list(got.obs["sccagn"]) == list("abab")
     assert list(got.obs_names) == list("pqrs")
