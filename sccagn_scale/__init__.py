@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["SCCAGN", "Config", "InputError", "InputWarning", "__version__", "cluster", "read", "write"]
+__all__ = ["SCCAGN", "Config", "InputError", "InputWarning", "__version__", "cluster", "open_atlas", "read", "write"]
 
 if TYPE_CHECKING:
     from sccagn_scale._errors import InputError, InputWarning
     from sccagn_scale.config import Config
-    from sccagn_scale.io import read, write
+    from sccagn_scale.io import open_atlas, read, write
     from sccagn_scale.model import SCCAGN, cluster
 
 _HOME = {
     "InputError": "_errors",
     "InputWarning": "_errors",
     "Config": "config",
+    "open_atlas": "io",
     "read": "io",
     "write": "io",
     "SCCAGN": "model",
