@@ -84,8 +84,10 @@ class Expression:
         for n_cells, done in self._source.each(partial(_counted, work), of_cells):
             seen += n_cells
             seconds = time.perf_counter() - begun
-            read = {"MB/s": self._n_bytes * seen / self.shape[0] / seconds / 1e6} if self._source.is_reading else {}
-            self._stage.advance(n_cells, **{"cells/s": seen / seconds}, **read)
+            told = {"cells/s": round(seen / seconds)}
+            if self._source.is_reading:
+                told["MB/s"] = round(self._n_bytes * seen / self.shape[0] / seconds / 1e6)
+            self._stage.advance(n_cells, **told)
             yield done
 
 
