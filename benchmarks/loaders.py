@@ -148,7 +148,8 @@ def _batches(model: SCCAGN, cells: AnnData, n_steps: int) -> Metrics:
     import torch
 
     from sccagn_scale import graph
-    from sccagn_scale.loader import FullLoader, Prefetch
+    from sccagn_scale.loader import Prefetch
+    from sccagn_scale.model._batches import make_loader
     from sccagn_scale.model._prepare import prepare
     from sccagn_scale.nn import LossWeights
     from sccagn_scale.train import Optimizer
@@ -157,7 +158,7 @@ def _batches(model: SCCAGN, cells: AnnData, n_steps: int) -> Metrics:
     prepared = prepare(cells, config, layer=None, random_state=model.random_state)[1]
     normalized = graph.normalized(model.adjacency_)
     size = None if config.loader == "full" else config.batch_size
-    loader = model._loader(prepared, normalized, size) or FullLoader(prepared.x, normalized, model.device)
+    loader = make_loader(prepared, normalized, config, size, device=model.device, random_state=model.random_state)
     plain = loader._loader if isinstance(loader, Prefetch) else loader
     degree = torch.from_numpy(np.diff(normalized.indptr))
     making, n_cells, n_seeds, n_edges, n_whole = 0.0, 0, 0, 0, 0
