@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+import sccagn_scale
 
 COUNTS = np.array(
     [
@@ -25,3 +31,17 @@ TYPES = ["Gene Expression"] * 4 + ["Antibody Capture"]
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its content."""
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def in_child(script: str, *arguments: object, options: Sequence[str] = ()) -> str:
+    """Run a script in a process of its own, which may crash or be limited, and give what it printed."""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(sccagn_scale.__file__).parents[1])},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

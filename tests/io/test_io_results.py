@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,9 @@ import pandas as pd
 import pytest
 import zarr
 from anndata.io import write_elem
-from io_samples import COUNTS, tree
+from io_samples import COUNTS, in_child, tree
 from scipy import sparse
 
-import sccagn_scale
 from sccagn_scale import io
 from sccagn_scale._errors import InputError
 
@@ -286,16 +283,7 @@ def test_content_that_cannot_be_stored(
 
 
 def child(script: str, *arguments: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(sccagn_scale.__file__).parents[1])},
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return in_child(script, *arguments, options=["-W", "ignore"]).splitlines()
 
 
 FULL_DISK = """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import tracemalloc
 from collections.abc import Sequence
@@ -16,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from io_samples import tree
+from io_samples import in_child, tree
 from scipy import sparse
 
-import sccagn_scale
 from sccagn_scale._errors import InputError
 from sccagn_scale.io import CellStore, CellStoreWriter
 from sccagn_scale.io._store import PackedRows
@@ -327,16 +324,8 @@ for limit in (4, 500, 5_000, 20_000, 100_000):
 def test_a_full_disk(tmp_path: Path) -> None:
     write(tmp_path / "store", [csr(np.eye(3))])
     before = tree(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path / "store")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(sccagn_scale.__file__).parents[1])},
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    printed = in_child(FULL_DISK, tmp_path / "store")
+    lines = printed.splitlines()
     assert len(lines) == 5
     assert all("`store`" in line and "could not be written" in line and "File too large" in line for line in lines)
     assert tree(tmp_path) == before

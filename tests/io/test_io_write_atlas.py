@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +15,9 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from io_samples import COUNTS, tree
+from io_samples import COUNTS, in_child, tree
 from scipy import sparse
 
-import sccagn_scale
 from sccagn_scale import io
 from sccagn_scale._errors import InputError
 from sccagn_scale.io._write_atlas import RowWriter
@@ -194,16 +191,8 @@ except InputError as error:
 
 @pytest.mark.parametrize(("name", "limit"), [("a.h5ad", 6_000_000), ("a.zarr", 300_000)])
 def test_a_full_disk_ends_the_work_at_once(tmp_path: Path, name: str, limit: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FULL_DISK, str(tmp_path / name), str(limit)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(sccagn_scale.__file__).parents[1])},
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    given, _, message = done.stdout.partition(" ")
+    printed = in_child(FULL_DISK, tmp_path / name, limit, options=["-W", "ignore"])
+    given, _, message = printed.partition(" ")
     assert 1 <= int(given) < 25
     assert "could not be written" in message
     assert "File too large" in message
