@@ -126,7 +126,6 @@ def select_matrix(
         stored = open_atlas([adata.filename]).matrix()
     else:
         return _in_memory(adata, layer, stage)
-    _check(stored.shape, stored.dtype, stored.where)
     source: _Packed | _Stored | OnCluster = _Packed(lambda: stored.blocks(BLOCK_SIZE))
     if client is not None:
         from sccagn_scale.pp._cluster import OnCluster
