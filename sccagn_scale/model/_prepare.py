@@ -278,7 +278,7 @@ def _genes(
     if scratch.folder is None:
         return sp.vstack(list(blocks.each(scaled)), format="csr")
     with tempfile.TemporaryDirectory(dir=scratch.folder) as folder:
-        as_they_came, in_parts = Path(folder) / "cells", scratch.folder / "genes"
+        as_they_came, in_parts = Path(folder) / "cells", Path(folder) / "parts"
         with CellStoreWriter(as_they_came, len(recipe.chosen), {}) as writer:
             for block in blocks.each(scaled):
                 writer.append(block)
@@ -288,4 +288,4 @@ def _genes(
         with CellStoreWriter(in_parts, len(recipe.chosen), {}) as writer:
             for i in range(0, len(order), pp.BLOCK_SIZE):
                 writer.append(cells.rows(order[i : i + pp.BLOCK_SIZE]))
-    return StoredRows(CellStore.open(in_parts), order)
+        return StoredRows(CellStore.open(in_parts), order)  # whose files stay open, and are gone with it

@@ -149,17 +149,13 @@ def select_matrix(
 
 def _in_memory(adata: AnnData, layer: str | None, stage: Stage) -> Expression:
     matrix, names, where = _locate(adata, layer)
-    _check(matrix.shape, matrix.dtype, where)
+    if 0 in matrix.shape:
+        raise InputError(f"The input is empty: {where} has {matrix.shape[0]} cells and {matrix.shape[1]} genes.")
+    if not (np.issubdtype(matrix.dtype, np.number) or matrix.dtype == bool):
+        raise InputError(f"{where} must hold numbers; its values are of type {matrix.dtype}.")
     held = matrix.tocsr() if sp.issparse(matrix) else matrix
     nnz = held.nnz if sp.issparse(matrix) else matrix.shape[0] * matrix.shape[1]
     return Expression(matrix.shape, np.dtype(matrix.dtype), nnz, names, where, _choices(adata), (), _Held(held), stage)
-
-
-def _check(shape: tuple[int, int], dtype: Any, where: str) -> None:
-    if 0 in shape:
-        raise InputError(f"The input is empty: {where} has {shape[0]} cells and {shape[1]} genes.")
-    if not (np.issubdtype(dtype, np.number) or np.issubdtype(dtype, np.bool_)):
-        raise InputError(f"{where} must hold numbers; its values are of type {dtype}.")
 
 
 def _origin(stored: StoredMatrix, layer: str | None) -> dict[str, Any]:

@@ -149,6 +149,12 @@ def test_a_store_is_taken_up_again(
     assert any("large arrays are kept on disk" in message for message in caplog.messages)
 
 
+def test_a_kept_store_holds_the_cells_alone(atlas: Atlas, tmp_path: Path, on_disk: int) -> None:
+    stored = SCCAGN(atlas, 3, GENES, memory=on_disk, store=tmp_path / "store").train()
+    assert stored.n_clusters_ == 3
+    assert [entry.name for entry in (tmp_path / "store").iterdir()] == ["cells"]
+
+
 def test_a_saved_model_is_applied_on_disk(atlas: Atlas, tmp_path: Path, on_disk: int) -> None:
     trained = SCCAGN(atlas, 3, GENES).train()
     trained.save(tmp_path / "model")
