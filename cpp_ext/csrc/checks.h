@@ -97,4 +97,21 @@ inline void check_csr(const Tensor& indptr, const Tensor& indices, const Tensor&
                   "all of the matrix and dense must be on one device");
 }
 
+inline void check_lists(const Tensor& points, const Tensor& starts, const Tensor& centroids, const Tensor& near,
+                        int64_t first, int64_t n_probes, int64_t k) {
+  STD_TORCH_CHECK(points.dim() == 2 && centroids.dim() == 2 && points.size(1) == centroids.size(1) &&
+                      points.scalar_type() == ScalarType::Float && centroids.scalar_type() == ScalarType::Float,
+                  "points [n, d] and centroids [n_lists, d] must be float32 and share d, but are ", shape(points),
+                  " and ", shape(centroids));
+  STD_TORCH_CHECK(starts.dim() == 1 && starts.size(0) == centroids.size(0) + 1 && near.dim() == 2 &&
+                      starts.scalar_type() == ScalarType::Long && near.scalar_type() == ScalarType::Long,
+                  "starts [n_lists + 1] and near [n, n_near] must be int64, but are ", shape(starts), " and ",
+                  shape(near));
+  STD_TORCH_CHECK(same_place(points, centroids) && same_place(points, starts) && same_place(points, near),
+                  "all of them must be on one device");
+  STD_TORCH_CHECK(first >= 0 && first + near.size(0) <= centroids.size(0),
+                  "near must be of lists from first on, but there are ", centroids.size(0), " lists");
+  STD_TORCH_CHECK(n_probes > 0 && k > 0, "n_probes and k must be above 0, but are ", n_probes, " and ", k);
+}
+
 }  // namespace sccagn

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-import faiss
 import numpy as np
 
+from sccagn_scale import ops
 from sccagn_scale._errors import InputError
-from sccagn_scale.graph._algorithms import ALGORITHMS, Backend, missing, torch_exact
+from sccagn_scale._memory import IN_MEMORY, Scratch
+from sccagn_scale.graph._algorithms import ALGORITHMS, Backend, ivf, missing, torch_exact
 from sccagn_scale.metrics import knn_recall
 
 EXACT_UP_TO = 30_000
@@ -31,7 +32,8 @@ def choose_backend(n_obs: int, device_type: str = "cpu") -> Backend:
     """Choose the kNN backend by the number of cells and the type of device that the caller computes on.
 
     On a GPU: FAISS's exact search, beyond 500,000 cells CAGRA or else inverted lists; where FAISS has no GPU, torch's
-    exact search up to 500,000 cells. Everywhere else the CPU's: exact search, beyond 30,000 cells `"ivf_graph"`.
+    exact search up to 500,000 cells. Everywhere else the CPU's: exact search, beyond 30,000 cells `"ivf"` where its
+    operator is compiled, `"ivf_graph"` where it is not.
     """
     if device_type == "cuda":
         few = n_obs <= EXACT_ON_GPU_UP_TO
@@ -39,7 +41,9 @@ def choose_backend(n_obs: int, device_type: str = "cpu") -> Backend:
             return "flat_gpu" if few else "ivf_gpu" if missing("cagra_gpu") else "cagra_gpu"
         if few:
             return "torch_exact"
-    return "exact" if n_obs <= EXACT_UP_TO else "ivf_graph"
+    if n_obs <= EXACT_UP_TO:
+        return "exact"
+    return "ivf" if ops.is_compiled("list_neighbors", "cpu") else "ivf_graph"
 
 
 def neighbors(
@@ -49,6 +53,7 @@ def neighbors(
     *,
     metric: Literal["euclidean", "cosine"] = "euclidean",
     device_type: str = "cpu",
+    scratch: Scratch = IN_MEMORY,
 ) -> Neighbors:
     """Find the nearest neighbours of every cell.
 
@@ -66,6 +71,8 @@ def neighbors(
         `"euclidean"`, or `"cosine"`: the Euclidean distance between vectors brought to unit length.
     device_type
         `"cpu"` or `"cuda"`: what the caller computes on.
+    scratch
+        Where the results are kept, and what `"ivf"` works with.
 
     Raises
     ------
@@ -83,8 +90,14 @@ def neighbors(
     if reason := missing(chosen):
         raise InputError(f"`backend` must be one that can run here, but {chosen!r} cannot: {reason}.")
     if chosen == "torch_exact":
-        return _self_first(*torch_exact.search(points, n_neighbors, device_type))
-    return _self_first(*ALGORITHMS[chosen](points, n_neighbors))
+        indices, distances = torch_exact.search(points, n_neighbors, device_type)
+    elif chosen == "ivf":
+        indices, distances = ivf.search(points, n_neighbors, scratch)
+    else:
+        indices, distances = ALGORITHMS[chosen](points, n_neighbors)
+    found = Neighbors(indices.astype(np.int64, copy=False), distances)
+    _put_self_first(found)
+    return found if chosen == "ivf" else Neighbors(*map(scratch.keep, found))
 
 
 def sampled_recall(
@@ -108,8 +121,7 @@ def sampled_recall(
     """
     points = _unit(x, metric)
     rows = np.sort(np.random.default_rng(random_state).choice(len(points), min(n_sample, len(points)), replace=False))
-    _, indices = faiss.knn(np.ascontiguousarray(points[rows]), points, found.indices.shape[1])
-    return knn_recall(found.indices[rows], indices)
+    return knn_recall(found.indices[rows], torch_exact.search_some(points, rows, found.indices.shape[1]))
 
 
 def _unit(x: np.ndarray, metric: str) -> np.ndarray:
@@ -119,14 +131,13 @@ def _unit(x: np.ndarray, metric: str) -> np.ndarray:
     return points
 
 
-def _self_first(indices: np.ndarray, distances: np.ndarray) -> Neighbors:
+def _put_self_first(found: Neighbors) -> None:
     """Put each cell in column 0 of its own row: identical points may push it back, or out of the list altogether."""
-    n_obs, k = indices.shape
-    found = Neighbors(np.empty((n_obs, k), np.int64), np.empty((n_obs, k), np.float32))
+    n_obs, k = found.indices.shape
     for start in range(0, n_obs, _BLOCK):
         rows = slice(start, min(start + _BLOCK, n_obs))
         own = np.arange(rows.start, rows.stop)[:, None]
-        listed, away = indices[rows].astype(np.int64), distances[rows]
+        listed, away = found.indices[rows], found.distances[rows]
         # a place that the search could not fill (-1) becomes one more mention of the cell itself: no edge is made of it
         away = np.where(listed < 0, 0.0, away)
         listed = np.where(listed < 0, own, listed)
@@ -138,4 +149,3 @@ def _self_first(indices: np.ndarray, distances: np.ndarray) -> Neighbors:
         found.indices[rows] = np.take_along_axis(listed, order, 1)
         found.distances[rows] = np.take_along_axis(away, order, 1)
     found.distances[:, 0] = 0.0
-    return found

@@ -26,9 +26,9 @@ def build_graph(
     """
     n_obs = len(points)
     backend = graph.choose_backend(n_obs, device_type) if config.knn_backend == "auto" else config.knn_backend
-    searched = graph.neighbors(points, config.n_neighbors, backend, metric=config.metric, device_type=device_type)
-    found = graph.Neighbors(*map(scratch.keep, searched))
-    del searched
+    found = graph.neighbors(
+        points, config.n_neighbors, backend, metric=config.metric, device_type=device_type, scratch=scratch
+    )
     adjacency = scratch.keep_csr(graph.adjacency(found, prune=config.prune))
     recall = 1.0
     if backend not in graph.EXACT_BACKENDS:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sccagn_scale import pp
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
+from sccagn_scale.graph import choose_backend
 
 _PROCESS = 310_000_000
 """Python with torch, FAISS and other libraries; their code, which is files' too, aside."""
@@ -21,6 +22,9 @@ _NAME = 140
 
 _VALUE = 28
 """Bytes per stored value of a block in the making: as read, as float32 with indices, in bands and logged."""
+
+_LOOKED_INTO = 1_500_000
+"""Points of the lists that a block of points looks into, at most (measured at ten million points)."""
 
 _EDGES = 1.5
 """Edges of the symmetric graph for each listed neighbour."""
@@ -74,14 +78,19 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
     graph = lists + 2 * edges
     layers = 4 * n * (config.n_hidden[0] + 3 * config.n_latent)
 
-    search = n * (6 * width + 270 + 8 * k)
+    backend = choose_backend(n) if config.knn_backend == "auto" else config.knn_backend
+    if backend == "ivf":
+        laid_out, search = 4 * n * width, 24 * n + 4.4 * (width + 1) * min(n, _LOOKED_INTO)
+    else:
+        laid_out, search = 0, n * (6 * width + 270 + 8 * k)
     join = n * (k - 1) * 24
     communities = n * 100
 
     names = _NAME * n if size.is_on_disk else 0
     held = {
         "Preprocess": (counts + inputs, block),
-        "Neighbors": (inputs + graph, max(search, join)),
+        # the points laid out anew and the graph are not there at one time
+        "Neighbors": (inputs + graph + laid_out * on_disk, max(search + (laid_out - 2 * edges) * (not on_disk), join)),
         "Initial clusters": (inputs + graph + layers, communities),
         "Joint training": (inputs + graph + layers, 20 * n),
         "Write": (inputs + graph + layers, n * k * 10),

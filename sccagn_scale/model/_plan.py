@@ -130,7 +130,7 @@ def _seconds(atlas: Atlas, config: Config, layer: str | None, n_obs: int) -> dic
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         # the search that many cells are given, whose time grows otherwise than that of comparing all pairs
-        backend = "ivf_graph" if config.knn_backend == "auto" and n_obs > graph.EXACT_UP_TO else config.knn_backend
+        backend = graph.choose_backend(n_obs) if config.knn_backend == "auto" else config.knn_backend
         SCCAGN(sample, None, dataclasses.replace(config, knn_backend=backend), progress=clock).train()
     return {stage: stretched(stage, seconds, sample.n_obs, n_obs) for stage, seconds in clock.seconds.items()}
 

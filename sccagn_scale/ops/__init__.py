@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sccagn_scale.ops._implementation import instruction_set, is_compiled, load_extension
 from sccagn_scale.ops.csr import Csr, csr_matmul
+from sccagn_scale.ops.list_neighbors import list_neighbors
 from sccagn_scale.ops.student_t import student_t_assign
 from sccagn_scale.ops.student_t_loss import student_t_kl
 from sccagn_scale.ops.student_t_stream import Assignment, student_t_column_sums, student_t_label
@@ -14,6 +15,8 @@ __all__ = [
     "csr_matmul",
     "implementations",
     "instruction_set",
+    "is_compiled",
+    "list_neighbors",
     "student_t_assign",
     "student_t_column_sums",
     "student_t_kl",
@@ -23,6 +26,7 @@ __all__ = [
 _OPERATORS = (
     "csr_matmul",
     "csr_matmul_transposed",
+    "list_neighbors",
     "student_t_assign",
     "student_t_assign_backward",
     "student_t_column_sums",

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import DTypeLike
 from scipy.spatial.distance import cdist
 
+from sccagn_scale import ops
 from sccagn_scale._errors import InputError
+from sccagn_scale._memory import Scratch
 from sccagn_scale.graph import (
     ALGORITHMS,
     EXACT_BACKENDS,
@@ -25,7 +28,7 @@ from sccagn_scale.graph import (
     neighbors,
     sampled_recall,
 )
-from sccagn_scale.graph._algorithms import ivf_graph, torch_exact
+from sccagn_scale.graph._algorithms import ivf, ivf_graph, torch_exact
 
 BACKENDS = [
     pytest.param(name, marks=pytest.mark.skipif(missing(name) is not None, reason=str(missing(name))))  # type: ignore[arg-type]
@@ -147,8 +150,14 @@ def test_cosine_of_a_cell_without_values_is_no_nan() -> None:
     assert neighbors(points, 4, metric="cosine").distances[0].tolist() == [0, 1, 1, 1]
 
 
-@pytest.mark.parametrize(("n_obs", "backend"), [(2, "exact"), (30_000, "exact"), (30_001, "ivf_graph")])
-def test_the_number_of_cells_chooses_the_backend(n_obs: int, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("n_obs", "compiled", "backend"),
+    [(2, True, "exact"), (30_000, True, "exact"), (30_001, True, "ivf"), (30_001, False, "ivf_graph")],
+)
+def test_the_number_of_cells_and_what_is_compiled_choose_the_backend(
+    monkeypatch: pytest.MonkeyPatch, n_obs: int, compiled: bool, backend: str
+) -> None:
+    monkeypatch.setattr(ops, "is_compiled", lambda operator, device: compiled)
     assert choose_backend(n_obs) == backend
 
 
@@ -157,7 +166,7 @@ def test_the_number_of_cells_chooses_the_backend(n_obs: int, backend: str) -> No
     [
         ([], "flat_gpu", "cagra_gpu"),
         (["cagra_gpu"], "flat_gpu", "ivf_gpu"),
-        (["cagra_gpu", "ivf_gpu", "flat_gpu"], "torch_exact", "ivf_graph"),
+        (["cagra_gpu", "ivf_gpu", "flat_gpu"], "torch_exact", choose_backend(10**6)),
     ],
 )
 def test_on_a_gpu_the_best_that_is_there_is_chosen(
@@ -246,6 +255,73 @@ def test_lists_and_walk_bear_cells_that_coincide() -> None:
     same = neighbors(np.zeros((6000, 5)), 10, "ivf_graph")
     np.testing.assert_array_equal(same.distances, 0)
     np.testing.assert_array_equal(same.indices[:, 0], np.arange(6000))
+
+
+@pytest.mark.parametrize("k", [2, 15, 50])
+def test_points_look_into_as_many_lists_as_a_sample_asks_for(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = large()
+    found = neighbors(points, k, "ivf")
+    assert 0.945 <= sampled_recall(points, found) < 1
+    exact = np.linalg.norm(points[:, None] - points[found.indices], axis=2)
+    np.testing.assert_allclose(found.distances, exact, rtol=1e-5, atol=1e-5)
+    assert all(len(set(row)) == k for row in found.indices.tolist())
+    monkeypatch.setattr(ivf, "_RECALL", 0.9999)
+    assert sampled_recall(points, neighbors(points, k, "ivf")) > 0.999
+    monkeypatch.setattr(ivf, "_PROBES", (3,))
+    assert sampled_recall(points, neighbors(points, k, "ivf")) < 0.9
+
+
+def test_lists_taken_in_blocks_and_results_on_disk_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    points = large()
+    expected = neighbors(points, 15, "ivf")
+    monkeypatch.setattr(ivf, "_BLOCK", 700)
+    before = points.copy()
+    found = neighbors(points, 15, "ivf", scratch=Scratch(tmp_path))
+    np.testing.assert_array_equal(points, before)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert isinstance(ours.base, np.ndarray)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("backend", ["exact", "ivf", "ivf_graph"])
+def test_results_are_kept_where_they_are_asked_for(cells: np.ndarray, tmp_path: Path, backend: Backend) -> None:
+    kept: list[tuple[int, ...]] = []
+
+    class Known(Scratch):
+        def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
+            kept.append(shape if isinstance(shape, tuple) else (shape,))
+            return super().empty(shape, dtype)
+
+    found = neighbors(cells, 15, backend, scratch=Known(tmp_path))
+    assert kept.count((5000, 15)) == 2
+    np.testing.assert_array_equal(found.indices, neighbors(cells, 15, backend).indices)
+
+
+def test_points_far_from_the_origin_find_the_same_neighbours() -> None:
+    points = np.round(large(6000) * 64) / 64  # so that adding changes no bit
+    found = neighbors(points + 1024, 15, "ivf")
+    assert recall(found.indices, neighbors(points, 15, "ivf").indices) > 0.995
+    exact = np.linalg.norm(points[:, None] - points[found.indices], axis=2)
+    np.testing.assert_allclose(found.distances, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_lists_bear_cells_that_coincide() -> None:
+    points = np.repeat(large(2000), 4, axis=0)
+    found = neighbors(points, 10, "ivf")
+    assert (found.indices[:, :4] // 4 == np.arange(8000)[:, None] // 4).mean() > 0.95
+    same = neighbors(np.zeros((6000, 5)), 10, "ivf")
+    np.testing.assert_array_equal(same.distances, 0)
+    np.testing.assert_array_equal(same.indices[:, 0], np.arange(6000))
+
+
+def test_blocks_of_lists_have_all_lists_once() -> None:
+    starts = np.concatenate([[0], np.cumsum([0, 5, 0, 3, 20, 1, 1, 0])])
+    assert list(ivf._blocks(starts)) == [(0, 8)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ivf, "_BLOCK", 8)
+        assert list(ivf._blocks(starts)) == [(0, 4), (4, 5), (5, 8)]
 
 
 def test_links_are_neighbours_then_those_that_list_the_point() -> None:

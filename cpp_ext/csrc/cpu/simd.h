@@ -7,6 +7,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 #ifndef SCCAGN_TARGET
 #error "SCCAGN_TARGET is set by the build: baseline, avx2 or avx512"
 #endif
@@ -87,6 +91,19 @@ SCCAGN_INLINE void store(T* to, V value) {
 template <class V>
 SCCAGN_INLINE V larger(V a, V b) {
   return a > b ? a : b;
+}
+
+// A bit for every lane that is below the bound: the one thing here for which the extensions have no words.
+SCCAGN_INLINE uint32_t lanes_below(Vec<float> values, float bound) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(bits<__m512>(values), _mm512_set1_ps(bound), _CMP_LT_OQ);
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(_mm256_cmp_ps(bits<__m256>(values), _mm256_set1_ps(bound), _CMP_LT_OQ));
+#else
+  uint32_t below = 0;
+  for (int lane = 0; lane < kLanes<float>; ++lane) below |= uint32_t(values[lane] < bound) << lane;
+  return below;
+#endif
 }
 
 // Natural logarithm of finite normal numbers above zero, to about one unit in the last place.

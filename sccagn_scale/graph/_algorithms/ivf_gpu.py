@@ -8,9 +8,11 @@ import faiss
 import numpy as np
 
 from sccagn_scale.graph._algorithms._blocks import search_in_blocks
-from sccagn_scale.graph._algorithms.ivf import n_lists_and_probed
 
 gpu: Any = faiss  # a build for the CPU, and its types, lack what is used here
+
+_PROBED_SHARE = 1 / 32
+_MIN_PROBED = 16
 
 
 def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,3 +25,9 @@ def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     index.add(points)
     index.nprobe = n_probed
     return search_in_blocks(index, points, k)
+
+
+def n_lists_and_probed(n_obs: int) -> tuple[int, int]:
+    """Number of lists, and how many of them are searched."""
+    n_lists = max(1, min(int(4 * np.sqrt(n_obs)), n_obs // 39))  # FAISS wants 39 training points for each list
+    return n_lists, min(n_lists, max(_MIN_PROBED, int(n_lists * _PROBED_SHARE)))

@@ -20,13 +20,12 @@ import scipy.sparse as sp
 
 from sccagn_scale._memory import give_back
 from sccagn_scale.graph._algorithms import exact
+from sccagn_scale.graph._algorithms._lists import Lists, make_lists
 from sccagn_scale.metrics import knn_recall
 
 _SMALLEST = 5000  # below it, there is nothing to gain
 _LIST_SIZE = 62
-_TRAIN_PER_CENTROID = 32
-_TRAIN_ROUNDS = 5
-_PROBED_GROUPS = 4
+_GROUPS_PROBED = 4
 _PROBED_POINTS = 1500  # where there are 100,000; see _n_probed
 _LINKS = 32  # neighbours and reverse neighbours of a point
 _WIDTHS = (16, 24, 32, 40, 48, 64, 80, 96, 128)  # no wider: time grows with it, and at 10 million points 512 is hours
@@ -40,11 +39,10 @@ def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     n = len(points)
     if n < max(_SMALLEST, 8 * k):
         return exact.search(points, k)
-    quantizer = _quantizer(points)
-    lists = np.concatenate([quantizer.search(points[i : i + _BLOCK], 1)[1][:, 0] for i in range(0, n, _BLOCK)])
-    order = np.argsort(lists, kind="stable")
-    first = _search_lists(points, order, lists[order], quantizer, _LINKS // 2)
-    del quantizer
+    lists = make_lists(points, _LIST_SIZE, _GROUPS_PROBED)
+    order = lists.order
+    first = _search_lists(points, lists, _LINKS // 2)
+    del lists
     give_back()  # the lists, thousands of small arrays
     found, squared = _walk(points, order, first, k)
     indices = np.empty_like(found)
@@ -56,52 +54,16 @@ def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return indices, distances
 
 
-def _quantizer(points: np.ndarray) -> faiss.IndexIVFFlat:
-    """Find the centroids, as an index that is itself divided into ~√(n/62) groups."""
-    n, d = points.shape
-    n_lists = n // _LIST_SIZE
-    n_groups = round(np.sqrt(n_lists))
-    sample = points[:: max(1, n // (n_lists * _TRAIN_PER_CENTROID))]
-    coarse = _kmeans(sample, n_groups, 8 * _TRAIN_PER_CENTROID)
-    group = coarse.assign(sample)[1]
-    order = np.argsort(group, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(group, minlength=n_groups))[:-1])
-    shares = [max(1, round(n_lists * len(rows) / len(sample))) for rows in members]
-    fine = [
-        _kmeans(sample[rows], share, _TRAIN_PER_CENTROID).centroids
-        for rows, share in zip(members, shares, strict=True)
-        if len(rows)
-    ]
-    top = faiss.IndexFlatL2(d)
-    top.add(coarse.centroids)
-    quantizer = faiss.IndexIVFFlat(top, d, n_groups)
-    quantizer.add(np.concatenate(fine))
-    quantizer.nprobe = min(n_groups, _PROBED_GROUPS)
-    return quantizer
-
-
-def _kmeans(points: np.ndarray, n_centroids: int, points_per_centroid: int) -> Any:
-    kmeans = faiss.Kmeans(
-        points.shape[1],
-        n_centroids,
-        niter=_TRAIN_ROUNDS,
-        min_points_per_centroid=1,
-        max_points_per_centroid=points_per_centroid,
-    )
-    kmeans.train(points)
-    return kmeans
-
-
-def _search_lists(
-    points: np.ndarray, order: np.ndarray, lists: np.ndarray, quantizer: faiss.IndexIVFFlat, k: int
-) -> np.ndarray:
+def _search_lists(points: np.ndarray, lists: Lists, k: int) -> np.ndarray:
     """Neighbours among the points of the nearest lists, by their place in the order of the lists: int32 [n, k]."""
     n, d = points.shape
+    quantizer, order = lists.quantizer, lists.order
+    filed = lists.of_point[order]
     index = faiss.IndexIVFFlat(quantizer, d, quantizer.ntotal)
     index.is_trained = True
     for i in range(0, n, _BLOCK):
         block = np.ascontiguousarray(points[order[i : i + _BLOCK]])
-        index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(lists[i : i + _BLOCK]))
+        index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(filed[i : i + _BLOCK]))
     index.nprobe = min(quantizer.ntotal, max(1, round(_n_probed(n) * quantizer.ntotal / n)))
     found = np.empty((n, k), np.int32)
     for i in range(0, n, _BLOCK):
