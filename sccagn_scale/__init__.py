@@ -13,13 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["SCCAGN", "Config", "InputError", "InputWarning", "__version__", "cluster", "open_atlas", "read", "write"]
+__all__ = [
+    "SCCAGN",
+    "Config",
+    "InputError",
+    "InputWarning",
+    "__version__",
+    "cluster",
+    "open_atlas",
+    "read",
+    "recluster",
+    "write",
+]
 
 if TYPE_CHECKING:
     from sccagn_scale._errors import InputError, InputWarning
     from sccagn_scale.config import Config
     from sccagn_scale.io import open_atlas, read, write
-    from sccagn_scale.model import SCCAGN, cluster
+    from sccagn_scale.model import SCCAGN, cluster, recluster
 
 _HOME = {
     "InputError": "_errors",
@@ -30,6 +41,7 @@ _HOME = {
     "write": "io",
     "SCCAGN": "model",
     "cluster": "model",
+    "recluster": "model",
 }
 
 

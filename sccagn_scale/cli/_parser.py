@@ -21,6 +21,7 @@ _EXAMPLES = """\
 examples:
   sccagn-scale cluster cells.h5ad -o clustered.h5ad
   sccagn-scale evaluate clustered.h5ad --truth cell_type
+  sccagn-scale recluster clustered.h5ad --inplace --resolution 2
   sccagn-scale plan atlas.h5ad --memory 8G
   sccagn-scale simulate -o atlas.h5ad --cells 100000
   sccagn-scale info
@@ -63,6 +64,22 @@ examples:
 
 Exit code: 0; or 2 after a mistake in the input or an option, with one sentence
 on what is wrong, and nothing written."""
+
+_RECLUSTER = """\
+Split or merge the clusters that `cluster` found, without training: seconds, and
+X is not read. New clusters are parts or unions of those that there are; those
+that stay keep their names, a union of 1 and 4 is called 1+4, and parts of 3 are
+called 3.0, 3.1, and so on."""
+
+_RECLUSTER_END = """\
+written into the AnnData, beside what there is:
+  obs["sccagn_k20"]             clusters, where there are 20 now
+  obs["sccagn_k20_confidence"]  soft assignment of a cell to its own
+
+examples:
+  sccagn-scale recluster clustered.h5ad --inplace --n-clusters 20
+  sccagn-scale recluster clustered.h5ad -o fine.h5ad --resolution 2 \\
+      --key-added fine"""
 
 _PLAN = """\
 Tell what `cluster` will need for INPUT, stage by stage, before any work: memory,
@@ -129,6 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="VERB", parser_class=_Parser)
     _add_cluster(verbs)
+    _add_recluster(verbs)
     _add_plan(verbs)
     _add_evaluate(verbs)
     _add_simulate(verbs)
@@ -151,11 +169,7 @@ def _add_verb(verbs: Any, name: str, description: str, *, epilog: str = "", summ
 def _add_cluster(verbs: Any) -> None:
     parser = _add_verb(verbs, "cluster", _CLUSTER, epilog=_CLUSTER_END, summary="cluster the cells of a file")
     _add_input(parser)
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("-o", "--output", metavar="OUT", type=Path, help="file to write, .h5ad or .zarr; not INPUT")
-    where.add_argument(
-        "--inplace", action="store_true", help="add the results to INPUT, one file, which a crash leaves as it was"
-    )
+    _add_where(parser, "INPUT")
     model = parser.add_argument_group("what to do")
     model.add_argument(
         "-k",
@@ -214,6 +228,14 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_where(parser: argparse.ArgumentParser, name: str) -> None:
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("-o", "--output", metavar="OUT", type=Path, help=f"file to write, .h5ad or .zarr; not {name}")
+    where.add_argument(
+        "--inplace", action="store_true", help=f"add the results to {name}, one file, which a crash leaves as it was"
+    )
+
+
 def _add_layer(group: Any) -> None:
     group.add_argument("--layer", metavar="NAME", help="layer to use, `raw` for .raw (default: X)")
 
@@ -239,6 +261,22 @@ def _add_memory(group: Any) -> None:
         type=_size,
         help="memory that the run may take, such as 4G or 800M (default: 70 %% of what is free)",
     )
+
+
+def _add_recluster(verbs: Any) -> None:
+    summary = "split or merge clusters without training"
+    parser = _add_verb(verbs, "recluster", _RECLUSTER, epilog=_RECLUSTER_END, summary=summary)
+    parser.add_argument("input", metavar="FILE", type=Path, help="clustered cells, .h5ad or .zarr")
+    _add_where(parser, "FILE")
+    how_many = parser.add_mutually_exclusive_group(required=True)
+    how_many.add_argument("-k", "--n-clusters", metavar="K", type=_more_than_one, help="number of clusters, 2 or more")
+    how_many.add_argument(
+        "--resolution", metavar="R", type=float, help="the same as a multiple of those that there are: 2, 0.5"
+    )
+    parser.add_argument("--key", metavar="NAME", default="sccagn", help="results to start from (default: %(default)s)")
+    parser.add_argument("--key-added", metavar="NAME", help="name of the new results (default: that of --key and _kK)")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only errors")
 
 
 def _add_plan(verbs: Any) -> None:
@@ -290,7 +328,11 @@ def _add_info(verbs: Any) -> None:
 def _n_clusters(text: str) -> int | None:
     if text == "auto":
         return None
-    number = _whole(text, "a whole number or `auto`")
+    return _more_than_one(text, "a whole number or `auto`")
+
+
+def _more_than_one(text: str, wanted: str = "a whole number") -> int:
+    number = _whole(text, wanted)
     if number < 2:
         raise argparse.ArgumentTypeError(f"at least 2 clusters are needed, got {number}")
     return number

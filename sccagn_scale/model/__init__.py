@@ -3,6 +3,7 @@
 from sccagn_scale.model._cluster import cluster
 from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._plan import Plan, plan
+from sccagn_scale.model._recluster import recluster
 from sccagn_scale.model._setup import Device
 
-__all__ = ["SCCAGN", "Device", "Plan", "cluster", "plan"]
+__all__ = ["SCCAGN", "Device", "Plan", "cluster", "plan", "recluster"]

@@ -78,7 +78,9 @@ def list_neighbors_reference(
         used = looks.any(0)
         lists, looks = lists[used], looks[:, used]
         sizes = starts[lists + 1] - starts[lists]
-        places = torch.arange(int(sizes.sum())) + (starts[lists] - sizes.cumsum(0) + sizes).repeat_interleave(sizes)
+        places = torch.arange(int(sizes.sum()), device=points.device) + (
+            starts[lists] - sizes.cumsum(0) + sizes
+        ).repeat_interleave(sizes)
         away = torch.addmm(lengths[places], queries, points[places].T, alpha=-2)
         away.masked_fill_(~looks.repeat_interleave(sizes, dim=1), torch.inf)
         nearest, order = away.topk(min(k, len(places)), largest=False)

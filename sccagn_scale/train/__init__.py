@@ -14,6 +14,7 @@ from sccagn_scale.train._initial import (
     ward,
 )
 from sccagn_scale.train._joint import JointResult, Target, train_jointly
+from sccagn_scale.train._nested import divided, merged
 from sccagn_scale.train._optimizer import Optimizer
 from sccagn_scale.train._pretrain import pretrain
 from sccagn_scale.train._stopping import Plateau, Settled
@@ -30,8 +31,10 @@ __all__ = [
     "Target",
     "by_size",
     "centers",
+    "divided",
     "estimate_n_clusters",
     "kmeans",
+    "merged",
     "mixture",
     "pretrain",
     "rounding",

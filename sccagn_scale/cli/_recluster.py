@@ -1,0 +1,93 @@
+"""`sccagn-scale recluster`: more clusters or fewer, without training."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sccagn_scale._errors import InputError
+from sccagn_scale._keys import Keys
+from sccagn_scale.cli._console import Console
+from sccagn_scale.cli._inputs import check_inputs, read_cells
+from sccagn_scale.cli._output import check_distinct, named
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sccagn_scale.io import Atlas
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read all but the counts, recluster, write, and show what became of each cluster."""
+    from rich.markup import escape
+
+    source, target = arguments.input, arguments.input if arguments.inplace else arguments.output
+    with Console(quiet=arguments.quiet) as console:
+        _check_paths(source, target, arguments.inplace)
+        with console.stage("Read"):
+            cells = read_cells([source])
+            _check_kind(cells, target)
+        from sccagn_scale.model import recluster
+
+        options = {"n_clusters": "--n-clusters", "resolution": "--resolution", "key": "--key", "random_state": "--seed"}
+        adata = cells.adata
+        with console.stage("Recluster"), named(**options):
+            name = recluster(
+                adata,
+                arguments.n_clusters,
+                resolution=arguments.resolution,
+                key=arguments.key,
+                key_added=arguments.key_added,
+                random_state=arguments.seed,
+            )
+        with console.stage("Write"):
+            _write(adata, source, target)
+        _show(adata, arguments.key, name, console)
+        console.print()
+        console.print(f"[bold]{'Written':<10}[/bold]{escape(str(target))}")
+
+
+def _check_paths(source: Path, target: Path, inplace: bool) -> None:
+    from sccagn_scale.io import check_writable
+
+    check_inputs([source])
+    if not inplace:
+        check_distinct({"FILE": source}, {"--output": target})
+    check_writable(target, "FILE" if inplace else "--output")
+
+
+def _check_kind(cells: Atlas, target: Path) -> None:
+    if not cells.is_one_file or len(cells.files) > 1:
+        raise InputError("`FILE` must be one .h5ad or .zarr file that `cluster` has written.")
+    if cells.files[0].suffix.lower() != target.suffix.lower():
+        raise InputError(
+            f"`--output` must end in {cells.files[0].suffix}, as matrices stay as they are stored in `FILE`, but is "
+            f"{str(target)!r}."
+        )
+
+
+def _write(adata: AnnData, source: Path, target: Path) -> None:
+    from sccagn_scale.io import add_results, write_copy
+
+    with named(path="FILE" if source == target else "--output", source="FILE"):
+        if source == target:
+            add_results(adata, source)
+        else:
+            write_copy(adata, source, target)
+
+
+def _show(adata: AnnData, key: str, name: str, console: Console) -> None:
+    from rich.table import Table
+
+    labels, confidence = adata.obs[name], adata.obs[Keys(name).confidence]
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for title in (name, "cells", "share", "confidence"):
+        table.add_column(title, justify="left" if title == name else "right")
+    for cluster, n_obs in labels.value_counts(sort=False).items():
+        mean = confidence[(labels == cluster).to_numpy()].mean()
+        table.add_row(str(cluster), f"{n_obs:,}", f"{n_obs / adata.n_obs:.1%}", f"{mean:.2f}")
+    n_before = adata.obs[key].nunique()
+    console.print(f"[bold]{'Clusters':<10}[/bold]{labels.nunique()}, where {key} has {n_before}")
+    console.print()
+    console.print(table)

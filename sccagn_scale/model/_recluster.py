@@ -1,0 +1,134 @@
+"""More clusters, or fewer, of cells that are clustered: without training, and without the counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sccagn_scale import train
+from sccagn_scale._errors import InputError
+from sccagn_scale._keys import Keys
+from sccagn_scale.model._setup import checked_n_clusters
+from sccagn_scale.ops import student_t_assign
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_BLOCK = 65_536  # cells
+
+
+def recluster(
+    adata: AnnData,
+    n_clusters: int | None = None,
+    *,
+    resolution: float | None = None,
+    key: str = "sccagn",
+    key_added: str | None = None,
+    random_state: int = 0,
+) -> str:
+    """Split or merge clusters that `cluster` found, in seconds: it looks at the embedding alone.
+
+    Clusters are nested. Fewer are unions of those that there are: merged next are the two that add least to the sum of
+    squares within clusters (Ward 1963). More are parts of them: divided next is the cluster whose two parts have
+    centres farthest apart, large or small.
+
+    Parameters
+    ----------
+    adata
+        With `obs[key]`, `obsm[f"X_{key}"]` and `uns[key]`, as `cluster` writes them.
+    n_clusters
+        Number of clusters wanted. Give this or `resolution`.
+    resolution
+        The same as a multiple of the number that there is: 2 for twice as many, 0.5 for half.
+    key
+        Name of the results to start from.
+    key_added
+        Name of the new ones; by default `f"{key}_k{n_clusters}"`.
+    random_state
+        Seed of the k-means that finds the pieces of a cluster.
+
+    Returns
+    -------
+    `key_added`. Sets `obs[key_added]`, categorical of strings (unions are called "1+4", parts of 3 "3.0", "3.1", …, the
+    largest first, all others as before), `obs[f"{key_added}_confidence"]`, the soft assignment of a cell to its own
+    cluster, float32, and `uns[key_added]`: `key`, `n_clusters` and `random_state`. Cells without a cluster stay so.
+
+    Raises
+    ------
+    InputError
+        If the results of `cluster` are not there or not whole, or there cannot be as many clusters as are wanted.
+    """
+    keys = Keys(key)
+    _check_there(adata, keys)
+    given = adata.obs[keys.labels].astype("category").cat.remove_unused_categories()
+    names, before = [str(name) for name in given.cat.categories], given.cat.codes.to_numpy()
+    z = np.asarray(adata.obsm[keys.embedding], dtype=np.float32)
+    here = before >= 0
+    if not np.isfinite(z[here]).all():
+        raise InputError(f"`key` = {key!r}: some cells have a cluster and no embedding; cluster them anew.")
+    wanted = _wanted(n_clusters, resolution, len(names), int(here.sum()))
+    labels, names = _changed(z[here], before[here].astype(np.int64), names, wanted, random_state)
+
+    added = Keys(key_added or f"{key}_k{wanted}")
+    codes, confidence = np.full(len(here), -1), np.full(len(here), np.nan, np.float32)
+    codes[here] = labels
+    nu = adata.uns[keys.uns]["params"]["nu"]
+    confidence[here] = _confidence(z[here], labels, float(z.shape[1] if nu == "none" else nu))
+    adata.obs[added.labels] = pd.Categorical.from_codes(codes, pd.Index(names))
+    adata.obs[added.confidence] = confidence
+    adata.uns[added.uns] = {"key": key, "n_clusters": wanted, "random_state": random_state}
+    return added.key_added
+
+
+def _check_there(adata: AnnData, keys: Keys) -> None:
+    for part, name in (("obs", keys.labels), ("obsm", keys.embedding), ("uns", keys.uns)):
+        if name not in getattr(adata, part):
+            raise InputError(
+                f"`key` must name results of `cluster`, but there is no {part}[{name!r}]; cluster the cells first, or "
+                "give the name that was given then."
+            )
+    if "nu" not in adata.uns[keys.uns].get("params", {}):
+        raise InputError(f"`key` must name results of `cluster`, but uns[{keys.uns!r}] is not what `cluster` writes.")
+
+
+def _wanted(n_clusters: Any, resolution: Any, n_before: int, n_obs: int) -> int:
+    if (n_clusters is None) == (resolution is None):
+        raise InputError("`n_clusters` or `resolution` must be given, one of them and not both.")
+    if resolution is not None:
+        if isinstance(resolution, bool) or not isinstance(resolution, (int, float, np.number)) or not resolution > 0:
+            raise InputError(f"`resolution` must be a number above 0; it is {resolution!r}.")
+        n_clusters = max(2, round(float(min(resolution * n_before, n_obs + 1))))
+    wanted = checked_n_clusters(n_clusters, n_obs, "with a cluster")
+    assert wanted is not None
+    return wanted
+
+
+def _changed(
+    z: np.ndarray, labels: np.ndarray, names: list[str], wanted: int, random_state: int
+) -> tuple[np.ndarray, list[str]]:
+    """Labels of `wanted` clusters, numbered in the order of those that they come from, and the clusters' names."""
+    if wanted < len(names):
+        union = train.merged(z, labels, wanted)
+        first = np.array([np.flatnonzero(union == u)[0] for u in range(wanted)])
+        order = np.argsort(first)
+        rank = np.argsort(order)
+        return rank[union][labels], ["+".join(np.array(names)[union == u]) for u in order]
+    parts = train.divided(z, labels, wanted, random_state=random_state)
+    both = np.column_stack([labels, parts])
+    kinds, part = np.unique(both, axis=0, return_inverse=True)
+    n_parts = np.bincount(kinds[:, 0])
+    return part.ravel(), [names[c] if n_parts[c] == 1 else f"{names[c]}.{i}" for c, i in kinds.tolist()]
+
+
+def _confidence(z: np.ndarray, labels: np.ndarray, nu: float) -> np.ndarray:
+    """Soft assignment of every cell to its own cluster."""
+    centers = torch.from_numpy(train.centers(z, labels))
+    confidence = np.empty(len(z), np.float32)
+    for i in range(0, len(z), _BLOCK):
+        rows = slice(i, i + _BLOCK)
+        q = student_t_assign(torch.from_numpy(z[rows]), centers, nu).numpy()
+        confidence[rows] = np.take_along_axis(q, labels[rows, None], 1)[:, 0]
+    return confidence

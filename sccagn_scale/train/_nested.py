@@ -1,0 +1,100 @@
+"""More or fewer clusters, nested in those that there are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sccagn_scale._errors import InputError
+from sccagn_scale.train._initial import by_size, centers, kmeans
+
+_PIECES = 64  # of a cluster, at most, that a split can tell apart
+_CELLS_OF_A_PIECE = 5  # on average, at least
+
+
+class WardTree(NamedTuple):
+    """Ward's tree (Ward 1963) over m weighted leaves: row i is what made node m + i, in the order of joining."""
+
+    joined: np.ndarray  # int64 [m − 1, 2]
+    gaps: np.ndarray  # float64 [m − 1], distance between the centres of the two that were joined
+
+    def cut(self, n_clusters: int) -> np.ndarray:
+        """Cluster of every leaf, int64 [m], where `n_clusters` are left."""
+        n_leaves = len(self.joined) + 1
+        of_node = np.arange(2 * n_leaves - 1)
+        for node in range(n_leaves - n_clusters - 1, -1, -1):  # a node's own cluster is known before its parts'
+            of_node[self.joined[node]] = of_node[n_leaves + node]
+        return np.unique(of_node[:n_leaves], return_inverse=True)[1]
+
+
+def ward_tree(points: np.ndarray, weights: np.ndarray) -> WardTree:
+    """Join leaves [m, d] of so many points each until one is left: O(m³).
+
+    Joined next are the two that add least to the sum of squares within clusters: for a and b that is
+    n_a n_b / (n_a + n_b) · ‖µ_a − µ_b‖². What joining a union with others would add follows from what joining its parts
+    would have (Lance & Williams 1967).
+    """
+    m = len(points)
+    n, x = weights.astype(np.float64), points.astype(np.float64)
+    cost = n[:, None] * n / (n[:, None] + n) * ((x[:, None] - x) ** 2).sum(axis=2)
+    np.fill_diagonal(cost, np.inf)
+    node = np.arange(m)
+    joined, gaps = np.empty((m - 1, 2), np.int64), np.empty(m - 1)
+    for step in range(m - 1):
+        i, j = np.unravel_index(np.argmin(cost), cost.shape)
+        least = cost[i, j]
+        joined[step], gaps[step] = (node[i], node[j]), np.sqrt(least * (n[i] + n[j]) / (n[i] * n[j]))
+        k = np.isfinite(cost[i]) & np.isfinite(cost[j])
+        cost[i, k] = ((n[k] + n[i]) * cost[i, k] + (n[k] + n[j]) * cost[j, k] - n[k] * least) / (n[k] + n[i] + n[j])
+        cost[k, i] = cost[i, k]
+        cost[j], cost[:, j] = np.inf, np.inf
+        n[i] += n[j]
+        node[i] = m + step
+    return WardTree(joined, gaps)
+
+
+def merged(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Union that each cluster becomes part of, int64 [n_before], where `n_clusters` are left."""
+    return ward_tree(centers(points, labels), np.bincount(labels)).cut(n_clusters)
+
+
+def divided(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.ndarray:
+    """Part of its own cluster that each point is in, int64 [n_obs], 0 the largest, where there are `n_clusters` parts.
+
+    How a cluster falls apart is known from up to 64 pieces, by k-means, that Ward's criterion joins. The next to be
+    divided is always the part whose two parts have centres farthest from one another: the same for large and small.
+
+    Raises
+    ------
+    InputError
+        If the clusters have too few cells, or too few that differ, to be divided so often.
+    """
+    pieces, trees = np.zeros(len(labels), np.int64), []
+    for cluster in range(labels.max() + 1):
+        rows = np.flatnonzero(labels == cluster)
+        n_pieces = min(_PIECES, len(rows) // _CELLS_OF_A_PIECE)
+        if n_pieces > 1:
+            pieces[rows] = kmeans(points[rows], n_pieces, n_init=1, n_iter=10, random_state=random_state)
+        own = pieces[rows]
+        trees.append(ward_tree(centers(points[rows], own), np.bincount(own)))
+    cuts = _cuts([tree.gaps for tree in trees], n_clusters)
+    parts = np.zeros_like(pieces)
+    for cluster, (tree, n_cuts) in enumerate(zip(trees, cuts, strict=True)):
+        rows = np.flatnonzero(labels == cluster)
+        parts[rows] = by_size(tree.cut(n_cuts + 1)[pieces[rows]])
+    return parts
+
+
+def _cuts(gaps: list[np.ndarray], n_clusters: int) -> np.ndarray:
+    """How often each tree is cut, from its top, int64 [n_trees]: always the tree with the widest gap to come."""
+    # a cut that opens a way to a wider gap is as good as that
+    widest = [np.maximum.accumulate(own) for own in gaps]
+    every, tree = np.concatenate(widest), np.repeat(np.arange(len(gaps)), [len(own) for own in gaps])
+    most = len(gaps) + np.count_nonzero(every)
+    if n_clusters > most:
+        raise InputError(
+            f"`n_clusters` must be at most {most}, as far as so few cells can be divided; it is {n_clusters}."
+        )
+    chosen = np.argsort(-every, kind="stable")[: n_clusters - len(gaps)]
+    return np.bincount(tree[chosen], minlength=len(gaps))

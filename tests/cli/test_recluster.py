@@ -1,0 +1,88 @@
+"""`sccagn-scale recluster`, on a file of its own making."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from sccagn_scale.cli import main
+
+
+@pytest.fixture
+def clustered(tmp_path: Path) -> Path:
+    """Four groups at the corners of a trapezium, two clusters."""
+    rng = np.random.default_rng(0)
+    corner = np.repeat(np.arange(4), [50, 40, 30, 20])
+    z = np.column_stack([40 * (corner // 2), np.array([0, 10, 0, 8])[corner]]) + rng.normal(size=(140, 2))
+    adata = ad.AnnData(rng.random((140, 3)).astype(np.float32), layers={"counts": rng.poisson(1, (140, 3))})
+    adata.obs["sccagn"] = pd.Categorical((corner // 2).astype(str))
+    adata.obsm["X_sccagn"] = z.astype(np.float32)
+    adata.uns["sccagn"] = {"params": {"nu": "none"}}
+    path = tmp_path / "clustered.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+def test_the_file_has_the_new_clusters_beside_the_old(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with h5py.File(clustered) as file:
+        before = file["X"][:], file["layers/counts"][:]
+    assert main(["recluster", str(clustered), "--inplace", "--resolution", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "4, where sccagn has 2" in out
+    assert [line.split()[:3] for line in out.splitlines() if "%" in line] == [
+        ["0.0", "50", "35.7%"],
+        ["0.1", "40", "28.6%"],
+        ["1.0", "30", "21.4%"],
+        ["1.1", "20", "14.3%"],
+    ]
+    adata = ad.read_h5ad(clustered)
+    assert adata.obs["sccagn_k4"].value_counts().to_dict() == {"0.0": 50, "0.1": 40, "1.0": 30, "1.1": 20}
+    assert adata.obs["sccagn"].nunique() == 2
+    np.testing.assert_array_equal(adata.X, before[0])
+    np.testing.assert_array_equal(adata.layers["counts"], before[1])
+
+
+def test_another_file_and_name_leave_the_first_as_it_was(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, out = clustered.read_bytes(), clustered.with_name("fine.h5ad")
+    assert main(["recluster", str(clustered), "-o", str(out), "-k", "3", "--key-added", "fine", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+    assert clustered.read_bytes() == before
+    assert sorted(ad.read_h5ad(out).obs["fine"].unique()) == ["0.0", "0.1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-k", "3"], "one of the arguments -o/--output --inplace is required"),
+        (["--inplace"], "one of the arguments -k/--n-clusters --resolution is required"),
+        (["--inplace", "-k", "1"], "at least 2 clusters are needed, got 1"),
+        (["--inplace", "-k", "99"], "`--n-clusters` must be at most 28"),
+        (["--inplace", "--resolution", "-2"], "`--resolution` must be a number above 0; it is -2.0"),
+        (["--inplace", "-k", "3", "--key", "leiden"], "`--key` must name results of `cluster`, but there is no obs"),
+        (["-o", "IN.zarr", "-k", "3"], "`--output` must end in .h5ad"),
+        (["-o", "IN.h5ad", "-k", "3"], "`--output` must not be the same as `FILE`"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_written(
+    clustered: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = clustered.read_bytes()
+    given = [str(clustered.with_suffix(name[2:])) if name.startswith("IN.") else name for name in options]
+    try:
+        code = main(["recluster", str(clustered), *given])
+    except SystemExit as error:
+        code = error.code  # type: ignore[assignment]
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert clustered.read_bytes() == before
+    assert list(clustered.parent.iterdir()) == [clustered]
+
+
+def test_what_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recluster", str(tmp_path / "no.h5ad"), "--inplace", "-k", "3"]) == 2
+    assert "does not exist" in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""`recluster` on what `cluster` wrote."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from model_samples import FAST, planted
+
+import sccagn_scale
+from sccagn_scale import InputError, recluster
+from sccagn_scale.metrics import evaluate
+from sccagn_scale.ops.student_t import student_t_assign_reference
+
+
+@pytest.fixture(scope="module")
+def trained() -> ad.AnnData:
+    """Six types in six clusters."""
+    adata = planted((150, 120, 90, 80, 70, 60))
+    sccagn_scale.cluster(adata, 6, FAST)
+    assert evaluate(adata.obs["type"], adata.obs["sccagn"])["ari"] > 0.9
+    return adata
+
+
+@pytest.fixture
+def clustered(trained: ad.AnnData) -> ad.AnnData:
+    return trained.copy()
+
+
+def test_clusters_are_parts_or_unions_of_those_there_were(clustered: ad.AnnData) -> None:
+    before = clustered.obs["sccagn"].astype(str)
+    for wanted in (2, 3, 5, 6, 7, 12, 30):
+        assert recluster(clustered, wanted) == f"sccagn_k{wanted}"
+        after = clustered.obs[f"sccagn_k{wanted}"]
+        assert after.nunique() == wanted == len(after.cat.categories)
+        for old, new in zip(before, after, strict=True):
+            assert old in new.split("+") or old == new.partition(".")[0]
+        pairs = set(zip(before, after.astype(str), strict=True))
+        assert len(pairs) == max(6, wanted)
+    pd.testing.assert_series_equal(clustered.obs["sccagn_k6"].astype(str), before, check_names=False)
+
+
+def test_parts_are_named_by_falling_size(clustered: ad.AnnData) -> None:
+    recluster(clustered, 14)
+    counts = clustered.obs["sccagn_k14"].value_counts(sort=False)
+    for old in "012345":
+        parts = counts[[name for name in counts.index if name.partition(".")[0] == old]]
+        assert parts.index.tolist() == ([old] if len(parts) == 1 else [f"{old}.{i}" for i in range(len(parts))])
+        assert (np.diff(parts) <= 0).all()
+
+
+def test_types_that_were_joined_come_apart_again(clustered: ad.AnnData) -> None:
+    """The clusters of three pairs of types, as if too few had been asked for."""
+    pairs = np.array(["0", "0", "1", "1", "2", "2"])[clustered.obs["sccagn"].astype(int)]
+    clustered.obs["sccagn"] = pd.Categorical(pairs)
+    recluster(clustered, 6)
+    assert evaluate(clustered.obs["type"], clustered.obs["sccagn_k6"])["ari"] > 0.9
+
+
+def test_a_resolution_is_a_multiple(clustered: ad.AnnData) -> None:
+    assert recluster(clustered, resolution=2) == "sccagn_k12"
+    assert recluster(clustered, resolution=0.5) == "sccagn_k3"
+    assert recluster(clustered, resolution=1e-9) == "sccagn_k2"
+    assert recluster(clustered, resolution=1.5, key_added="fine") == "fine"
+    assert clustered.uns["fine"] == {"key": "sccagn", "n_clusters": 9, "random_state": 0}
+
+
+def test_confidence_is_that_of_the_cell_s_own_cluster(clustered: ad.AnnData) -> None:
+    import torch
+
+    recluster(clustered, 9)
+    labels = clustered.obs["sccagn_k9"].cat.codes.to_numpy()
+    z = clustered.obsm["X_sccagn"].astype(np.float64)
+    centers = np.array([z[labels == c].mean(0) for c in range(9)])
+    q = student_t_assign_reference(torch.from_numpy(z), torch.from_numpy(centers), float(z.shape[1])).numpy()
+    confidence = clustered.obs["sccagn_k9_confidence"]
+    assert confidence.dtype == np.float32
+    np.testing.assert_allclose(confidence, q[np.arange(len(q)), labels], rtol=1e-4)
+
+
+def test_cells_without_a_cluster_stay_so(clustered: ad.AnnData) -> None:
+    clustered.obs.loc[clustered.obs_names[:7], "sccagn"] = None
+    clustered.obsm["X_sccagn"][:7] = np.nan
+    recluster(clustered, 9)
+    assert clustered.obs["sccagn_k9"].isna().to_numpy().nonzero()[0].tolist() == list(range(7))
+    assert clustered.obs["sccagn_k9_confidence"].isna().sum() == 7
+
+
+def test_nothing_else_changes_and_it_can_be_done_again(clustered: ad.AnnData) -> None:
+    before = clustered.copy()
+    recluster(clustered, 9)
+    first = clustered.obs["sccagn_k9"].copy()
+    recluster(clustered, 9)
+    pd.testing.assert_series_equal(clustered.obs["sccagn_k9"], first)
+    pd.testing.assert_frame_equal(clustered.obs[list(before.obs)], before.obs)
+    np.testing.assert_array_equal(clustered.obsm["X_sccagn"], before.obsm["X_sccagn"])
+    assert set(clustered.uns) == {*before.uns, "sccagn_k9"}
+
+
+def test_mistakes_are_told(clustered: ad.AnnData) -> None:
+    for arguments, message in (
+        ({}, "`n_clusters` or `resolution` must be given"),
+        ({"n_clusters": 3, "resolution": 2}, "one of them and not both"),
+        ({"n_clusters": 1}, "`n_clusters` must be at least 2"),
+        ({"n_clusters": 2.5}, "`n_clusters` must be a whole number"),
+        ({"n_clusters": 571}, "`n_clusters` = 571 needs at least as many cells; there are 570 with a cluster"),
+        ({"n_clusters": 200}, "`n_clusters` must be at most 11"),
+        ({"resolution": 0}, "`resolution` must be a number above 0; it is 0"),
+        ({"resolution": float("nan")}, "`resolution` must be a number above 0; it is nan"),
+        ({"resolution": 1e300}, "needs at least as many cells"),
+        ({"n_clusters": 3, "key": "leiden"}, r"there is no obs\['leiden'\]"),
+    ):
+        before = clustered.copy()
+        with pytest.raises(InputError, match=message):
+            recluster(clustered, **arguments)  # type: ignore[arg-type]
+        pd.testing.assert_frame_equal(clustered.obs, before.obs)
+    clustered.obs["other"] = clustered.obs["sccagn"]
+    with pytest.raises(InputError, match=r"there is no obsm\['X_other'\]"):
+        recluster(clustered, 3, key="other")
+    clustered.obsm["X_other"] = clustered.obsm["X_sccagn"]
+    clustered.uns["other"] = {}
+    with pytest.raises(InputError, match=r"uns\['other'\] is not what `cluster` writes"):
+        recluster(clustered, 3, key="other")
+    clustered.obsm["X_sccagn"][3] = np.nan
+    with pytest.raises(InputError, match="some cells have a cluster and no embedding"):
+        recluster(clustered, 3)

@@ -1,0 +1,105 @@
+"""Unions and parts of clusters, against Ward's criterion computed anew at every step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.cluster.hierarchy import linkage
+from train_samples import same_partition
+
+from sccagn_scale._errors import InputError
+from sccagn_scale.train import divided, merged
+from sccagn_scale.train._nested import _cuts, ward_tree
+
+SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=9)
+
+
+def squares(points: np.ndarray, labels: np.ndarray) -> float:
+    """Sum of squares within clusters."""
+    return sum(float(((own - own.mean(0)) ** 2).sum()) for own in (points[labels == c] for c in np.unique(labels)))
+
+
+def groups(sizes: list[int], seed: int, d: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    return 2 * rng.normal(size=(len(sizes), d))[labels] + rng.normal(size=(len(labels), d)), labels
+
+
+@given(SIZES, st.integers(0, 10**6))
+def test_every_union_is_the_one_that_adds_least(sizes: list[int], seed: int) -> None:
+    points, labels = groups(sizes, seed)
+    means = np.array([points[labels == c].mean(0) for c in range(len(sizes))])
+    tree = ward_tree(means, np.array(sizes))
+    for n_left in range(len(sizes) - 1, 0, -1):
+        finer, coarser = tree.cut(n_left + 1)[labels], tree.cut(n_left)[labels]
+        assert len(np.unique(coarser)) == n_left
+        assert len(np.unique(np.column_stack([finer, coarser]), axis=0)) == n_left + 1  # nested
+        others = []
+        for a in range(n_left + 1):
+            for b in range(a):
+                others.append(squares(points, np.where(finer == a, b, finer)))
+        assert squares(points, coarser) == pytest.approx(min(others), rel=1e-9, abs=1e-9)
+
+
+def test_leaves_of_equal_weight_are_joined_as_scipy_does() -> None:
+    points = np.random.default_rng(0).normal(size=(40, 5))
+    tree, theirs = ward_tree(points, np.ones(40)), linkage(points, "ward")
+    np.testing.assert_array_equal(np.sort(tree.joined, axis=1), np.sort(theirs[:, :2], axis=1))
+    n = np.concatenate([np.ones(40), theirs[:, 3]])
+    of = n[tree.joined]
+    gap = theirs[:, 2] * np.sqrt(of.sum(1) / (2 * of.prod(1)))  # SciPy's heights are √2 times the root of the cost
+    np.testing.assert_allclose(tree.gaps, gap, rtol=1e-9)
+
+
+@given(SIZES, st.integers(0, 10**6), st.data())
+def test_merging_gives_as_many_unions_as_are_asked_for(sizes: list[int], seed: int, data: st.DataObject) -> None:
+    points, labels = groups(sizes, seed)
+    wanted = data.draw(st.integers(1, len(sizes)))
+    union = merged(points.astype(np.float32), labels, wanted)
+    assert sorted(set(union.tolist())) == list(range(wanted))
+    assert union.shape == (len(sizes),)
+
+
+@given(SIZES, st.integers(0, 10**6), st.data())
+def test_dividing_gives_parts_of_clusters(sizes: list[int], seed: int, data: st.DataObject) -> None:
+    points, labels = groups(sizes, seed)
+    most = sum(max(1, size // 5) for size in sizes)
+    wanted = data.draw(st.integers(len(sizes), most))
+    parts = divided(points.astype(np.float32), labels, wanted)
+    assert len(np.unique(np.column_stack([labels, parts]), axis=0)) == wanted
+    for c in range(len(sizes)):
+        counts = np.bincount(parts[labels == c])
+        assert (counts > 0).all()
+        assert (np.diff(counts) <= 0).all()
+    with pytest.raises(InputError, match=rf"`n_clusters` must be at most {most}, .* it is {most + 1}"):
+        divided(points.astype(np.float32), labels, most + 1)
+
+
+def test_what_lies_apart_is_divided_first_however_small() -> None:
+    """A cluster of two far groups, small; a large one of two near groups; a round one."""
+    rng = np.random.default_rng(0)
+    means, sizes = np.array([[0, 0], [8, 0], [30, 0], [33, 0], [60, 0]]), [30, 30, 500, 500, 500]
+    group = np.repeat(np.arange(5), sizes)
+    points = (means[group] + 0.3 * rng.normal(size=(len(group), 2))).astype(np.float32)
+    labels = np.array([0, 0, 1, 1, 2])[group]
+    first, second = divided(points, labels, 4), divided(points, labels, 5)
+    assert same_partition(10 * labels + first, np.array([0, 1, 2, 2, 4])[group])
+    assert same_partition(10 * labels + second, group)
+
+
+def test_points_that_coincide_cannot_be_divided() -> None:
+    points, labels = np.zeros((60, 2), np.float32), np.repeat([0, 1], 30)
+    points[:15] = 1
+    assert divided(points, labels, 3)[:30].tolist() in ([0] * 15 + [1] * 15, [1] * 15 + [0] * 15)
+    with pytest.raises(InputError, match="at most 3"):
+        divided(points, labels, 4)
+
+
+def test_a_cut_that_opens_a_wider_gap_counts_as_that() -> None:
+    gaps = [np.array([1.0, 9.0, 2.0]), np.array([3.0]), np.array([0.0, 5.0])]
+    assert _cuts(gaps, 3).tolist() == [0, 0, 0]
+    assert _cuts(gaps, 5).tolist() == [2, 0, 0]
+    assert _cuts(gaps, 6).tolist() == [2, 0, 1]
+    assert _cuts(gaps, 8).tolist() == [3, 1, 1]
