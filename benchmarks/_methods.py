@@ -63,6 +63,15 @@ def ours(
     return Confident(np.asarray(adata.obs["sccagn"].astype(object)), adata.obs["sccagn_confidence"].to_numpy())
 
 
+def reclustered(adata: AnnData, n_clusters: int, seed: int) -> Confident:
+    """The number estimated, and its clusters split or merged to the number given without training again."""
+    import sccagn_scale
+
+    ours(adata, None, seed)
+    key = sccagn_scale.recluster(adata, n_clusters, random_state=seed)
+    return Confident(np.asarray(adata.obs[key].astype(object)), adata.obs[f"{key}_confidence"].to_numpy())
+
+
 def pca_kmeans(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.int32]:
     """k-means (ten starts) on 50 principal components."""
     return _kmeans(principal_components(log_expression(adata), seed=seed), n_clusters, seed)
@@ -295,6 +304,7 @@ class Clustering:
 CLUSTERINGS = {
     "default": Clustering(partial(ours, preset="default"), MODES, is_ours=True),
     "paper": Clustering(partial(ours, preset="paper"), MODES, is_ours=True),
+    "reclustered": Clustering(reclustered, ("given",), is_ours=True),
     "pca_kmeans": Clustering(pca_kmeans, ("given",)),
     "scaled_pca_kmeans": Clustering(scaled_pca_kmeans, ("given",)),
     "smoothed_pca_kmeans": Clustering(smoothed_pca_kmeans, ("given",)),

@@ -165,6 +165,7 @@ def job(path: str, n_obs: int, folder: str, memory: int, on_disk: bool) -> Outco
             "nmi": scores["nmi"],
             "ari": scores["ari"],
             "n_clusters": model.n_clusters_,
+            "recall": model.graph_facts_["recall"],
             "per_cell": atlas.matrix().nnz / n_obs,
             "genes": sorted(model.recipe_.gene_names),
             "labels": labels.tolist() if n_obs <= AGREEMENT_UP_TO else None,

@@ -113,7 +113,7 @@ class CommunityFinder:
         for _ in range(_SETTLING_ROUNDS):
             moved = self._moved(labels, resolution)
             now = self.modularity(moved, resolution)
-            if now <= best or len(np.unique(moved)) < len(np.unique(labels)):
+            if now <= best or _n_used(moved) < _n_used(labels):
                 break
             labels, best = moved, now
         return labels
@@ -156,6 +156,10 @@ class CommunityFinder:
                 low = middle
         labels = merge(points, finer, n_clusters)
         return by_size(labels if self._groups is None else self.settled(labels, high))
+
+
+def _n_used(labels: np.ndarray) -> int:
+    return int(np.count_nonzero(np.bincount(labels)))
 
 
 def _row_blocks(graph: sp.csr_matrix) -> Iterator[tuple[int, sp.csr_matrix]]:

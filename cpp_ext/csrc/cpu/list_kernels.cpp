@@ -25,7 +25,8 @@ using Lanes = Vec<int32_t>;
 constexpr int64_t kL = kLanes<float>;
 constexpr int kTileVectors = 2;
 constexpr int kTileQueries = kAccumulators == 16 ? 12 : 6;  // 24 of 32 registers, or 12 of 16
-constexpr int64_t kQueries = 64;                            // at a time; a word has a bit for each
+constexpr int64_t kWords = 2;
+constexpr int64_t kQueries = 64 * kWords;                   // at a time, a bit for each: mostly all of a list
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 void pack(const float* points, const int64_t* rows, int64_t n, int64_t d, float* panels) {
@@ -161,21 +162,24 @@ float bound_of(const float* values, int64_t n, int64_t rank) {
   }
 }
 
-// Which of the queries look into each of the near lists: a bit for each.
+using Queries = std::array<uint64_t, kWords>;
+
+// Which of the queries look into each of the near lists.
 void choose(const ListsView& lists, const float* const* query, int64_t n_queries, const int64_t* near, int64_t n_near,
-            int64_t n_probes, std::vector<uint64_t>& looking) {
-  looking.assign(n_near, n_queries == 64 ? ~uint64_t(0) : (uint64_t(1) << n_queries) - 1);
+            int64_t n_probes, std::vector<Queries>& looking) {
+  Queries all = {};
+  for (int64_t q = 0; q < n_queries; ++q) all[q / 64] |= uint64_t(1) << q % 64;
+  looking.assign(n_near, n_probes < n_near ? Queries{} : all);
   if (n_probes >= n_near) return;
   const int64_t n_panels = (n_near + kL - 1) / kL, filled = n_panels * kL;
   std::vector<float> panels(n_panels * (lists.d + 1) * kL), distances(n_queries * filled);
   pack(lists.centroids, near, n_near, lists.d, panels.data());
   compare(query, n_queries, panels.data(), n_panels, lists.d,
           [&](int64_t q, int64_t p, V d) { store(distances.data() + q * filled + p * kL, d); });
-  std::fill(looking.begin(), looking.end(), 0);
   for (int64_t q = 0; q < n_queries; ++q) {
     const float* const own = distances.data() + q * filled;
     const float bound = bound_of(own, filled, n_probes);
-    for (int64_t j = 0; j < n_near; ++j) looking[j] |= uint64_t(own[j] <= bound) << q;
+    for (int64_t j = 0; j < n_near; ++j) looking[j][q / 64] |= uint64_t(own[j] <= bound) << q % 64;
   }
 }
 
@@ -185,7 +189,7 @@ void search(const ListsView& lists, int64_t begin, int64_t end, const int64_t* n
   std::vector<Nearest> nearest(kQueries, Nearest(k));
   std::array<const float*, kQueries> all, some;
   std::array<int64_t, kQueries> which;
-  std::vector<uint64_t> looking;
+  std::vector<Queries> looking;
   std::vector<std::pair<float, int64_t>> sorted(k);
   for (; begin < end; begin += kQueries) {
     const int64_t n_queries = std::min(kQueries, end - begin);
@@ -196,10 +200,12 @@ void search(const ListsView& lists, int64_t begin, int64_t end, const int64_t* n
     choose(lists, all.data(), n_queries, near, n_near, n_probes, looking);
     for (int64_t j = 0; j < n_near; ++j) {
       int64_t n_some = 0;
-      for (uint64_t left = looking[j]; left; left &= left - 1) {
-        which[n_some] = __builtin_ctzll(left);
-        some[n_some] = all[which[n_some]];
-        ++n_some;
+      for (int64_t word = 0; word < kWords; ++word) {
+        for (uint64_t left = looking[j][word]; left; left &= left - 1) {
+          which[n_some] = 64 * word + __builtin_ctzll(left);
+          some[n_some] = all[which[n_some]];
+          ++n_some;
+        }
       }
       const int64_t first = lists.starts[near[j]], n_points = lists.starts[near[j] + 1] - first;
       const float* const panels = lists.panels + lists.panel_of[near[j]] * (d + 1) * kL;
