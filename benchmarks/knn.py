@@ -24,7 +24,7 @@ D = 50
 PEERS = ("scanpy", "hnswlib")
 COLUMNS = ("recall", "points_per_second")
 # Backend → largest number of cells at which it is run: beyond it, a CPU of a few cores takes more than ten minutes.
-LARGEST = {"exact": 300_000, "torch_exact": 100_000, "hnsw": 300_000, "ivf": 300_000}
+LARGEST = {"exact": 300_000, "torch_exact": 100_000, "hnsw": 300_000}
 QUICK: dict[str, Any] = {"sizes": "2000,6000", "repeats": 1, "base": 1000, "genes": 2000}
 FULL: dict[str, Any] = {"sizes": "10000,100000,1000000", "repeats": 3, "base": 20_000, "genes": 20_000}
 N_TYPES = 30

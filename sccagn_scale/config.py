@@ -55,8 +55,9 @@ class Config:
     knn_backend: Literal[
         "auto", "exact", "hnsw", "ivf", "ivf_graph", "torch_exact", "flat_gpu", "ivf_gpu", "cagra_gpu"
     ] = "auto"
-    """How neighbours are searched. `"auto"`: exact search up to 30,000 cells, `"ivf_graph"` beyond. On a GPU: FAISS's
-    exact search up to 500,000 cells, CAGRA or inverted lists beyond; torch's exact search where FAISS has no GPU."""
+    """How neighbours are searched. `"auto"`: exact search up to 30,000 cells; beyond, `"ivf"` where the operators of
+    cpp_ext are compiled and `"ivf_graph"` where they are not, which finds as many. On a GPU: FAISS's exact search up to
+    500,000 cells, CAGRA or inverted lists beyond; torch's exact search where FAISS has no GPU."""
     metric: Literal["euclidean", "cosine"] = "euclidean"
     """Distance between neighbours."""
     prune: bool = True

@@ -1,8 +1,8 @@
 """What a run will take, told before it starts: memory and disk of every stage.
 
 Each figure is the sum of the arrays that the stage holds at once, by their sizes in bytes; what is not such an array
-(the interpreter and its libraries, blocks of cells in the making) is a constant, measured. `python -m benchmarks atlas`
-compares prediction and outcome.
+(the interpreter and its libraries, blocks of cells in the making) is a constant, from runs on one and ten million
+cells. `python -m benchmarks atlas` compares prediction and outcome.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from sccagn_scale.graph import choose_backend
 
 _PROCESS = 310_000_000
 """Python with torch, FAISS and other libraries; their code, which is files' too, aside."""
+
+_LATER = 270_000_000
+"""What training loads, and what freed arrays leave behind in pieces, after preprocessing."""
 
 _NAME = 140
 """Bytes of a cell's name and annotation."""
@@ -89,11 +92,10 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
     names = _NAME * n if size.is_on_disk else 0
     held = {
         "Preprocess": (counts + inputs, block),
-        # the points laid out anew and the graph are not there at one time
-        "Neighbors": (inputs + graph + laid_out * on_disk, max(search + (laid_out - 2 * edges) * (not on_disk), join)),
-        "Initial clusters": (inputs + graph + layers, communities),
-        "Joint training": (inputs + graph + layers, 20 * n),
-        "Write": (inputs + graph + layers, n * k * 10),
+        "Neighbors": (inputs + graph + laid_out, _LATER + max(search, join)),
+        "Initial clusters": (inputs + graph + layers, _LATER + communities),
+        "Joint training": (inputs + graph + layers, _LATER + 280 * n),
+        "Write": (inputs + graph + layers, _LATER + n * (250 + 10 * k)),
     }
     if on_disk:
         return {stage: Need(int(_PROCESS + names + work), int(kept)) for stage, (kept, work) in held.items()}

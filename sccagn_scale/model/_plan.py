@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 _SAMPLE = 20_000  # cells that time is measured on
 _BLOCKS = 20  # stretches of cells that they are taken from, evenly over the input
 
-_GROWTH = {"Neighbors": 1.35}
+_GROWTH = {"Neighbors": 1.2}
 """Power of the number of cells that a stage grows with, if not 1 (`python -m benchmarks scale`)."""
 
-_GROWS_FROM = {"Initial clusters": 230_000, "Joint training": 350_000}
+_GROWS_FROM = {"Initial clusters": 50_000, "Joint training": 230_000}
 """Cells at which what grows with them takes as long as what does not, from the same measurement."""
 
 

@@ -58,7 +58,7 @@ def test_methods_that_take_too_long_or_cannot_run_are_left_out(
     monkeypatch.setattr(knn, "_not_installed", lambda name: f"pip install {name}")
     monkeypatch.setattr("sccagn_scale.graph.missing", lambda name: "no GPU" if name.endswith("_gpu") else None)
     assert knn.method_names(10_000) == ["auto", "exact", "hnsw", "ivf", "ivf_graph", "torch_exact", "scanpy"]
-    assert knn.method_names(1_000_000) == ["auto", "ivf_graph", "scanpy"]
+    assert knn.method_names(1_000_000) == ["auto", "ivf", "ivf_graph", "scanpy"]
     said = capsys.readouterr().out
     assert "1,000,000 cells: exact is left out (takes too long beyond 300,000)" in said
     assert "hnswlib is left out (pip install hnswlib)" in said

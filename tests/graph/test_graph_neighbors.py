@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ from sccagn_scale.graph import (
     neighbors,
     sampled_recall,
 )
-from sccagn_scale.graph._algorithms import ivf, ivf_graph, torch_exact
+from sccagn_scale.graph._algorithms import _lists, ivf, ivf_graph, torch_exact
 
 BACKENDS = [
     pytest.param(name, marks=pytest.mark.skipif(missing(name) is not None, reason=str(missing(name))))  # type: ignore[arg-type]
@@ -314,6 +315,26 @@ def test_lists_bear_cells_that_coincide() -> None:
     same = neighbors(np.zeros((6000, 5)), 10, "ivf")
     np.testing.assert_array_equal(same.distances, 0)
     np.testing.assert_array_equal(same.indices[:, 0], np.arange(6000))
+
+
+def test_points_between_groups_without_centroids_are_filed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every centroid is filed under the first group, as if all others had lost theirs."""
+    points = large(6000)
+    made = _lists._quantizer
+
+    def first_group_alone(points: np.ndarray, n_lists: int) -> faiss.IndexIVFFlat:
+        quantizer = made(points, n_lists)
+        centroids = quantizer.quantizer.reconstruct_n(0, quantizer.nlist)
+        quantizer.reset()
+        quantizer.add_core(
+            len(centroids), faiss.swig_ptr(centroids), None, faiss.swig_ptr(np.zeros(len(centroids), np.int64))
+        )
+        return quantizer
+
+    monkeypatch.setattr(_lists, "_quantizer", first_group_alone)
+    lists = _lists.make_lists(points, 100, 2)
+    assert (lists.of_point >= 0).all()
+    assert sampled_recall(points, neighbors(points, 15, "ivf")) > 0.9
 
 
 def test_blocks_of_lists_have_all_lists_once() -> None:

@@ -1,7 +1,8 @@
 """kNN backends: one file each, one signature, one table.
 
-A backend takes points [n, d] float32 C-contiguous and k, and returns `(indices, distances)` [n, k] int and float32:
-for every point its k nearest by Euclidean distance, the point itself usually but not certainly among them.
+A backend takes points [n, d] float32 C-contiguous and k, and returns `(indices, distances)` [n, k] int and float32, the
+caller's own: for every point its k nearest by Euclidean distance, the point itself usually but not certainly among
+them, and −1 for what could not be found.
 """
 
 from __future__ import annotations

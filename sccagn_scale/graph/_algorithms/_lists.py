@@ -32,6 +32,10 @@ def make_lists(points: np.ndarray, size: int, n_groups_probed: int) -> Lists:
     of_point = np.empty(len(points), np.int64)
     for i in range(0, len(points), _BLOCK):
         of_point[i : i + _BLOCK] = quantizer.search(points[i : i + _BLOCK], 1)[1][:, 0]
+    lost = np.flatnonzero(of_point < 0)  # whose nearest groups hold no centroid: seldom more than none
+    if len(lost):
+        every = faiss.SearchParametersIVF(nprobe=quantizer.nlist)
+        of_point[lost] = quantizer.search(points[lost], 1, params=every)[1][:, 0]
     return Lists(quantizer, of_point, np.argsort(of_point, kind="stable"))
 
 
