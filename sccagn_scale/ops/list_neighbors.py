@@ -20,7 +20,7 @@ torch.library.define(
 
 
 def list_neighbors(
-    points: Tensor, starts: Tensor, centroids: Tensor, near: Tensor, first: int, n_probes: int, k: int
+    points: Tensor, starts: Tensor, centroids: Tensor, *, near: Tensor, first: int, n_probes: int, k: int
 ) -> tuple[Tensor, Tensor]:
     """Find the nearest neighbours of the points of some lists.
 

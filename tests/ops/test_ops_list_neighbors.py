@@ -9,10 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sccagn_scale.ops import implementations, list_neighbors
+from sccagn_scale import ops
+from sccagn_scale.ops import implementations
 from sccagn_scale.ops.list_neighbors import list_neighbors_reference
 
 COMPILED = implementations()["list_neighbors"]["cpu"] == "ext"
+
+
+def list_neighbors(
+    points: Tensor, starts: Tensor, centroids: Tensor, near: Tensor, first: int, n_probes: int, k: int
+) -> tuple[Tensor, Tensor]:
+    return ops.list_neighbors(points, starts, centroids, near=near, first=first, n_probes=n_probes, k=k)
 
 
 def sample(sizes: list[int], d: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:

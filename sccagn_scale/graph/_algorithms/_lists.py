@@ -34,9 +34,15 @@ def make_lists(points: np.ndarray, size: int, n_groups_probed: int) -> Lists:
         of_point[i : i + _BLOCK] = quantizer.search(points[i : i + _BLOCK], 1)[1][:, 0]
     lost = np.flatnonzero(of_point < 0)  # whose nearest groups hold no centroid: seldom more than none
     if len(lost):
-        every = faiss.SearchParametersIVF(nprobe=quantizer.nlist)
-        of_point[lost] = quantizer.search(points[lost], 1, params=every)[1][:, 0]
+        of_point[lost] = quantizer.search(points[lost], 1, params=probing(quantizer, quantizer.nlist))[1][:, 0]
     return Lists(quantizer, of_point, np.argsort(of_point, kind="stable"))
+
+
+def probing(quantizer: faiss.IndexIVFFlat, n_groups: int) -> faiss.SearchParametersIVF:
+    """Parameters of a search of so many groups, or all."""
+    parameters = faiss.SearchParametersIVF()
+    parameters.nprobe = min(quantizer.nlist, n_groups)
+    return parameters
 
 
 def _quantizer(points: np.ndarray, n_lists: int) -> faiss.IndexIVFFlat:

@@ -13,6 +13,7 @@ the results are in `scratch`; besides, memory holds the lists (16 bytes a point)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import faiss
 import numpy as np
@@ -21,7 +22,7 @@ import torch
 from sccagn_scale import ops
 from sccagn_scale._memory import IN_MEMORY, Scratch, give_back
 from sccagn_scale.graph._algorithms import exact, torch_exact
-from sccagn_scale.graph._algorithms._lists import make_lists
+from sccagn_scale.graph._algorithms._lists import make_lists, probing
 
 _SMALLEST = 5000  # below it, there is nothing to gain
 _LIST_SIZE = 100
@@ -49,11 +50,12 @@ def search(points: np.ndarray, k: int, scratch: Scratch = IN_MEMORY) -> tuple[np
     laid_out = scratch.empty(points.shape)
     for i in range(0, n, _BLOCK):
         laid_out[i : i + _BLOCK] = points[order[i : i + _BLOCK]] - mean
-    given = [torch.from_numpy(array) for array in (laid_out, starts, near.centroids - mean)]
+    given = map(torch.from_numpy, (laid_out, starts, near.centroids - mean))
+    compare = partial(ops.list_neighbors, *given, n_probes=n_probes, k=k)
     indices, distances = scratch.empty((n, k), np.int64), scratch.empty((n, k))
     for first, last in _blocks(starts):
         looked_into = torch.from_numpy(near.lists(np.arange(first, last), n_probes))
-        found, squared = (part.numpy() for part in ops.list_neighbors(*given, looked_into, first, n_probes, k))
+        found, squared = (part.numpy() for part in compare(near=looked_into, first=first))
         rows = order[starts[first] : starts[last]]
         indices[rows] = np.where(found < 0, -1, order[found])
         distances[rows] = np.sqrt(squared)
@@ -68,7 +70,7 @@ class _Near:
         quantizer.make_direct_map()
         self.centroids: np.ndarray = quantizer.reconstruct_n(0, quantizer.ntotal)
         self._quantizer = quantizer
-        self._probes = faiss.SearchParametersIVF(nprobe=min(quantizer.nlist, _NEAR_GROUPS))
+        self._probes = probing(quantizer, _NEAR_GROUPS)
 
     def lists(self, of: np.ndarray, n_probes: int) -> np.ndarray:
         """Lists near to the lists `of`, nearest first, int64 [len(of), _NEAR · n_probes]; −1 fills up."""
