@@ -69,10 +69,10 @@ def list_neighbors_reference(
     lengths = (points * points).sum(1)
     to_centroids = (centroids * centroids).sum(1)
     for own, begin, end in zip(near, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        if begin == end:
+        lists = own[: int((own >= 0).cumprod(0).sum())]
+        if begin == end or not len(lists):
             continue
         queries = points[begin:end]
-        lists = own[: int((own >= 0).cumprod(0).sum())]
         away = torch.addmm(to_centroids[lists], queries, centroids[lists].T, alpha=-2)
         looks = away <= away.kthvalue(min(n_probes, len(lists)), dim=1, keepdim=True)[0]
         used = looks.any(0)
