@@ -46,8 +46,9 @@ def list_neighbors(
     Returns
     -------
     Places int64 and squared distances float32 [n_points_here, k], nearest first; the point itself is among those that
-    are found. Where there are fewer, the place is −1 and the distance infinite. Which of points at the same distance
-    are found is not defined.
+    are found. Where there are fewer, the place is −1 and the distance infinite. Distances are taken anew once the
+    neighbours are chosen; which are chosen of points whose distances differ by no more than ‖x‖² is rounded is not
+    defined.
     """
     return torch.ops.sccagn.list_neighbors(points, starts, centroids, near, first, n_probes, k)
 
