@@ -43,7 +43,7 @@ def ward_tree(points: np.ndarray, weights: np.ndarray) -> WardTree:
     joined, gaps = np.empty((m - 1, 2), np.int64), np.empty(m - 1)
     for step in range(m - 1):
         i, j = np.unravel_index(np.argmin(cost), cost.shape)
-        least = cost[i, j]
+        least = max(cost[i, j], 0.0)  # rounding may take it below
         joined[step], gaps[step] = (node[i], node[j]), np.sqrt(least * (n[i] + n[j]) / (n[i] * n[j]))
         k = np.isfinite(cost[i]) & np.isfinite(cost[j])
         cost[i, k] = ((n[k] + n[i]) * cost[i, k] + (n[k] + n[j]) * cost[j, k] - n[k] * least) / (n[k] + n[i] + n[j])
