@@ -30,7 +30,13 @@ def run(arguments: argparse.Namespace) -> None:
             _check_kind(cells, target)
         from sccagn_scale.model import recluster
 
-        options = {"n_clusters": "--n-clusters", "resolution": "--resolution", "key": "--key", "random_state": "--seed"}
+        options = {
+            "n_clusters": "--n-clusters",
+            "resolution": "--resolution",
+            "key": "--key",
+            "key_added": "--key-added",
+            "random_state": "--seed",
+        }
         adata = cells.adata
         with console.stage("Recluster"), named(**options):
             name = recluster(

@@ -59,9 +59,12 @@ def recluster(
     Raises
     ------
     InputError
-        If the results of `cluster` are not there or not whole, or there cannot be as many clusters as are wanted.
+        If the results of `cluster` are not there or not whole, would be replaced, or there cannot be as many clusters
+        as are wanted.
     """
     keys = Keys(key)
+    if key_added == key:
+        raise InputError(f"`key_added` must be another name than `key`, whose results stay; both are {key!r}.")
     _check_there(adata, keys)
     given = adata.obs[keys.labels].astype("category").cat.remove_unused_categories()
     names, before = [str(name) for name in given.cat.categories], given.cat.codes.to_numpy()

@@ -1,4 +1,8 @@
-"""More or fewer clusters, nested in those that there are."""
+"""More or fewer clusters, nested in those that there are.
+
+Ward's criterion weighs a cluster by its cells here, for clusters differ in size a thousandfold; those that `merge` of
+`_initial` joins are many and small, and count alike. scikit-learn and SciPy know no weights.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from cli_samples import exit_code
 
 from sccagn_scale.cli import main
 
@@ -64,6 +65,7 @@ def test_another_file_and_name_leave_the_first_as_it_was(clustered: Path, capsys
         (["--inplace", "-k", "99"], "`--n-clusters` must be at most 28"),
         (["--inplace", "--resolution", "-2"], "`--resolution` must be a number above 0; it is -2.0"),
         (["--inplace", "-k", "3", "--key", "leiden"], "`--key` must name results of `cluster`, but there is no obs"),
+        (["--inplace", "-k", "3", "--key-added", "sccagn"], "`--key-added` must be another name than `--key`"),
         (["-o", "IN.zarr", "-k", "3"], "`--output` must end in .h5ad"),
         (["-o", "IN.h5ad", "-k", "3"], "`--output` must not be the same as `FILE`"),
     ],
@@ -73,11 +75,7 @@ def test_mistakes_are_told_and_nothing_is_written(
 ) -> None:
     before = clustered.read_bytes()
     given = [str(clustered.with_suffix(name[2:])) if name.startswith("IN.") else name for name in options]
-    try:
-        code = main(["recluster", str(clustered), *given])
-    except SystemExit as error:
-        code = error.code  # type: ignore[assignment]
-    assert code == 2
+    assert exit_code(["recluster", clustered, *given]) == 2
     assert message in capsys.readouterr().err
     assert clustered.read_bytes() == before
     assert list(clustered.parent.iterdir()) == [clustered]

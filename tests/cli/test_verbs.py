@@ -14,6 +14,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from cli_samples import exit_code
 
 from sccagn_scale._compat import package_version
 from sccagn_scale.cli import main
@@ -39,10 +40,7 @@ def clustered(tmp_path: Path) -> Path:
 
 
 def _fails(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> str:
-    try:
-        code = main(list(map(str, arguments)))
-    except SystemExit as error:
-        code = error.code  # type: ignore[assignment]
+    code = exit_code(arguments)
     out, err = capsys.readouterr()
     assert code == 2
     assert out == ""

@@ -249,11 +249,12 @@ def test_a_walk_on_the_graph_finds_what_the_lists_missed(k: int, monkeypatch: py
         assert sampled_recall(points, neighbors(points, k, "ivf_graph")) < 0.945
 
 
-def test_lists_and_walk_bear_cells_that_coincide() -> None:
+@pytest.mark.parametrize("backend", ["ivf", "ivf_graph"])
+def test_lists_bear_cells_that_coincide(backend: Backend) -> None:
     points = np.repeat(large(2000), 4, axis=0)
-    found = neighbors(points, 10, "ivf_graph")
+    found = neighbors(points, 10, backend)
     assert (found.indices[:, :4] // 4 == np.arange(8000)[:, None] // 4).mean() > 0.95
-    same = neighbors(np.zeros((6000, 5)), 10, "ivf_graph")
+    same = neighbors(np.zeros((6000, 5)), 10, backend)
     np.testing.assert_array_equal(same.distances, 0)
     np.testing.assert_array_equal(same.indices[:, 0], np.arange(6000))
 
@@ -297,6 +298,8 @@ def test_results_are_kept_where_they_are_asked_for(cells: np.ndarray, tmp_path: 
 
     found = neighbors(cells, 15, backend, scratch=Known(tmp_path))
     assert kept.count((5000, 15)) == 2
+    neighbors(cells[:500], 15, backend, scratch=Known(tmp_path))
+    assert kept.count((500, 15)) == 2
     np.testing.assert_array_equal(found.indices, neighbors(cells, 15, backend).indices)
 
 
@@ -306,15 +309,6 @@ def test_points_far_from_the_origin_find_the_same_neighbours() -> None:
     assert recall(found.indices, neighbors(points, 15, "ivf").indices) > 0.995
     exact = np.linalg.norm(points[:, None] - points[found.indices], axis=2)
     np.testing.assert_allclose(found.distances, exact, rtol=1e-4, atol=1e-4)
-
-
-def test_lists_bear_cells_that_coincide() -> None:
-    points = np.repeat(large(2000), 4, axis=0)
-    found = neighbors(points, 10, "ivf")
-    assert (found.indices[:, :4] // 4 == np.arange(8000)[:, None] // 4).mean() > 0.95
-    same = neighbors(np.zeros((6000, 5)), 10, "ivf")
-    np.testing.assert_array_equal(same.distances, 0)
-    np.testing.assert_array_equal(same.indices[:, 0], np.arange(6000))
 
 
 def test_points_between_groups_without_centroids_are_filed_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,7 @@ def test_mistakes_are_told(clustered: ad.AnnData) -> None:
         ({"resolution": 0}, "`resolution` must be a number above 0; it is 0"),
         ({"resolution": float("nan")}, "`resolution` must be a number above 0; it is nan"),
         ({"resolution": 1e300}, "needs at least as many cells"),
+        ({"n_clusters": 3, "key_added": "sccagn"}, "`key_added` must be another name than `key`"),
         ({"n_clusters": 3, "key": "leiden"}, r"there is no obs\['leiden'\]"),
     ):
         before = clustered.copy()

@@ -39,7 +39,8 @@ def search(points: np.ndarray, k: int, scratch: Scratch = IN_MEMORY) -> tuple[np
     """Find about the k nearest points of every point; see the package for the contract."""
     n = len(points)
     if n < max(_SMALLEST, 8 * k):
-        return exact.search(points, k)
+        indices, distances = exact.search(points, k)
+        return scratch.keep(indices), scratch.keep(distances)
     lists = make_lists(points, _LIST_SIZE, _GROUPS_PROBED)
     near = _Near(lists.quantizer)
     n_probes = _n_probes(points, k, lists.of_point, near)
