@@ -24,7 +24,7 @@ inline constexpr int kVectorBytes = 64;
 inline constexpr int kAccumulators = 16;  // of 32 registers
 #elif defined(__AVX2__)
 inline constexpr int kVectorBytes = 32;
-inline constexpr int kAccumulators = 8;  // of 16 registers
+inline constexpr int kAccumulators = 14;  // of 16 registers
 #else
 inline constexpr int kVectorBytes = 16;
 inline constexpr int kAccumulators = 8;
