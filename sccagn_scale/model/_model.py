@@ -22,12 +22,13 @@ from sccagn_scale.infer import embed
 from sccagn_scale.loader import whole_graph
 from sccagn_scale.model._batches import make_loader
 from sccagn_scale.model._graph import build_graph
-from sccagn_scale.model._initial import find_initial
+from sccagn_scale.model._initial import choose_init, find_initial
 from sccagn_scale.model._prepare import Prepared, input_size, n_passes, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import load_model, save_model
 from sccagn_scale.model._setup import Device, Seeded, checked_batch_key, checked_n_clusters, pick_device
 from sccagn_scale.model._start import find_start
+from sccagn_scale.model._views import find_views
 from sccagn_scale.model._workspace import Limits, Workspace, workspace
 from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize, transform_latent
 from sccagn_scale.ops import student_t_assign, student_t_label
@@ -271,13 +272,16 @@ class SCCAGN:
     def _train(self, place: Workspace) -> None:
         self._scratch = place.scratch
         config, scratch = self.config, place.scratch
-        with self._stage("Preprocess", self._adata.n_obs * n_passes(config, scratch)) as stage:
+        init = choose_init(config, self.n_clusters_given, self._adata.n_obs)
+        scaled = init == "consensus"
+        with self._stage("Preprocess", self._adata.n_obs * n_passes(config, scratch, scaled=scaled)) as stage:
             self.recipe_, prepared = prepare(
                 self._adata,
                 config,
                 layer=self.layer,
                 random_state=self.random_state,
                 batch_key=self.batch_key,
+                scaled=scaled,
                 scratch=scratch,
                 store=place.store,
                 client=place.client,
@@ -314,6 +318,8 @@ class SCCAGN:
                 self.adjacency_,
                 self.n_clusters_given,
                 config,
+                init=init,
+                views=find_views(prepared, self.adjacency_, z, config, self.device.type) if scaled else (),
                 random_state=self.random_state,
             )
             self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ else int(self.n_clusters_given or 0)

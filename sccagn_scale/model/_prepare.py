@@ -6,7 +6,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -62,6 +62,7 @@ class Prepared:
     x: Cells  # the network's input [n, n_input]
     points: np.ndarray  # float32 [n, d], where neighbours are searched
     pcs: np.ndarray  # float32 [n, n_comps], corrected for batches where that was asked for
+    scaled_pcs: np.ndarray | None = None  # the same of genes scaled to variance one, where that was asked for
 
 
 def part_size(batch_size: int) -> int:
@@ -75,11 +76,12 @@ def input_size(adata: AnnData | Atlas, layer: str | None) -> Size:
     return Size(*matrix.shape, matrix.nnz, matrix.is_on_disk)
 
 
-def n_passes(config: Config, scratch: Scratch) -> int:
+def n_passes(config: Config, scratch: Scratch, *, scaled: bool = False) -> int:
     """How often `prepare` goes through the cells."""
     if not _uses_genes(config):
-        return 5
-    return 4 if scratch.folder is None else 7
+        return 7 if scaled else 5
+    held = scratch.folder is None
+    return 4 if held else 9 if scaled else 7
 
 
 def prepare(
@@ -89,6 +91,7 @@ def prepare(
     layer: str | None,
     random_state: int,
     batch_key: str | None = None,
+    scaled: bool = False,
     scratch: Scratch = IN_MEMORY,
     store: Path | None = None,
     client: Client | None = None,
@@ -96,8 +99,8 @@ def prepare(
 ) -> tuple[Recipe, Prepared]:
     """Run quality control, normalisation, gene selection, scaling, PCA and, where asked for, correction for batches.
 
-    Arrays of all cells are in `scratch`. What is read from a file is kept by the cluster of
-    `client`, in `store`, or in memory.
+    Arrays of all cells are in `scratch`. What is read from a file is kept by the cluster of `client`, in `store`, or in
+    memory. With `scaled`, components of genes scaled to variance one are found as well.
 
     Raises
     ------
@@ -126,8 +129,6 @@ def prepare(
             "lower `min_cells_frac`."
         )
     blocks = _Blocks(logged, genes[chosen], held=_uses_genes(config) and scratch.folder is None)
-    pca = pp.fit_pca(blocks.each(_unit), config.n_comps, random_state=random_state)
-    pcs = _scores(pca, blocks, int(kept.obs.sum()), scratch)
     if batches is not None:
         log.info(
             "Components are corrected for the %s batches of '%s' (harmonypy %s).",
@@ -135,7 +136,13 @@ def prepare(
             batch_key,
             package_version("harmonypy"),
         )
-        pcs = pp.correct_batches(pcs, batches, random_state=random_state)
+
+    def components(*, scale_genes: bool) -> tuple[pp.Projection, np.ndarray]:
+        pca = pp.fit_pca(blocks.each(_unit), config.n_comps, scale_genes=scale_genes, random_state=random_state)
+        pcs = _scores(pca, blocks, int(kept.obs.sum()), scratch)
+        return pca, pcs if batches is None else pp.correct_batches(pcs, batches, random_state=random_state)
+
+    pca, pcs = components(scale_genes=False)
     length = float(np.sqrt(np.einsum("ij,ij->", pcs, pcs, dtype=np.float64) / len(pcs)))
     recipe = Recipe(
         kind,
@@ -146,9 +153,10 @@ def prepare(
         pca,
         max(length, float(np.finfo(np.float32).tiny)),
     )
-    return recipe, _represent(
+    prepared = _represent(
         recipe, config, blocks, pcs=pcs, keep_obs=kept.obs, scratch=scratch, random_state=random_state
     )
+    return recipe, replace(prepared, scaled_pcs=components(scale_genes=True)[1]) if scaled else prepared
 
 
 def prepare_like(

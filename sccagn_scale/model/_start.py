@@ -43,6 +43,16 @@ def find_start(x: Cells, normalized: sp.csr_matrix, config: Config, *, random_st
     return Start(start.components, start.mean, scale)
 
 
+def smoothed(scores: np.ndarray, normalized: sp.csr_matrix, phi: float) -> np.ndarray:
+    """Mix scores [n, d] with their averages over the cell graph Â [n, n] as the encoder does before training."""
+    once = normalized @ scores
+    twice = normalized @ once
+    mixed = (1 - phi) * scores + phi * once
+    for _ in range(2):  # the other two hidden layers, both with g2
+        mixed = (1 - phi) * mixed + phi * twice
+    return mixed
+
+
 def _scores(x: Cells, axes: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(x[i : i + _BLOCK] @ axes.T) for i in range(0, x.shape[0], _BLOCK)])
 
@@ -70,11 +80,7 @@ def _blind_to(mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
 
 def _turned(axes: np.ndarray, scores: np.ndarray, normalized: sp.csr_matrix, phi: float) -> np.ndarray:
     """Rotate axes [n_comps, n_input] to the principal components of their scores as the encoder mixes them."""
-    once = normalized @ scores
-    twice = normalized @ once
-    mixed = (1 - phi) * scores + phi * once
-    for _ in range(2):  # the other two hidden layers, both with g2
-        mixed = (1 - phi) * mixed + phi * twice
+    mixed = smoothed(scores, normalized, phi)
     mixed -= mixed.mean(axis=0)
     _, turn = np.linalg.eigh(mixed.T.astype(np.float64) @ mixed)
     turn = turn[:, ::-1]

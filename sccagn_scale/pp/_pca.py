@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import eigsh
 from sklearn.decomposition import PCA
+from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from sccagn_scale._errors import InputError
 
@@ -25,7 +26,9 @@ class Projection:
         return np.ascontiguousarray(matrix @ self.components.T - self.components @ self.mean, dtype=np.float32)
 
 
-def fit_pca(blocks: Iterable[sp.csr_matrix], n_comps: int = 50, *, random_state: int = 0) -> Projection:
+def fit_pca(
+    blocks: Iterable[sp.csr_matrix], n_comps: int = 50, *, scale_genes: bool = False, random_state: int = 0
+) -> Projection:
     """Find the principal components of cells × genes.
 
     Where there are more cells than genes, the covariance of the genes is added up block by block and then taken apart;
@@ -37,6 +40,9 @@ def fit_pca(blocks: Iterable[sp.csr_matrix], n_comps: int = 50, *, random_state:
         CSR float [n, n_vars] each, normalised and logged: the cells in blocks, gone through once.
     n_comps
         Components wanted; fewer are returned where the matrix has fewer cells or genes.
+    scale_genes
+        Divide every gene by its standard deviation first, so that genes that vary little count as much as others. The
+        axes found are to be applied to genes that are not divided.
     random_state
         Seed of the Lanczos start vector.
 
@@ -55,13 +61,21 @@ def fit_pca(blocks: Iterable[sp.csr_matrix], n_comps: int = 50, *, random_state:
                 covariance.add(first.pop(0))
             for more in coming:
                 covariance.add(more)
-            return covariance.projection(n_comps, random_state)
+            return covariance.projection(n_comps, scale_genes=scale_genes, random_state=random_state)
     matrix = sp.vstack(first, format="csr")
     most = min(matrix.shape) - 1
     if most < 1:
         raise InputError(f"PCA needs at least 2 cells and 2 genes; {matrix.shape[0]} × {matrix.shape[1]} are left.")
-    solver = PCA(n_components=min(n_comps, most), svd_solver="arpack", random_state=random_state).fit(matrix)
-    return Projection(solver.mean_.astype(np.float32), solver.components_.astype(np.float32))
+    mean, variance = mean_variance_axis(matrix, axis=0)
+    divisor = _divisor(variance, scale_genes)
+    solver = PCA(n_components=min(n_comps, most), svd_solver="arpack", random_state=random_state)
+    components = solver.fit(matrix @ sp.diags_array(1 / divisor).tocsr()).components_ / divisor
+    return Projection(mean.astype(np.float32), components.astype(np.float32))
+
+
+def _divisor(variance: np.ndarray, scale_genes: bool) -> np.ndarray:
+    """What each gene is divided by; genes that do not vary stay as they are."""
+    return np.sqrt(np.where(variance > 0, variance, 1)) if scale_genes else np.ones_like(variance)
 
 
 class _Covariance:
@@ -81,9 +95,11 @@ class _Covariance:
         self._sum += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
         self._products += dense.T @ dense  # of its own transpose numpy computes one half
 
-    def projection(self, n_comps: int, random_state: int) -> Projection:
+    def projection(self, n_comps: int, *, scale_genes: bool, random_state: int) -> Projection:
         mean = self._sum / self._n
         covariance = self._products / self._n - np.outer(mean, mean)
+        divisor = _divisor(np.diag(covariance), scale_genes)
+        covariance /= np.outer(divisor, divisor)
         start = np.random.default_rng(random_state).standard_normal(len(mean))
         n_comps = min(n_comps, len(mean) - 1)
         if n_comps < 1:
@@ -92,5 +108,5 @@ class _Covariance:
         components = vectors[:, ::-1].T
         # a sign of its own for every axis, so that it does not hang on the library's
         largest = np.abs(components).argmax(axis=1)
-        components *= np.sign(components[np.arange(n_comps), largest])[:, None]
+        components *= np.sign(components[np.arange(n_comps), largest])[:, None] / divisor
         return Projection(mean.astype(np.float32), np.ascontiguousarray(components, np.float32))

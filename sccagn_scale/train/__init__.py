@@ -1,5 +1,6 @@
 """Training: pretraining, the initial clustering, joint training, and when to stop."""
 
+from sccagn_scale.train._consensus import consensus
 from sccagn_scale.train._history import History
 from sccagn_scale.train._initial import (
     CommunityFinder,
@@ -31,6 +32,7 @@ __all__ = [
     "Target",
     "by_size",
     "centers",
+    "consensus",
     "divided",
     "estimate_n_clusters",
     "kmeans",

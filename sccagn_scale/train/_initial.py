@@ -15,7 +15,7 @@ from sklearn.cluster import AgglomerativeClustering
 from sccagn_scale._errors import InputError
 from sccagn_scale.train._mixture import shrunk_mixture
 
-Init = Literal["auto", "leiden", "ward", "mixture", "kmeans"]
+Init = Literal["auto", "leiden", "ward", "mixture", "consensus", "kmeans"]
 
 RESOLUTIONS = np.geomspace(0.05, 4.0, 20)
 """Where the number of communities is read off when K is estimated."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 _FITTED_ON = 50_000
 _ROUNDS = 100
 _TOLERANCE = 1e-4
 _BLOCK = 65_536
+_WHITENED = 1_000_000  # numbers held at once
 
 
 class _Components(NamedTuple):
@@ -18,7 +18,7 @@ class _Components(NamedTuple):
 
     weights: np.ndarray  # [K]
     means: np.ndarray  # [K, d]
-    factors: np.ndarray  # [K, d, d], lower Cholesky factors of the covariances
+    whitening: np.ndarray  # [K, d, d], inverse Cholesky factors of the covariances
 
 
 def shrunk_mixture(
@@ -56,7 +56,8 @@ def shrunk_mixture(
     if len(points) > _FITTED_ON:
         rows = np.sort(np.random.default_rng(random_state).choice(len(points), _FITTED_ON, replace=False))
         fitted, start = points[rows], labels[rows]
-    x = fitted.astype(np.float64)
+    origin = fitted.mean(axis=0, dtype=np.float64)
+    x = fitted - origin
     ridge = np.finfo(np.float32).eps * x.var(axis=0).sum()
     if ridge == 0:
         return labels.astype(np.int64)
@@ -74,28 +75,33 @@ def shrunk_mixture(
         if likelihood - before < _TOLERANCE:
             break
         before = likelihood
-    blocks = (points[i : i + _BLOCK].astype(np.float64) for i in range(0, len(points), _BLOCK))
+    blocks = (points[i : i + _BLOCK] - origin for i in range(0, len(points), _BLOCK))
     return np.concatenate([_log_joint(block, components).argmax(axis=1) for block in blocks])
 
 
-def _maximize(x: np.ndarray, shares: np.ndarray, ridge: float, shrinkage: float = 1.0) -> _Components:
+def _maximize(x: np.ndarray, shares: np.ndarray, ridge: float, shrinkage: float) -> _Components:
     """Estimate the components from the points [n, d] and each one's share in them [n, K]."""
     n, n_clusters = shares.shape
     sizes = shares.sum(axis=0) + np.finfo(np.float64).tiny
     means = (shares.T @ x) / sizes[:, None]
-    scatters = np.array(
-        [(share[:, None] * (x - mean)).T @ (x - mean) for share, mean in zip(shares.T, means, strict=True)]
-    )
+    squares = np.array([(x * share[:, None]).T @ x for share in shares.T])
+    scatters = squares - sizes[:, None, None] * means[:, :, None] * means[:, None]
     common = scatters.sum(axis=0) / n + ridge * np.eye(x.shape[1])
     strength = shrinkage * n / n_clusters
     covariances = (scatters + strength * common) / (sizes + strength)[:, None, None]
-    return _Components(sizes / n, means, np.linalg.cholesky(covariances))
+    return _Components(sizes / n, means, np.linalg.inv(np.linalg.cholesky(covariances)))
 
 
 def _log_joint(x: np.ndarray, components: _Components) -> np.ndarray:
     """log π_k N(x; µ_k, Σ_k) but for a constant, [n, K]."""
-    joint = np.empty((len(x), len(components.weights)))
-    for k, (weight, mean, factor) in enumerate(zip(*components, strict=True)):
-        away = solve_triangular(factor, (x - mean).T, lower=True, check_finite=False)
-        joint[:, k] = np.log(weight) - np.log(np.diag(factor)).sum() - 0.5 * np.square(away).sum(axis=0)
-    return joint
+    weights, means, whitening = components
+    n_clusters, d, _ = whitening.shape
+    every = whitening.reshape(-1, d).T  # of all components, for one product
+    centers = np.einsum("kij,kj->ki", whitening, means).ravel()
+    distances = np.empty((len(x), n_clusters))
+    block = max(1, _WHITENED // every.size * d)
+    for i in range(0, len(x), block):
+        away = x[i : i + block] @ every
+        away -= centers
+        np.square(away, out=away).reshape(-1, n_clusters, d).sum(axis=2, out=distances[i : i + block])
+    return np.log(weights) + np.log(np.diagonal(whitening, axis1=1, axis2=2)).sum(axis=1) - 0.5 * distances

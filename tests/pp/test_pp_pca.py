@@ -38,6 +38,21 @@ def test_components_and_scores_are_those_of_dense_pca_up_to_sign(n_obs: int) -> 
 
 
 @pytest.mark.parametrize("n_obs", [60, 24])  # more cells than genes, and fewer
+def test_scaled_genes_give_the_components_of_z_scores(n_obs: int) -> None:
+    dense = sample(n_obs)
+    dense[:, 3] = 0.0  # a gene that does not vary
+    fitted = fit_pca(blocks_of(dense), 4, scale_genes=True)
+    deviations = dense.astype(np.float64).std(axis=0)
+    z_scores = (dense - dense.mean(axis=0)) / np.where(deviations > 0, deviations, 1)
+    theirs = PCA(4, svd_solver="full").fit(z_scores)
+    scores, expected = fitted.scores(sp.csr_matrix(dense)), theirs.transform(z_scores)
+    sign = np.sign((scores * expected).sum(axis=0))
+    np.testing.assert_allclose(scores * sign, expected, atol=2e-3)
+    np.testing.assert_allclose(fitted.mean, dense.mean(axis=0), atol=1e-5)
+    assert fitted.components.dtype == fitted.mean.dtype == np.float32
+
+
+@pytest.mark.parametrize("n_obs", [60, 24])  # more cells than genes, and fewer
 def test_new_cells_are_projected_with_the_mean_of_the_old(n_obs: int) -> None:
     dense = sample(100)
     fitted = fit_pca([sp.csr_matrix(dense[:n_obs])], 3)

@@ -15,7 +15,7 @@ from sccagn_scale.train._mixture import shrunk_mixture
 def test_components_are_those_of_the_formula() -> None:
     rng = np.random.default_rng(0)
     x, shares = rng.normal(size=(40, 3)), rng.dirichlet(np.ones(4), size=40)
-    found = _mixture._maximize(x, shares, ridge=0.0)
+    found = _mixture._maximize(x, shares, ridge=0.0, shrinkage=1.0)
     sizes = shares.sum(axis=0)
     scatters = []
     for k in range(4):
@@ -25,22 +25,32 @@ def test_components_are_those_of_the_formula() -> None:
     common = sum(scatters) / 40
     for k in range(4):
         covariance = (scatters[k] + 10 * common) / (sizes[k] + 10)
-        np.testing.assert_allclose(found.factors[k] @ found.factors[k].T, covariance)
+        np.testing.assert_allclose(found.whitening[k].T @ found.whitening[k], np.linalg.inv(covariance))
     np.testing.assert_allclose(found.weights, sizes / 40)
 
 
 def test_densities_are_scipys_but_for_a_constant() -> None:
     rng = np.random.default_rng(0)
     x, shares = rng.normal(size=(40, 3)), rng.dirichlet(np.ones(4), size=40)
-    components = _mixture._maximize(x, shares, ridge=0.0)
+    components = _mixture._maximize(x, shares, ridge=0.0, shrinkage=1.0)
     expected = np.column_stack(
         [
-            np.log(weight) + multivariate_normal(mean, factor @ factor.T).logpdf(x)
-            for weight, mean, factor in zip(*components, strict=True)
+            np.log(weight) + multivariate_normal(mean, np.linalg.inv(whitening.T @ whitening)).logpdf(x)
+            for weight, mean, whitening in zip(*components, strict=True)
         ]
     )
     apart = expected - _mixture._log_joint(x, components)
     np.testing.assert_allclose(apart, apart[0, 0])
+
+
+def test_densities_do_not_depend_on_how_many_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, shares = rng.normal(size=(40, 3)), rng.dirichlet(np.ones(4), size=40)
+    components = _mixture._maximize(x, shares, ridge=0.0, shrinkage=1.0)
+    at_once = _mixture._log_joint(x, components)
+    for held in (1, 100):
+        monkeypatch.setattr(_mixture, "_WHITENED", held)
+        np.testing.assert_allclose(_mixture._log_joint(x, components), at_once, rtol=1e-12)
 
 
 def test_a_long_group_becomes_one() -> None:

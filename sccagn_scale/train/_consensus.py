@@ -1,0 +1,56 @@
+"""What several clusterings of the same cells agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score
+
+from sccagn_scale.train._initial import by_size
+
+_ROUNDS = 10
+_TIE = 0.5  # of a vote, for the cluster that a cell has already
+
+
+def consensus(clusterings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
+    """Let clusterings vote on every cell.
+
+    Clusterings number their clusters as they please. So the one that agrees most with the others (adjusted Rand index)
+    is taken for a reference, the clusters of each are matched with its clusters so that as many cells as possible agree
+    (Kuhn 1955), and a cell goes where most put it; where votes tie, it stays. What comes of that is the next reference,
+    until nothing changes. Errors that clusterings do not share are outvoted (Dudoit & Fridlyand 2003).
+
+    Parameters
+    ----------
+    clusterings
+        At least one, int [n_obs] each, of clusters 0 … n_clusters − 1.
+    n_clusters
+        Clusters of each.
+
+    Returns
+    -------
+    Labels int64 [n_obs], 0 the largest cluster. Should the vote leave a cluster empty, those of the reference that it
+    began with.
+    """
+    agreement = [sum(adjusted_rand_score(one, other) for other in clusterings) for one in clusterings]
+    first = clusterings[int(np.argmax(agreement))].astype(np.int64)
+    cells, reference = np.arange(len(first)), first
+    for _ in range(_ROUNDS):
+        votes = np.zeros((len(first), n_clusters))
+        votes[cells, reference] = _TIE
+        for labels in clusterings:
+            votes[cells, _matched(labels, reference, n_clusters)] += 1
+        voted = votes.argmax(axis=1)
+        if np.array_equal(voted, reference):
+            break
+        reference = voted
+    voted = by_size(reference)
+    return voted if voted.max() == first.max() else by_size(first)
+
+
+def _matched(labels: np.ndarray, reference: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Renumber the clusters so that as many cells as possible are numbered as in the reference."""
+    common = np.bincount(labels * n_clusters + reference, minlength=n_clusters**2).reshape(n_clusters, n_clusters)
+    return linear_sum_assignment(common, maximize=True)[1][labels]

@@ -1,0 +1,93 @@
+"""The views that a consensus is made from, and when there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from model_samples import TINY, planted, two_batches
+from sklearn.metrics import adjusted_rand_score
+
+import sccagn_scale
+from sccagn_scale import Config, graph, pp
+from sccagn_scale.model._initial import choose_init
+from sccagn_scale.model._prepare import Prepared, prepare
+from sccagn_scale.model._views import View, find_views
+
+CONFIG = dataclasses.replace(Config(), n_latent=6, n_comps=12, n_heads=1)
+
+
+def views_of(config: Config) -> tuple[Prepared, np.ndarray, list[View]]:
+    prepared = prepare(planted(), config, layer=None, random_state=0, scaled=True)[1]
+    adjacency = graph.adjacency(graph.neighbors(prepared.pcs, config.n_neighbors, "exact"))
+    z = np.random.default_rng(0).normal(size=(len(prepared.pcs), config.n_latent)).astype(np.float32)
+    return prepared, z, find_views(prepared, adjacency, z, config, "cpu")
+
+
+def test_components_are_averaged_over_each_graph_as_the_encoder_averages_them() -> None:
+    prepared, z, views = views_of(CONFIG)
+    assert [[own.shape[1] for own in view.embeddings] for view in views] == [[5, 6, 7]] * 3
+    assert views[0].embeddings[1] is z
+    scores = prepared.pcs[:, :7].astype(np.float64)
+    scores = (scores - scores.mean(axis=0)) / scores.std(axis=0)
+    for view in views:
+        over = graph.normalized(view.adjacency).toarray().astype(np.float64)
+        first = 0.5 * scores + 0.5 * over @ scores
+        second = 0.5 * first + 0.5 * over @ over @ scores
+        expected = 0.5 * second + 0.5 * over @ over @ scores
+        np.testing.assert_allclose(view.embeddings[2], expected, atol=1e-4)
+        np.testing.assert_allclose(view.embeddings[0], expected[:, :5], atol=1e-4)
+
+
+def test_graphs_are_those_of_the_scaled_components_and_of_both() -> None:
+    prepared, _, views = views_of(CONFIG)
+    assert prepared.scaled_pcs is not None
+    both = np.hstack([own / np.sqrt((own**2).sum(axis=1).mean()) for own in (prepared.pcs, prepared.scaled_pcs)])
+    for view, points in zip(views[1:], (prepared.scaled_pcs, both), strict=True):
+        expected = graph.adjacency(graph.neighbors(points, CONFIG.n_neighbors, "exact"))
+        assert (view.adjacency != expected).nnz <= 0.001 * expected.nnz  # rounding may turn ties
+    differ = [(views[i].adjacency != views[j].adjacency).nnz for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert min(differ) > 100
+
+
+def test_no_more_components_than_there_are() -> None:
+    _, _, views = views_of(dataclasses.replace(CONFIG, n_latent=12))
+    assert [own.shape[1] for own in views[0].embeddings] == [10, 12]
+    _, _, views = views_of(dataclasses.replace(CONFIG, n_latent=1))
+    assert [own.shape[1] for own in views[0].embeddings] == [1]
+
+
+@pytest.mark.parametrize(
+    ("init", "n_clusters", "n_obs", "expected"),
+    [
+        ("auto", None, 20_000, "consensus"),
+        ("auto", 5, 20_000, "consensus"),
+        ("auto", None, 20_001, "leiden"),
+        ("auto", 5, 20_001, "mixture"),
+        ("consensus", None, 10**6, "consensus"),
+        ("ward", None, 10, "ward"),
+    ],
+)
+def test_there_is_a_consensus_where_cells_are_few_or_it_is_asked_for(init, n_clusters, n_obs, expected) -> None:  # type: ignore[no-untyped-def]
+    assert choose_init(dataclasses.replace(Config(), init=init), n_clusters, n_obs) == expected
+
+
+@pytest.mark.parametrize("n_clusters", [None, 3])
+def test_clusters_from_a_consensus_are_the_planted_types(n_clusters: int | None) -> None:
+    adata = planted()
+    sccagn_scale.cluster(adata, n_clusters, dataclasses.replace(TINY, init="consensus"))
+    assert adjusted_rand_score(adata.obs["type"], adata.obs["sccagn"]) > 0.95
+
+
+def test_with_batches_both_sets_of_components_are_corrected() -> None:
+    pytest.importorskip("harmonypy")
+    adata = two_batches()
+    plain, corrected = (
+        prepare(adata, CONFIG, layer=None, random_state=0, batch_key=key, scaled=True)[1] for key in (None, "batch")
+    )
+    assert plain.scaled_pcs is not None
+    batches = pp.select_batches(adata, "batch", plain.keep_obs)
+    expected = pp.correct_batches(plain.scaled_pcs, batches, random_state=0)
+    np.testing.assert_allclose(corrected.scaled_pcs, expected, atol=1e-4)
+    assert np.abs(expected - plain.scaled_pcs).max() > 0.1

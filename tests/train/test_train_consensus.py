@@ -1,0 +1,57 @@
+"""What clusterings agree on: errors of one are outvoted, and numbers mean nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from train_samples import same_partition
+
+from sccagn_scale.train import by_size, consensus
+
+
+def with_errors(truth: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """The truth with some cells put anywhere, and the clusters numbered otherwise."""
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(len(truth)) < share
+    n_clusters = truth.max() + 1
+    return rng.permutation(n_clusters)[np.where(wrong, rng.integers(0, n_clusters, len(truth)), truth)]
+
+
+def test_errors_that_clusterings_do_not_share_are_outvoted() -> None:
+    truth = np.repeat([0, 1, 2, 3], [80, 60, 40, 20])
+    clusterings = [with_errors(truth, 0.2, seed) for seed in range(9)]
+    assert not any(same_partition(labels, truth) for labels in clusterings)
+    np.testing.assert_array_equal(consensus(clusterings, 4), truth)  # 0 is the largest
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=30, max_size=30), min_size=1, max_size=6), st.randoms())
+def test_numbers_of_clusters_mean_nothing(clusterings: list[list[int]], random) -> None:  # type: ignore[no-untyped-def]
+    """Where no two ways to match clusters are as good; so each clustering is given clusters of its own sizes."""
+    base = np.repeat([0, 1, 2, 3], [15, 8, 5, 2])
+    ours = [np.where(np.arange(30) % 7 == 0, np.array(labels), base) for labels in clusterings]
+    numbers = [np.array(random.sample(range(4), 4)) for _ in ours]
+    one, other = consensus(ours, 4), consensus([n[labels] for n, labels in zip(numbers, ours, strict=True)], 4)
+    assert same_partition(one, other)
+
+
+@given(st.lists(st.integers(0, 4), min_size=5, max_size=40), st.integers(1, 5))
+def test_what_all_agree_on_stays(labels: list[int], n: int) -> None:
+    own = np.unique(labels, return_inverse=True)[1]
+    np.testing.assert_array_equal(consensus([own] * n, int(own.max()) + 1), by_size(own))
+
+
+def test_of_two_that_differ_neither_is_mixed_with_the_other() -> None:
+    one, other = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2]), np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    found = consensus([one, other], 3)
+    assert same_partition(found, one) or same_partition(found, other)
+
+
+def test_no_cluster_is_voted_away() -> None:
+    """Each of the three has a last cluster of one cell, each another one: no such cluster has a majority."""
+    clusterings = [np.array([0, 0, 0, 1, 1, 1, 1]) for _ in range(3)]
+    for i, labels in enumerate(clusterings):
+        labels[3 + i] = 2
+    found = consensus(clusterings, 3)
+    assert len(np.unique(found)) == 3
+    assert any(same_partition(found, labels) for labels in clusterings)
