@@ -66,7 +66,13 @@ def find_initial(
         graphs = [view.adjacency for view in views] if init == "consensus" else [adjacency]
         finders = [train.CommunityFinder(own, random_state, groups=groups) for own in graphs]
     if n_clusters is None:
-        estimate = train.estimate_n_clusters(finders[0], config.resolution)
+        estimate = (
+            train.estimate_by_mixtures(
+                finders[0], z, config.resolution, shrinkage=config.mixture_shrinkage, random_state=random_state
+            )
+            if init == "consensus"
+            else train.estimate_n_clusters(finders[0], config.resolution)
+        )
         n_clusters = estimate.n_clusters
         log.info(
             "The number of clusters is estimated as %d (%d to %d are plausible): %s.",

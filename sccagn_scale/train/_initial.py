@@ -10,10 +10,12 @@ import faiss
 import igraph
 import numpy as np
 import scipy.sparse as sp
+from scipy.cluster import hierarchy
 from sklearn.cluster import AgglomerativeClustering
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.train._mixture import shrunk_mixture
+from sccagn_scale.train._tree import WardTree
 
 Init = Literal["auto", "leiden", "ward", "mixture", "consensus", "kmeans"]
 
@@ -25,6 +27,8 @@ _BISECTIONS = 16
 _SETTLING_ROUNDS = 5
 
 _BLOCK = 262_144  # cells that are worked on at once
+
+_PATIENCE = 8  # numbers of clusters that may score less in a row
 
 _WARD_UP_TO = 5000
 _WARD_SEEDS = 2000
@@ -208,12 +212,45 @@ def estimate_n_clusters(finder: CommunityFinder, resolution: float = 0.5) -> Est
             best[n_found] = max(best.get(n_found, -np.inf), finder.modularity(labels, resolution))
     if not best:
         raise InputError("`n_clusters` cannot be estimated: the cells form one group at every resolution. Give it.")
+    return _estimate(best, f"modularity at resolution {resolution:g} of Leiden clusterings of the cell graph")
+
+
+def estimate_by_mixtures(
+    finder: CommunityFinder,
+    points: np.ndarray,
+    resolution: float = 0.5,
+    *,
+    shrinkage: float = 1.0,
+    random_state: int = 0,
+) -> Estimate:
+    """Estimate the number of clusters as that of the mixture which the cell graph bears out best.
+
+    As `estimate_n_clusters`, but the clusterings are mixtures of 2, 3, … Gaussians in `points` [n_obs, d], each started
+    from the same Ward tree, until eight in a row have had less modularity than the best. That the graph did not make
+    the clusterings that it judges counts against those that follow its noise.
+    """
+    leaves, tree = _ward(points, random_state)
+    best: dict[int, float] = {}
+    chosen, n_clusters = 2, 2
+    while n_clusters <= min(chosen + _PATIENCE, len(tree.joined) + 1):
+        start = by_size(tree.cut(n_clusters)[leaves])
+        labels = by_size(shrunk_mixture(points, start, shrinkage=shrinkage, random_state=random_state))
+        n_found = int(labels.max()) + 1
+        if n_found >= 2:
+            best[n_found] = max(best.get(n_found, -np.inf), finder.modularity(labels, resolution))
+            chosen = max(best, key=lambda k: best[k])
+        n_clusters += 1
+    if not best:
+        raise InputError("`n_clusters` cannot be estimated: the cells form one group. Give it.")
+    return _estimate(best, f"modularity at resolution {resolution:g} of mixtures of Gaussians")
+
+
+def _estimate(best: dict[int, float], method: str) -> Estimate:
+    """Choose among numbers of clusters by the score of each one's best clustering."""
     candidates = np.array(sorted(best))
     scores = np.array([best[k] for k in candidates])
     near = candidates[scores >= scores.max() - 0.01 * abs(scores.max())]
-    chosen = int(candidates[np.argmax(scores)])
-    method = f"modularity at resolution {resolution:g} of Leiden clusterings of the cell graph"
-    return Estimate(chosen, method, candidates, scores, (int(near.min()), int(near.max())))
+    return Estimate(int(candidates[np.argmax(scores)]), method, candidates, scores, (int(near.min()), int(near.max())))
 
 
 def kmeans(
@@ -240,10 +277,20 @@ def ward(points: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.nd
     Unlike k-means it does not favour clusters of equal size, which cell types are not. Beyond 5,000 cells it joins the
     2,000 centres of a k-means, for its memory is quadratic.
     """
+    leaves, tree = _ward(points, random_state, at_least=2 * n_clusters)
+    return by_size(tree.cut(n_clusters)[leaves])
+
+
+def _ward(points: np.ndarray, random_state: int, *, at_least: int = 0) -> tuple[np.ndarray, WardTree]:
+    """Leaf of each point, int64 [n_obs], and Ward's tree of the leaves."""
     if len(points) <= _WARD_UP_TO:
-        return by_size(AgglomerativeClustering(n_clusters).fit_predict(points))
-    seeds = kmeans(points, max(_WARD_SEEDS, 2 * n_clusters), n_init=1, n_iter=10, random_state=random_state)
-    return by_size(merge(points, seeds, n_clusters))
+        leaves, places = np.arange(len(points)), points
+    else:
+        n_seeds = max(_WARD_SEEDS, at_least)
+        leaves = kmeans(points, n_seeds, n_init=1, n_iter=10, random_state=random_state)
+        places = centers(points, leaves)
+    linkage = hierarchy.ward(places.astype(np.float64))
+    return leaves, WardTree(linkage[:, :2].astype(np.int64), linkage[:, 2])
 
 
 def mixture(points: np.ndarray, n_clusters: int, *, shrinkage: float = 1.0, random_state: int = 0) -> np.ndarray:
