@@ -18,6 +18,7 @@ from sccagn_scale.train import (
     _initial,
     by_size,
     centers,
+    estimate_by_mixtures,
     estimate_n_clusters,
     kmeans,
     mixture,
@@ -223,6 +224,38 @@ def test_cells_that_never_part_leave_the_number_to_the_user() -> None:
 
     with pytest.raises(InputError, match="`n_clusters` cannot be estimated"):
         estimate_n_clusters(OneGroup(planted([4])[0]))
+
+
+@pytest.mark.parametrize("sizes", [[60, 60], [60, 50, 40], [50, 45, 40, 35, 30, 25], [40] * 9])
+@pytest.mark.parametrize("ward_up_to", [5000, 50])
+def test_mixtures_recover_the_number_of_planted_groups(
+    sizes: list[int], ward_up_to: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_initial, "_WARD_UP_TO", ward_up_to)
+    monkeypatch.setattr(_initial, "_WARD_SEEDS", 50)
+    points, _ = blobs(sizes)
+    finder = CommunityFinder(adjacency(neighbors(points, 15)))
+    estimate = estimate_by_mixtures(finder, points)
+    low, high = estimate.plausible
+    assert low <= estimate.n_clusters == len(sizes) <= high
+    np.testing.assert_array_equal(estimate.candidates, np.arange(2, len(sizes) + 9))  # eight more are looked at
+    for n_clusters, score in zip(estimate.candidates[:3], estimate.scores, strict=False):
+        assert score == pytest.approx(finder.modularity(mixture(points, n_clusters), 0.5))
+
+
+def test_mixtures_of_few_cells_end_with_the_cells() -> None:
+    points, _ = blobs([3, 3])
+    estimate = estimate_by_mixtures(CommunityFinder(adjacency(neighbors(points, 3))), points)
+    assert estimate.n_clusters == 2
+    assert estimate.candidates[-1] <= 6
+
+
+def test_a_higher_resolution_has_the_graph_bear_out_more_mixtures() -> None:
+    points, _ = blobs([40] * 6, spread=4.0)
+    finder = CommunityFinder(adjacency(neighbors(points, 10)))
+    found = [estimate_by_mixtures(finder, points, resolution).n_clusters for resolution in (0.1, 0.5, 1.0, 3.0)]
+    assert found == sorted(found)
+    assert found[-1] > found[0]
 
 
 @pytest.mark.parametrize("cluster", [kmeans, ward, mixture])
