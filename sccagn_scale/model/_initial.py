@@ -18,7 +18,7 @@ _CONSENSUS_UP_TO = 20_000
 """Cells up to which a dozen clusterings and two more graphs take seconds."""
 
 _SKETCH = 10_000
-"""Groups of cells on which communities are sought where there are more than twice as many cells."""
+"""Groups of cells on which communities are sought where there are at least twice as many cells."""
 
 
 def choose_init(config: Config, n_clusters: int | None, n_obs: int) -> train.Init:
@@ -100,6 +100,6 @@ def find_initial(
 def _sketch(pcs: np.ndarray, random_state: int) -> np.ndarray | None:
     """Small groups of near cells that stand for them when communities are sought; None where cells are few."""
     n_obs = len(pcs)
-    if n_obs <= 2 * _SKETCH:
+    if n_obs < 2 * _SKETCH:
         return None
     return graph.partition(pcs, n_obs // _SKETCH, random_state=random_state)

@@ -18,6 +18,7 @@ from anndata import AnnData
 from sccagn_scale import graph
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Preset
+from sccagn_scale.model._initial import choose_init
 from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._needs import Size, needs
 from sccagn_scale.model._prepare import input_size
@@ -129,9 +130,10 @@ def _seconds(atlas: Atlas, config: Config, layer: str | None, n_obs: int) -> dic
         sample = _sample(atlas, layer)
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
-        # the search that many cells are given, whose time grows otherwise than that of comparing all pairs
+        # the search and the first clustering that many cells are given, whose times grow otherwise than those of few
         backend = graph.choose_backend(n_obs) if config.knn_backend == "auto" else config.knn_backend
-        SCCAGN(sample, None, dataclasses.replace(config, knn_backend=backend), progress=clock).train()
+        as_many = dataclasses.replace(config, knn_backend=backend, init=choose_init(config, None, n_obs))
+        SCCAGN(sample, None, as_many, progress=clock).train()
     return {stage: stretched(stage, seconds, sample.n_obs, n_obs) for stage, seconds in clock.seconds.items()}
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from sccagn_scale import SCCAGN, Config
 from sccagn_scale.cli import main
+from sccagn_scale.io import open_atlas
+from sccagn_scale.model import _plan
 
 
 @pytest.fixture
@@ -38,6 +43,22 @@ def test_in_memory(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
     assert stages["Preprocess"]["seconds"] > 0
     assert sorted(path.name for path in cells.parent.iterdir()) == ["cells.h5ad", "plan.json"]
+
+
+@pytest.mark.parametrize(("n_obs", "backend", "init"), [(20_000, "exact", "consensus"), (10**6, "ivf", "leiden")])
+def test_a_sample_is_treated_as_that_many_cells_would_be(
+    cells: Path, n_obs: int, backend: str, init: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class Recorded(SCCAGN):
+        def __init__(self, adata: ad.AnnData, n_clusters: int | None, config: Config, **more: Any) -> None:
+            made.append(config)
+            super().__init__(adata, n_clusters, dataclasses.replace(config, joint_steps=0), **more)
+
+    monkeypatch.setattr(_plan, "SCCAGN", Recorded)
+    _plan._seconds(open_atlas(cells), Config(), None, n_obs)
+    assert [(config.knn_backend.removesuffix("_graph"), config.init) for config in made] == [(backend, init)]
 
 
 def test_what_does_not_fit(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ def test_every_convolution_with_every_fusion(conv: Any, fusion: Any) -> None:
         {"graph_rep": "genes"},
         {"input_rep": "genes", "conv": "gat"},
         {"input_rep": "genes", "conv": "sage"},
-        {"init": "kmeans"},
+        *({"init": init} for init in ("leiden", "ward", "mixture", "kmeans")),
         {"prune": False},
         {"metric": "cosine"},
         {"knn_backend": "hnsw"},
