@@ -36,6 +36,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no anchor": {"anchor_share": 0.0},
     "no whitening": {"whiten": False},
     "no rounding": {"round_clusters": False},
+    "one mixture": {"init": "mixture"},
+    "Leiden": {"init": "leiden"},
     "Ward": {"init": "ward"},
     "k-means": {"init": "kmeans"},
     "ν = 1": {"nu": 1.0},

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks._choice import chosen, names
 from benchmarks._contest import Contest, Method
 from benchmarks._extension import choose_extension
 from benchmarks._outcome import Outcome, peak_rss_mb
@@ -40,6 +41,7 @@ TOLERANCE = 2e-3  # norms of a million gradients; by ‖z‖² + ‖µ‖² − 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `kernels` can be asked for."""
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to measure (default: cpu)")
+    parser.add_argument("--cases", type=names, metavar="A,B", help=f"of {', '.join((*STUDENT_T, *CSR))} (default: all)")
     parser.add_argument("--cells", type=int, metavar="N", help="cells of the Student-t cases (default: 1000000)")
     parser.add_argument("--repeats", type=int, default=3, metavar="R", help="processes of each method in turn (3)")
 
@@ -49,6 +51,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
     n_obs = arguments.cells or CELLS["quick" if arguments.quick else "full"]
     if n_obs < 1:
         raise InputError(f"`--cells` must be at least 1, but is {n_obs}.")
+    cases = chosen("cases", arguments.cases, [*STUDENT_T, *CSR])
     repeats = 1 if arguments.quick else arguments.repeats
     seconds = 0.2 if arguments.quick else 3.0
     common = {"seconds": seconds, "device": arguments.device}
@@ -64,6 +67,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
             tolerance=TOLERANCE,
         )
         for case in STUDENT_T
+        if case in cases
     ] + [
         Contest(
             case,
@@ -75,6 +79,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
             tolerance=TOLERANCE,
         )
         for case in CSR
+        if case in cases
     ]  # fmt: skip
     rows = session.run(contests)
     ours = {row["case"]: row["seconds"] for row in rows if row["method"] == "ext"}

@@ -58,3 +58,14 @@ def test_a_run_has_a_row_for_every_method(tmp_path: Path, monkeypatch: pytest.Mo
 def test_no_cells_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kernels", "--quick", "--cells", "-3"]) == 2
     assert "`--cells` must be at least 1, but is -3." in capsys.readouterr().err
+
+
+def test_only_the_cases_asked_for_are_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kernels, "CSR_METHODS", ("ext", "reference"))
+    assert main(["kernels", "--quick", "--cases", "csr_backward", "--json", str(tmp_path / "k.json")]) == 0
+    rows = json.loads((tmp_path / "k.json").read_text())["rows"]
+    assert {row["case"] for row in rows} == {"csr_backward"}
+    assert main(["kernels", "--quick", "--cases", "csr_sideways"]) == 2
+    assert "`--cases` knows student_t_k32, student_t_k100, csr_forward, csr_backward" in capsys.readouterr().err
