@@ -43,7 +43,7 @@ def test_what_a_preset_has_already_is_not_run(folder: Path, monkeypatch: pytest.
     asked = {contest.case: [method.name for method in contest.methods] for contest in contests}
     assert set(asked) == {"a/default", "a/paper"}
     assert asked["a/default"] == list(VARIANTS)
-    missing = {"no anchor", "no whitening", "no rounding", "ν = 1", "50 steps of pretraining"}
+    missing = {"one mixture", "no anchor", "no whitening", "no rounding", "ν = 1", "50 steps of pretraining"}
     assert set(asked["a/paper"]) == set(VARIANTS) - missing
 
 
