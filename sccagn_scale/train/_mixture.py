@@ -99,7 +99,7 @@ def _log_joint(x: np.ndarray, components: _Components) -> np.ndarray:
     every = whitening.reshape(-1, d).T  # of all components, for one product
     centers = np.einsum("kij,kj->ki", whitening, means).ravel()
     distances = np.empty((len(x), n_clusters))
-    block = max(1, _WHITENED // every.size * d)
+    block = max(1, _WHITENED // every.shape[1])
     for i in range(0, len(x), block):
         away = x[i : i + block] @ every
         away -= centers

@@ -48,9 +48,13 @@ def test_densities_do_not_depend_on_how_many_are_held_at_once(monkeypatch: pytes
     x, shares = rng.normal(size=(40, 3)), rng.dirichlet(np.ones(4), size=40)
     components = _mixture._maximize(x, shares, ridge=0.0, shrinkage=1.0)
     at_once = _mixture._log_joint(x, components)
-    for held in (1, 100):
-        monkeypatch.setattr(_mixture, "_WHITENED", held)
+    held_at_once: list[int] = []
+    square = np.square
+    monkeypatch.setattr(np, "square", lambda away, **more: held_at_once.append(away.size) or square(away, **more))
+    for limit, largest in ((1, 12), (100, 96)):  # a point has 4 · 3 numbers
+        monkeypatch.setattr(_mixture, "_WHITENED", limit)
         np.testing.assert_allclose(_mixture._log_joint(x, components), at_once, rtol=1e-12)
+        assert max(held_at_once) == largest
 
 
 def test_a_long_group_becomes_one() -> None:
