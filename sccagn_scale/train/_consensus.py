@@ -34,8 +34,9 @@ def consensus(clusterings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
     Labels int64 [n_obs], 0 the largest cluster. Should the vote leave a cluster empty, those of the reference that it
     began with.
     """
+    clusterings = [by_size(labels) for labels in clusterings]  # so that no tie hangs on how clusters were numbered
     agreement = [sum(adjusted_rand_score(one, other) for other in clusterings) for one in clusterings]
-    first = clusterings[int(np.argmax(agreement))].astype(np.int64)
+    first = clusterings[int(np.argmax(agreement))]
     cells, reference = np.arange(len(first)), first
     for _ in range(_ROUNDS):
         votes = np.zeros((len(first), n_clusters))
@@ -47,7 +48,7 @@ def consensus(clusterings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
             break
         reference = voted
     voted = by_size(reference)
-    return voted if voted.max() == first.max() else by_size(first)
+    return voted if voted.max() == first.max() else first
 
 
 def _matched(labels: np.ndarray, reference: np.ndarray, n_clusters: int) -> np.ndarray:

@@ -27,12 +27,10 @@ def test_errors_that_clusterings_do_not_share_are_outvoted() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=30, max_size=30), min_size=1, max_size=6), st.randoms())
 def test_numbers_of_clusters_mean_nothing(clusterings: list[list[int]], random) -> None:  # type: ignore[no-untyped-def]
-    """Where no two ways to match clusters are as good; so each clustering is given clusters of its own sizes."""
-    base = np.repeat([0, 1, 2, 3], [15, 8, 5, 2])
-    ours = [np.where(np.arange(30) % 7 == 0, np.array(labels), base) for labels in clusterings]
+    ours = [np.array(labels) for labels in clusterings]
     numbers = [np.array(random.sample(range(4), 4)) for _ in ours]
     one, other = consensus(ours, 4), consensus([n[labels] for n, labels in zip(numbers, ours, strict=True)], 4)
-    assert same_partition(one, other)
+    np.testing.assert_array_equal(one, other)
 
 
 @given(st.lists(st.integers(0, 4), min_size=5, max_size=40), st.integers(1, 5))
