@@ -78,10 +78,9 @@ def input_size(adata: AnnData | Atlas, layer: str | None) -> Size:
 
 def n_passes(config: Config, scratch: Scratch, *, scaled: bool = False) -> int:
     """How often `prepare` goes through the cells."""
-    if not _uses_genes(config):
-        return 7 if scaled else 5
-    held = scratch.folder is None
-    return 4 if held else 9 if scaled else 7
+    if _uses_genes(config) and scratch.folder is None:
+        return 4  # and the others through what is held
+    return (7 if _uses_genes(config) else 5) + (2 if scaled else 0)
 
 
 def prepare(
