@@ -15,7 +15,7 @@ from sklearn.cluster import AgglomerativeClustering
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.train._mixture import shrunk_mixture
-from sccagn_scale.train._tree import WardTree
+from sccagn_scale.train._tree import cut
 
 Init = Literal["auto", "leiden", "ward", "mixture", "consensus", "kmeans"]
 
@@ -229,11 +229,11 @@ def estimate_by_mixtures(
     from the same Ward tree, until eight in a row have had less modularity than the best. That the graph did not make
     the clusterings that it judges counts against those that follow its noise.
     """
-    leaves, tree = _ward(points, random_state)
+    leaves, joined = _ward(points, random_state)
     best: dict[int, float] = {}
     chosen, n_clusters = 2, 2
-    while n_clusters <= min(chosen + _PATIENCE, len(tree.joined) + 1):
-        start = by_size(tree.cut(n_clusters)[leaves])
+    while n_clusters <= min(chosen + _PATIENCE, len(joined) + 1):
+        start = by_size(cut(joined, n_clusters)[leaves])
         labels = by_size(shrunk_mixture(points, start, shrinkage=shrinkage, random_state=random_state))
         n_found = int(labels.max()) + 1
         if n_found >= 2:
@@ -277,20 +277,19 @@ def ward(points: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.nd
     Unlike k-means it does not favour clusters of equal size, which cell types are not. Beyond 5,000 cells it joins the
     2,000 centres of a k-means, for its memory is quadratic.
     """
-    leaves, tree = _ward(points, random_state, at_least=2 * n_clusters)
-    return by_size(tree.cut(n_clusters)[leaves])
+    leaves, joined = _ward(points, random_state, at_least=2 * n_clusters)
+    return by_size(cut(joined, n_clusters)[leaves])
 
 
-def _ward(points: np.ndarray, random_state: int, *, at_least: int = 0) -> tuple[np.ndarray, WardTree]:
-    """Leaf of each point, int64 [n_obs], and Ward's tree of the leaves."""
+def _ward(points: np.ndarray, random_state: int, *, at_least: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Leaf of each point, int64 [n_obs], and how Ward's criterion joins m leaves, int64 [m - 1, 2]; see `cut`."""
     if len(points) <= _WARD_UP_TO:
         leaves, places = np.arange(len(points)), points
     else:
         n_seeds = max(_WARD_SEEDS, at_least)
         leaves = kmeans(points, n_seeds, n_init=1, n_iter=10, random_state=random_state)
         places = centers(points, leaves)
-    linkage = hierarchy.ward(places.astype(np.float64))
-    return leaves, WardTree(linkage[:, :2].astype(np.int64), linkage[:, 2])
+    return leaves, hierarchy.ward(places.astype(np.float64))[:, :2].astype(np.int64)
 
 
 def mixture(points: np.ndarray, n_clusters: int, *, shrinkage: float = 1.0, random_state: int = 0) -> np.ndarray:

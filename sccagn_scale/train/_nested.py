@@ -6,14 +6,23 @@ Ward's criterion weighs a cluster by its cells here, for clusters differ in size
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.train._initial import by_size, centers, kmeans
-from sccagn_scale.train._tree import WardTree
+from sccagn_scale.train._tree import cut
 
 _PIECES = 64  # of a cluster, at most, that a split can tell apart
 _CELLS_OF_A_PIECE = 5  # on average, at least
+
+
+class WardTree(NamedTuple):
+    """Ward's tree (Ward 1963) over m weighted leaves: row i is what made node m + i, in the order of joining."""
+
+    joined: np.ndarray  # int64 [m − 1, 2]
+    gaps: np.ndarray  # float64 [m − 1], distance between the centres of the two that were joined
 
 
 def ward_tree(points: np.ndarray, weights: np.ndarray) -> WardTree:
@@ -44,7 +53,7 @@ def ward_tree(points: np.ndarray, weights: np.ndarray) -> WardTree:
 
 def merged(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
     """Union that each cluster becomes part of, int64 [n_before], where `n_clusters` are left."""
-    return ward_tree(centers(points, labels), np.bincount(labels)).cut(n_clusters)
+    return cut(ward_tree(centers(points, labels), np.bincount(labels)).joined, n_clusters)
 
 
 def divided(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.ndarray:
@@ -70,7 +79,7 @@ def divided(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random_s
     parts = np.zeros_like(pieces)
     for cluster, (tree, n_cuts) in enumerate(zip(trees, cuts, strict=True)):
         rows = np.flatnonzero(labels == cluster)
-        parts[rows] = by_size(tree.cut(n_cuts + 1)[pieces[rows]])
+        parts[rows] = by_size(cut(tree.joined, n_cuts + 1)[pieces[rows]])
     return parts
 
 

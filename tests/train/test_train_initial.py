@@ -250,6 +250,13 @@ def test_mixtures_of_few_cells_end_with_the_cells() -> None:
     assert estimate.candidates[-1] <= 6
 
 
+def test_mixtures_that_are_all_one_leave_the_number_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_initial, "shrunk_mixture", lambda points, *_, **__: np.zeros(len(points), np.int64))
+    points, _ = blobs([20, 20])
+    with pytest.raises(InputError, match="`n_clusters` cannot be estimated"):
+        estimate_by_mixtures(CommunityFinder(adjacency(neighbors(points, 5))), points)
+
+
 def test_a_higher_resolution_has_the_graph_bear_out_more_mixtures() -> None:
     points, _ = blobs([40] * 6, spread=4.0)
     finder = CommunityFinder(adjacency(neighbors(points, 10)))

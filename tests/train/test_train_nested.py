@@ -12,6 +12,7 @@ from train_samples import same_partition
 from sccagn_scale._errors import InputError
 from sccagn_scale.train import divided, merged
 from sccagn_scale.train._nested import _cuts, ward_tree
+from sccagn_scale.train._tree import cut
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=9)
 
@@ -33,7 +34,7 @@ def test_every_union_is_the_one_that_adds_least(sizes: list[int], seed: int) -> 
     means = np.array([points[labels == c].mean(0) for c in range(len(sizes))])
     tree = ward_tree(means, np.array(sizes))
     for n_left in range(len(sizes) - 1, 0, -1):
-        finer, coarser = tree.cut(n_left + 1)[labels], tree.cut(n_left)[labels]
+        finer, coarser = cut(tree.joined, n_left + 1)[labels], cut(tree.joined, n_left)[labels]
         assert len(np.unique(coarser)) == n_left
         assert len(np.unique(np.column_stack([finer, coarser]), axis=0)) == n_left + 1  # nested
         others = []
