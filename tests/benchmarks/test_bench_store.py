@@ -91,6 +91,8 @@ def test_memory_is_that_of_the_process_and_not_of_files(tmp_path: Path) -> None:
     """In a process of its own, as in the benchmark: one that has run other tests may give memory back meanwhile."""
     (tmp_path / "file").write_bytes(bytes(64 * 2**20))
     script = f"""
+import time
+
 import numpy as np
 from benchmarks import store
 
