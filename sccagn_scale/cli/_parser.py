@@ -171,13 +171,7 @@ def _add_cluster(verbs: Any) -> None:
     _add_input(parser)
     _add_where(parser, "INPUT")
     model = parser.add_argument_group("what to do")
-    model.add_argument(
-        "-k",
-        "--n-clusters",
-        metavar="K",
-        type=_n_clusters,
-        help="number of clusters, 2 or more, or `auto` to estimate it from the data (default: auto)",
-    )
+    _add_n_clusters(model)
     _add_layer(model)
     model.add_argument(
         "--batch-key",
@@ -283,6 +277,7 @@ def _add_plan(verbs: Any) -> None:
     summary = "what clustering will need: memory, disk, time"
     parser = _add_verb(verbs, "plan", _PLAN, epilog=_PLAN_END, summary=summary)
     _add_input(parser)
+    _add_n_clusters(parser)
     _add_layer(parser)
     _add_settings(parser)
     _add_threads(parser)
@@ -323,6 +318,16 @@ def _add_simulate(verbs: Any) -> None:
 def _add_info(verbs: Any) -> None:
     parser = _add_verb(verbs, "info", _INFO, summary="versions, optional parts and machine, for a bug report")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_n_clusters(parser: Any) -> None:
+    parser.add_argument(
+        "-k",
+        "--n-clusters",
+        metavar="K",
+        type=_n_clusters,
+        help="number of clusters, 2 or more, or `auto` to estimate it from the data (default: auto)",
+    )
 
 
 def _n_clusters(text: str) -> int | None:

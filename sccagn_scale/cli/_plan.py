@@ -30,8 +30,15 @@ def run(arguments: argparse.Namespace) -> None:
             cells = read_cells(arguments.input)
         from sccagn_scale.model import plan
 
-        with named(layer="--layer", memory="--memory", path="INPUT"):
-            planned = plan(cells, config, layer=arguments.layer, memory=arguments.memory, progress=console)
+        with named(layer="--layer", memory="--memory", n_clusters="--n-clusters", path="INPUT"):
+            planned = plan(
+                cells,
+                arguments.n_clusters,
+                config,
+                layer=arguments.layer,
+                memory=arguments.memory,
+                progress=console,
+            )
         if arguments.json is not None:
             write_json(_facts(arguments, planned), arguments.json)
         _show(planned, console)

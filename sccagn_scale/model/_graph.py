@@ -15,6 +15,17 @@ from sccagn_scale.config import Config
 log = logging.getLogger("sccagn_scale")
 
 
+def search(
+    points: np.ndarray, config: Config, device_type: str, scratch: Scratch
+) -> tuple[graph.Backend, graph.Neighbors]:
+    """Search the neighbours of the points [n, d], kept in `scratch`, and say how it was done."""
+    backend = graph.choose_backend(len(points), device_type) if config.knn_backend == "auto" else config.knn_backend
+    found = graph.neighbors(
+        points, config.n_neighbors, backend, metric=config.metric, device_type=device_type, scratch=scratch
+    )
+    return backend, found
+
+
 def build_graph(
     points: np.ndarray, config: Config, device_type: str, *, random_state: int, scratch: Scratch
 ) -> tuple[graph.Neighbors, sp.csr_matrix, dict[str, Any]]:
@@ -24,11 +35,7 @@ def build_graph(
     -------
     Neighbours and adjacency, in `scratch`, and what `uns` says of them.
     """
-    n_obs = len(points)
-    backend = graph.choose_backend(n_obs, device_type) if config.knn_backend == "auto" else config.knn_backend
-    found = graph.neighbors(
-        points, config.n_neighbors, backend, metric=config.metric, device_type=device_type, scratch=scratch
-    )
+    backend, found = search(points, config, device_type, scratch)
     adjacency = scratch.keep_csr(graph.adjacency(found, prune=config.prune))
     recall = 1.0
     if backend not in graph.EXACT_BACKENDS:

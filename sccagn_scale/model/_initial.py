@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import scipy.sparse as sp
 
 from sccagn_scale import graph, train
 from sccagn_scale.config import Config
-from sccagn_scale.model._views import View
+from sccagn_scale.model._views import FEW_CELLS, View
 
 log = logging.getLogger("sccagn_scale")
-
-_CONSENSUS_UP_TO = 20_000
-"""Cells up to which a dozen clusterings and two more graphs take seconds."""
 
 _SKETCH = 10_000
 """Groups of cells on which communities are sought where there are at least twice as many cells."""
@@ -25,9 +22,7 @@ def choose_init(config: Config, n_clusters: int | None, n_obs: int) -> train.Ini
     """Choose how centroids are placed, where the configuration leaves that open."""
     if config.init != "auto":
         return config.init
-    if n_obs <= _CONSENSUS_UP_TO:
-        return "consensus"
-    return "leiden" if n_clusters is None else "mixture"
+    return "leiden" if n_clusters is None and n_obs > FEW_CELLS else "consensus"
 
 
 def find_initial(
@@ -38,7 +33,7 @@ def find_initial(
     config: Config,
     *,
     init: train.Init,
-    views: Sequence[View] = (),
+    views: Iterable[View] = (),
     random_state: int,
 ) -> tuple[np.ndarray, train.Estimate | None]:
     """Cluster the cells before joint training, and settle K where it is not given.
@@ -54,47 +49,57 @@ def find_initial(
     init
         That of `config`, or what `choose_init` makes of "auto".
     views
-        Of `find_views`, for `init="consensus"`.
+        Of `find_views`, for `init="consensus"`; each is let go of before the next is asked for.
 
     Returns
     -------
     Labels int64 [n], and what speaks for K, if that was not given.
     """
-    finders, estimate = [], None
+    estimate = None
     if n_clusters is None or init in ("leiden", "consensus"):
         groups = _sketch(pcs, random_state)
-        graphs = [view.adjacency for view in views] if init == "consensus" else [adjacency]
-        finders = [train.CommunityFinder(own, random_state, groups=groups) for own in graphs]
-    if n_clusters is None:
-        estimate = (
-            train.estimate_by_mixtures(
-                finders[0], z, config.resolution, shrinkage=config.mixture_shrinkage, random_state=random_state
-            )
-            if init == "consensus"
-            else train.estimate_n_clusters(finders[0], config.resolution)
-        )
-        n_clusters = estimate.n_clusters
-        log.info(
-            "The number of clusters is estimated as %d (%d to %d are plausible): %s.",
-            n_clusters,
-            *estimate.plausible,
-            estimate.method,
-        )
-
-    def mixture(points: np.ndarray) -> np.ndarray:
-        return train.mixture(points, n_clusters, shrinkage=config.mixture_shrinkage, random_state=random_state)
-
-    if init == "consensus":
-        clusterings = [mixture(points) for view in views for points in view.embeddings]
-        clusterings += [finder.into(n_clusters, pcs) for finder in finders]
-        return train.consensus(clusterings, n_clusters), estimate
-    if init == "leiden":
-        return finders[0].into(n_clusters, pcs), estimate
+        finder = train.CommunityFinder(adjacency, random_state, groups=groups)
+        if n_clusters is None:
+            estimate = _estimate(finder, z, config, init, random_state)
+            n_clusters = estimate.n_clusters
+        if init == "leiden":
+            return finder.into(n_clusters, pcs), estimate
+        if init == "consensus":
+            mixtures, communities = [], []
+            for view in views:
+                mixtures += [_mixture(points, n_clusters, config, random_state) for points in view.embeddings]
+                if view.adjacency is not adjacency:
+                    finder = train.CommunityFinder(view.adjacency, random_state, groups=groups)
+                communities.append(finder.into(n_clusters, pcs))
+            return train.consensus(mixtures + communities, n_clusters), estimate
     if init == "mixture":
-        return mixture(z), estimate
+        return _mixture(z, n_clusters, config, random_state), estimate
     if init == "ward":
         return train.ward(z, n_clusters, random_state=random_state), estimate
     return train.kmeans(z, n_clusters, n_init=config.n_init, random_state=random_state), estimate
+
+
+def _mixture(points: np.ndarray, n_clusters: int, config: Config, random_state: int) -> np.ndarray:
+    return train.mixture(points, n_clusters, shrinkage=config.mixture_shrinkage, random_state=random_state)
+
+
+def _estimate(
+    finder: train.CommunityFinder, z: np.ndarray, config: Config, init: train.Init, random_state: int
+) -> train.Estimate:
+    """Estimate the number of clusters, and say so."""
+    if init == "consensus" and len(z) <= FEW_CELLS:
+        estimate = train.estimate_by_mixtures(
+            finder, z, config.resolution, shrinkage=config.mixture_shrinkage, random_state=random_state
+        )
+    else:
+        estimate = train.estimate_n_clusters(finder, config.resolution)
+    log.info(
+        "The number of clusters is estimated as %d (%d to %d are plausible): %s.",
+        estimate.n_clusters,
+        *estimate.plausible,
+        estimate.method,
+    )
+    return estimate
 
 
 def _sketch(pcs: np.ndarray, random_state: int) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from sccagn_scale.model._views import find_views
 from sccagn_scale.model._workspace import Limits, Workspace, workspace
 from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize, transform_latent
 from sccagn_scale.ops import student_t_assign, student_t_label
-from sccagn_scale.train import Optimizer
+from sccagn_scale.train import Init, Optimizer
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -146,8 +147,9 @@ class SCCAGN:
         The model itself, with the attributes that end in an underscore set.
         """
         size = input_size(self._adata, self.layer)
-        with workspace(size, self.config, self._limits) as place:
-            self._train(place)
+        init = choose_init(self.config, self.n_clusters_given, size.n_obs)
+        with workspace(size, dataclasses.replace(self.config, init=init), self._limits) as place:
+            self._train(place, init)
         return self
 
     def save(self, folder: str | Path) -> None:
@@ -269,12 +271,11 @@ class SCCAGN:
             )
         write_results(self, adata, Keys(key_added))
 
-    def _train(self, place: Workspace) -> None:
+    def _train(self, place: Workspace, init: Init) -> None:
         self._scratch = place.scratch
         config, scratch = self.config, place.scratch
-        init = choose_init(config, self.n_clusters_given, self._adata.n_obs)
         scaled = init == "consensus"
-        with self._stage("Preprocess", self._adata.n_obs * n_passes(config, scratch, scaled=scaled)) as stage:
+        with self._stage("Preprocess", self._adata.n_obs * n_passes(config, scratch)) as stage:
             self.recipe_, prepared = prepare(
                 self._adata,
                 config,
@@ -319,7 +320,9 @@ class SCCAGN:
                 self.n_clusters_given,
                 config,
                 init=init,
-                views=find_views(prepared, self.adjacency_, z, config, self.device.type) if scaled else (),
+                views=find_views(prepared, self.adjacency_, z, config, device=self.device.type, scratch=scratch)
+                if scaled
+                else (),
                 random_state=self.random_state,
             )
             self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ else int(self.n_clusters_given or 0)

@@ -57,7 +57,7 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
     size
         Of the input. All cells count as kept, and a fifth of the values as those of kept genes.
     config
-        The settings.
+        The settings; `init` as `choose_init` settled it.
     on_disk
         Whether large arrays are in files rather than in memory.
 
@@ -74,7 +74,8 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
     uses_genes = "genes" in (config.input_rep, config.graph_rep)
     genes = 8 * min(0.2 * size.nnz, n * n_genes) if uses_genes else 0
     points = 4 * n * n_genes if config.graph_rep == "genes" else 0
-    inputs = 4 * n * d * (1 if config.input_rep == "genes" else 2) + genes + points
+    views = config.init == "consensus"
+    inputs = 4 * n * d * (1 + (config.input_rep != "genes") + views) + genes + points
     width = n_genes if config.graph_rep == "genes" else d
     lists = 12 * n * k
     edges = 8 * _EDGES * n * (k - 1)
@@ -82,18 +83,27 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
     layers = 4 * n * (config.n_hidden[0] + 3 * config.n_latent)
 
     backend = choose_backend(n) if config.knn_backend == "auto" else config.knn_backend
-    if backend == "ivf":
-        laid_out, search = 4 * n * width, 24 * n + 4.4 * (width + 1) * min(n, _LOOKED_INTO)
-    else:
-        laid_out, search = 0, n * (6 * width + 270 + 8 * k)
+
+    def search(width: int) -> tuple[float, float]:
+        """Bytes that are kept, and others, while neighbours are searched in so many dimensions."""
+        if backend == "ivf":
+            return 4 * n * width, 24 * n + 4.4 * (width + 1) * min(n, _LOOKED_INTO)
+        return 0, n * (6 * width + 270 + 8 * k)
+
+    laid_out, searching = search(width)
     join = n * (k - 1) * 24
     communities = n * 100
+    further, looking = 0.0, float(communities)
+    if views:  # a graph before and one in the making, of both sets of components
+        laid_out_again, searching_again = search(2 * d)
+        further = 2 * 4 * n * d + laid_out_again + lists + 3 * edges + 4 * n * config.n_latent
+        looking = max(communities, searching_again, join)
 
     names = _NAME * n if size.is_on_disk else 0
     held = {
         "Preprocess": (counts + inputs, block),
-        "Neighbors": (inputs + graph + laid_out, _LATER + max(search, join)),
-        "Initial clusters": (inputs + graph + layers, _LATER + communities),
+        "Neighbors": (inputs + graph + laid_out, _LATER + max(searching, join)),
+        "Initial clusters": (inputs + graph + layers + further, _LATER + looking),
         "Joint training": (inputs + graph + layers, _LATER + 280 * n),
         "Write": (inputs + graph + layers, _LATER + n * (250 + 10 * k)),
     }

@@ -22,12 +22,13 @@ from sccagn_scale.model._initial import choose_init
 from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._needs import Size, needs
 from sccagn_scale.model._prepare import input_size
+from sccagn_scale.model._setup import checked_n_clusters
 from sccagn_scale.model._workspace import allowed_memory
 
 if TYPE_CHECKING:
     from sccagn_scale.io import Atlas
 
-_SAMPLE = 20_000  # cells that time is measured on
+_SAMPLE = 25_000  # cells that time is measured on: more than `FEW_CELLS`, where fewer clusterings vote
 _BLOCKS = 20  # stretches of cells that they are taken from, evenly over the input
 
 _GROWTH = {"Neighbors": 1.2}
@@ -83,6 +84,7 @@ class Plan:
 
 def plan(
     atlas: Atlas,
+    n_clusters: int | None = None,
     config: Config | Preset | None = None,
     *,
     layer: str | None = None,
@@ -91,13 +93,13 @@ def plan(
 ) -> Plan:
     """Tell what clustering will take, in memory if that fits, else with large arrays on disk.
 
-    Memory and disk follow from the sizes of the arrays. Time is that of a run on 20,000 of the cells, stretched to all.
+    Memory and disk follow from the sizes of the arrays. Time is that of a run on 25,000 of the cells, stretched to all.
 
     Parameters
     ----------
     atlas
         Cells × genes on disk; see `sccagn_scale.io.open_atlas`.
-    config, layer, memory, progress
+    n_clusters, config, layer, memory, progress
         See `SCCAGN`.
 
     Raises
@@ -107,8 +109,10 @@ def plan(
     """
     config = config if isinstance(config, Config) else Config.preset(config or "default")
     size, allowed = input_size(atlas, layer), allowed_memory(memory)
+    n_clusters = checked_n_clusters(n_clusters, size.n_obs)
+    config = dataclasses.replace(config, init=choose_init(config, n_clusters, size.n_obs))
     with progress.stage("Calibrate"):
-        seconds = _seconds(atlas, config, layer, size.n_obs)
+        seconds = _seconds(atlas, n_clusters, config, layer, size.n_obs)
     in_memory = needs(size, config, on_disk=False)
     on_disk = max(need.memory for need in in_memory.values()) > allowed
     chosen = needs(size, config, on_disk=True) if on_disk else in_memory
@@ -123,17 +127,17 @@ def _written(size: Size, config: Config) -> int:
     return size.n_obs * per_cell
 
 
-def _seconds(atlas: Atlas, config: Config, layer: str | None, n_obs: int) -> dict[str, float]:
+def _seconds(atlas: Atlas, n_clusters: int | None, config: Config, layer: str | None, n_obs: int) -> dict[str, float]:
     """Time every stage on a sample of the cells, and stretch it to all of them."""
     clock = _Clock()
     with clock.stage("Preprocess"):
         sample = _sample(atlas, layer)
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
-        # the search and the first clustering that many cells are given, whose times grow otherwise than those of few
+        # the search that many cells are given, whose time grows otherwise than that of few
         backend = graph.choose_backend(n_obs) if config.knn_backend == "auto" else config.knn_backend
-        as_many = dataclasses.replace(config, knn_backend=backend, init=choose_init(config, None, n_obs))
-        SCCAGN(sample, None, as_many, progress=clock).train()
+        as_many = dataclasses.replace(config, knn_backend=backend)
+        SCCAGN(sample, n_clusters, as_many, progress=clock).train()
     return {stage: stretched(stage, seconds, sample.n_obs, n_obs) for stage, seconds in clock.seconds.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -76,11 +76,11 @@ def input_size(adata: AnnData | Atlas, layer: str | None) -> Size:
     return Size(*matrix.shape, matrix.nnz, matrix.is_on_disk)
 
 
-def n_passes(config: Config, scratch: Scratch, *, scaled: bool = False) -> int:
+def n_passes(config: Config, scratch: Scratch) -> int:
     """How often `prepare` goes through the cells."""
     if _uses_genes(config) and scratch.folder is None:
         return 4  # and the others through what is held
-    return (7 if _uses_genes(config) else 5) + (2 if scaled else 0)
+    return 7 if _uses_genes(config) else 5
 
 
 def prepare(
@@ -136,12 +136,16 @@ def prepare(
             package_version("harmonypy"),
         )
 
-    def components(*, scale_genes: bool) -> tuple[pp.Projection, np.ndarray]:
-        pca = pp.fit_pca(blocks.each(_unit), config.n_comps, scale_genes=scale_genes, random_state=random_state)
-        pcs = _scores(pca, blocks, int(kept.obs.sum()), scratch)
-        return pca, pcs if batches is None else pp.correct_batches(pcs, batches, random_state=random_state)
-
-    pca, pcs = components(scale_genes=False)
+    units = blocks.each(_unit)
+    pcas: tuple[pp.Projection, ...]
+    if scaled:
+        pcas = pp.fit_pca_twice(units, config.n_comps, random_state=random_state)
+    else:
+        pcas = (pp.fit_pca(units, config.n_comps, random_state=random_state),)
+    components = _scores(pcas, blocks, int(kept.obs.sum()), scratch)
+    if batches is not None:
+        components = [pp.correct_batches(own, batches, random_state=random_state) for own in components]
+    pcs = components[0]
     length = float(np.sqrt(np.einsum("ij,ij->", pcs, pcs, dtype=np.float64) / len(pcs)))
     recipe = Recipe(
         kind,
@@ -149,13 +153,13 @@ def prepare(
         target_sum,
         chosen,
         pp.gene_maxima(blocks.each(pp.maxima)) if _uses_genes(config) else np.ones(len(chosen), np.float32),
-        pca,
+        pcas[0],
         max(length, float(np.finfo(np.float32).tiny)),
     )
     prepared = _represent(
         recipe, config, blocks, pcs=pcs, keep_obs=kept.obs, scratch=scratch, random_state=random_state
     )
-    return recipe, replace(prepared, scaled_pcs=components(scale_genes=True)[1]) if scaled else prepared
+    return recipe, replace(prepared, scaled_pcs=components[1]) if scaled else prepared
 
 
 def prepare_like(
@@ -193,7 +197,7 @@ def prepare_like(
     keep_obs = np.ones(matrix.shape[0], bool)
     logged = pp.LogExpression(matrix, keep_obs, totals, recipe.input_kind, recipe.target_sum)
     blocks = _Blocks(logged, where[recipe.chosen], held=_uses_genes(config) and scratch.folder is None)
-    pcs = _scores(recipe.pca, blocks, len(keep_obs), scratch)
+    [pcs] = _scores([recipe.pca], blocks, len(keep_obs), scratch)
     return _represent(recipe, config, blocks, pcs=pcs, keep_obs=keep_obs, scratch=scratch, random_state=random_state)
 
 
@@ -240,13 +244,20 @@ def _unit(block: sp.csr_matrix) -> sp.csr_matrix:
     return unit
 
 
-def _scores(pca: pp.Projection, blocks: _Blocks, n_obs: int, scratch: Scratch) -> np.ndarray:
-    pcs = scratch.empty((n_obs, len(pca.components)))
+def _scores(pcas: Sequence[pp.Projection], blocks: _Blocks, n_obs: int, scratch: Scratch) -> list[np.ndarray]:
+    """Project every cell by each of the projections, float32 [n_obs, n_comps] each."""
+
+    def project(block: sp.csr_matrix) -> list[np.ndarray]:
+        unit = _unit(block)
+        return [pca.scores(unit) for pca in pcas]
+
+    found = [scratch.empty((n_obs, len(pca.components))) for pca in pcas]
     done = 0
-    for scores in blocks.each(lambda block: pca.scores(_unit(block))):
-        pcs[done : done + len(scores)] = scores
-        done += len(scores)
-    return pcs
+    for parts in blocks.each(project):
+        for pcs, part in zip(found, parts, strict=True):
+            pcs[done : done + len(part)] = part
+        done += len(parts[0])
+    return found
 
 
 def _represent(

@@ -1,18 +1,26 @@
-"""Views of the same cells that err differently: three cell graphs, and embeddings of three sizes over each."""
+"""Views of the same cells that err differently: three cell graphs, and embeddings over each."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from sccagn_scale import graph
+from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale.config import Config
+from sccagn_scale.model._graph import search
 from sccagn_scale.model._prepare import Prepared
 from sccagn_scale.model._start import smoothed
 
-_SIZES = (5 / 6, 1, 7 / 6)
+FEW_CELLS = 20_000
+"""Up to so many, a dozen clusterings take seconds, and mixtures of Gaussians in a few dimensions are the best of them.
+Of more cells, communities are as good or better."""
+
+_SIZES = (5 / 6, 1, 7 / 6)  # of the embeddings of few cells, as shares of the run's own
+_COLUMNS = 8  # that are averaged at once
 
 
 class View(NamedTuple):
@@ -22,13 +30,21 @@ class View(NamedTuple):
     embeddings: list[np.ndarray]  # float32 [n, d] each
 
 
-def find_views(prepared: Prepared, adjacency: sp.csr_matrix, z: np.ndarray, config: Config, device: str) -> list[View]:
-    """Look at the cells in three ways.
+def find_views(
+    prepared: Prepared,
+    adjacency: sp.csr_matrix,
+    z: np.ndarray,
+    config: Config,
+    *,
+    device: str,
+    scratch: Scratch = IN_MEMORY,
+) -> Iterator[View]:
+    """Look at the cells in three ways, one after the other.
 
     Which genes count for how much, and how many components are kept, is a choice that no data set is indifferent to.
     Here neighbours are those of the run, those in components of the genes scaled to variance one, and those in both
     sets of components together. Over each graph, the components of unit-length expression are averaged as the encoder
-    averages them before training: `n_latent` of them, a sixth fewer and a sixth more.
+    averages them before training: `n_latent` of them and, of few cells, also a sixth fewer and a sixth more.
 
     Parameters
     ----------
@@ -36,35 +52,57 @@ def find_views(prepared: Prepared, adjacency: sp.csr_matrix, z: np.ndarray, conf
         The cells, with their scaled components.
     adjacency, z
         Cell graph [n, n] and embedding [n, n_latent] of the run, which are part of the first view.
+    config
+        The settings.
     device
         Where neighbours are searched, "cpu" or "cuda".
+    scratch
+        Where a further graph is kept, as long as its view is looked at.
     """
-    assert prepared.scaled_pcs is not None
-    both = np.hstack([_of_unit_size(prepared.pcs), _of_unit_size(prepared.scaled_pcs)])
-    graphs = [adjacency, *(_cell_graph(points, config, device) for points in (prepared.scaled_pcs, both))]
-    sizes = sorted({max(1, min(round(size * config.n_latent), prepared.pcs.shape[1])) for size in _SIZES})
-    views = []
-    for own in graphs:
-        wide = smoothed(_scores(prepared.pcs[:, : sizes[-1]], config.whiten), graph.normalized(own), config.phi)
-        views.append(View(own, [z if own is adjacency and d == z.shape[1] else wide[:, :d] for d in sizes]))
-    return views
+    n_comps = prepared.pcs.shape[1]
+    shares = _SIZES if len(z) <= FEW_CELLS else (1,)
+    sizes = sorted({max(1, min(round(share * config.n_latent), n_comps)) for share in shares})
+    for which in ("own", "scaled", "both"):
+        own = adjacency if which == "own" else _cell_graph(_points(prepared, which, scratch), config, device, scratch)
+        if which == "own" and sizes == [z.shape[1]]:
+            yield View(own, [z])
+            continue
+        wide = _averaged(prepared.pcs[:, : sizes[-1]], own, config, scratch)
+        yield View(own, [z if which == "own" and d == z.shape[1] else wide[:, :d] for d in sizes])
 
 
-def _of_unit_size(points: np.ndarray) -> np.ndarray:
-    """Divide by the root mean square length of the points [n, d]."""
-    return points / max(np.sqrt(np.square(points).sum(axis=1).mean()), np.finfo(np.float32).tiny)
+def _points(prepared: Prepared, which: str, scratch: Scratch) -> np.ndarray:
+    """Scaled components, or both sets of them at one scale."""
+    pcs, scaled = prepared.pcs, prepared.scaled_pcs
+    assert scaled is not None
+    if which == "scaled":
+        return scaled
+    both = scratch.empty((len(pcs), pcs.shape[1] + scaled.shape[1]))
+    np.divide(pcs, _size(pcs), out=both[:, : pcs.shape[1]])
+    np.divide(scaled, _size(scaled), out=both[:, pcs.shape[1] :])
+    return both
 
 
-def _cell_graph(points: np.ndarray, config: Config, device: str) -> sp.csr_matrix:
-    backend = graph.choose_backend(len(points), device) if config.knn_backend == "auto" else config.knn_backend
-    found = graph.neighbors(points, config.n_neighbors, backend, metric=config.metric, device_type=device)
-    return graph.adjacency(found, prune=config.prune)
+def _size(points: np.ndarray) -> np.float32:
+    """Root mean square length of the points [n, d]."""
+    size = np.sqrt(np.einsum("ij,ij->", points, points, dtype=np.float64) / len(points))
+    return np.float32(max(size, np.finfo(np.float32).tiny))
 
 
-def _scores(pcs: np.ndarray, whiten: bool) -> np.ndarray:
-    """Centre components, and give each variance one where z is whitened."""
-    scores = pcs - pcs.mean(axis=0)
-    if not whiten:
-        return scores
-    deviations = scores.std(axis=0)
-    return scores / np.maximum(deviations, max(1e-3 * deviations.max(), np.finfo(np.float32).tiny))
+def _cell_graph(points: np.ndarray, config: Config, device: str, scratch: Scratch) -> sp.csr_matrix:
+    return scratch.keep_csr(graph.adjacency(search(points, config, device, scratch)[1], prune=config.prune))
+
+
+def _averaged(pcs: np.ndarray, adjacency: sp.csr_matrix, config: Config, scratch: Scratch) -> np.ndarray:
+    """Scores [n, d], of variance one where z is whitened, as the encoder mixes them before training."""
+    normalized = graph.normalized(adjacency)
+    deviations = np.ones(pcs.shape[1], np.float32)
+    if config.whiten:
+        deviations = pcs.std(axis=0)
+        deviations = np.maximum(deviations, max(1e-3 * deviations.max(), np.finfo(np.float32).tiny))
+    found = scratch.empty(pcs.shape)
+    for i in range(0, pcs.shape[1], _COLUMNS):
+        columns = slice(i, i + _COLUMNS)
+        scores = (pcs[:, columns] - pcs[:, columns].mean(axis=0)) / deviations[columns]
+        found[:, columns] = smoothed(scores, normalized, config.phi)
+    return found

@@ -3,7 +3,7 @@
 from sccagn_scale.pp._batch import correct_batches, select_batches
 from sccagn_scale.pp._input import InputKind, Scan, recognize, scan
 from sccagn_scale.pp._matrix import BLOCK_SIZE, Expression, select_matrix
-from sccagn_scale.pp._pca import Projection, fit_pca
+from sccagn_scale.pp._pca import Projection, fit_pca, fit_pca_twice
 from sccagn_scale.pp._recipe import (
     Kept,
     LogExpression,
@@ -33,6 +33,7 @@ __all__ = [
     "cell_sums",
     "correct_batches",
     "fit_pca",
+    "fit_pca_twice",
     "gene_maxima",
     "highest_std_genes",
     "log1p",

@@ -26,9 +26,7 @@ class Projection:
         return np.ascontiguousarray(matrix @ self.components.T - self.components @ self.mean, dtype=np.float32)
 
 
-def fit_pca(
-    blocks: Iterable[sp.csr_matrix], n_comps: int = 50, *, scale_genes: bool = False, random_state: int = 0
-) -> Projection:
+def fit_pca(blocks: Iterable[sp.csr_matrix], n_comps: int = 50, *, random_state: int = 0) -> Projection:
     """Find the principal components of cells × genes.
 
     Where there are more cells than genes, the covariance of the genes is added up block by block and then taken apart;
@@ -40,9 +38,6 @@ def fit_pca(
         CSR float [n, n_vars] each, normalised and logged: the cells in blocks, gone through once.
     n_comps
         Components wanted; fewer are returned where the matrix has fewer cells or genes.
-    scale_genes
-        Divide every gene by its standard deviation first, so that genes that vary little count as much as others. The
-        axes found are to be applied to genes that are not divided.
     random_state
         Seed of the Lanczos start vector.
 
@@ -51,6 +46,24 @@ def fit_pca(
     InputError
         If there are fewer than two cells or genes.
     """
+    return _moments(blocks).projection(n_comps, scale_genes=False, random_state=random_state)
+
+
+def fit_pca_twice(
+    blocks: Iterable[sp.csr_matrix], n_comps: int = 50, *, random_state: int = 0
+) -> tuple[Projection, Projection]:
+    """Find the principal components of genes as they are, and of genes scaled to variance one.
+
+    Scaled, genes that vary little count as much as others. Those axes too are to be applied to genes as they are.
+    Blocks are gone through once: the covariance of scaled genes is that of the others, divided. Else as `fit_pca`.
+    """
+    moments = _moments(blocks)
+    plain, scaled = (moments.projection(n_comps, scale_genes=own, random_state=random_state) for own in (False, True))
+    return plain, scaled
+
+
+def _moments(blocks: Iterable[sp.csr_matrix]) -> _Covariance | _Matrix:
+    """Take the cells in, as what is quicker to take apart."""
     coming = iter(blocks)
     first: list[sp.csr_matrix] = []
     for block in coming:
@@ -61,21 +74,31 @@ def fit_pca(
                 covariance.add(first.pop(0))
             for more in coming:
                 covariance.add(more)
-            return covariance.projection(n_comps, scale_genes=scale_genes, random_state=random_state)
-    matrix = sp.vstack(first, format="csr")
-    most = min(matrix.shape) - 1
-    if most < 1:
-        raise InputError(f"PCA needs at least 2 cells and 2 genes; {matrix.shape[0]} × {matrix.shape[1]} are left.")
-    mean, variance = mean_variance_axis(matrix, axis=0)
-    divisor = _divisor(variance, scale_genes)
-    solver = PCA(n_components=min(n_comps, most), svd_solver="arpack", random_state=random_state)
-    components = solver.fit(matrix @ sp.diags_array(1 / divisor).tocsr()).components_ / divisor
-    return Projection(mean.astype(np.float32), components.astype(np.float32))
+            return covariance
+    return _Matrix(sp.vstack(first, format="csr"))
 
 
 def _divisor(variance: np.ndarray, scale_genes: bool) -> np.ndarray:
     """What each gene is divided by; genes that do not vary stay as they are."""
     return np.sqrt(np.where(variance > 0, variance, 1)) if scale_genes else np.ones_like(variance)
+
+
+class _Matrix:
+    """The cells themselves, in memory."""
+
+    def __init__(self, matrix: sp.csr_matrix) -> None:
+        self._matrix = matrix
+
+    def projection(self, n_comps: int, *, scale_genes: bool, random_state: int) -> Projection:
+        matrix = self._matrix
+        most = min(matrix.shape) - 1
+        if most < 1:
+            raise InputError(f"PCA needs at least 2 cells and 2 genes; {matrix.shape[0]} × {matrix.shape[1]} are left.")
+        mean, variance = mean_variance_axis(matrix, axis=0)
+        divisor = _divisor(variance, scale_genes)
+        solver = PCA(n_components=min(n_comps, most), svd_solver="arpack", random_state=random_state)
+        components = solver.fit(matrix @ sp.diags_array(1 / divisor).tocsr()).components_ / divisor
+        return Projection(mean.astype(np.float32), components.astype(np.float32))
 
 
 class _Covariance:

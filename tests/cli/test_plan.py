@@ -16,6 +16,7 @@ from sccagn_scale import SCCAGN, Config
 from sccagn_scale.cli import main
 from sccagn_scale.io import open_atlas
 from sccagn_scale.model import _plan
+from sccagn_scale.model._needs import Size
 
 
 @pytest.fixture
@@ -45,20 +46,24 @@ def test_in_memory(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(path.name for path in cells.parent.iterdir()) == ["cells.h5ad", "plan.json"]
 
 
-@pytest.mark.parametrize(("n_obs", "backend", "init"), [(20_000, "exact", "consensus"), (10**6, "ivf", "leiden")])
+@pytest.mark.parametrize(
+    ("n_obs", "n_clusters", "backend", "init"),
+    [(20_000, None, "exact", "consensus"), (10**6, None, "ivf", "leiden"), (10**6, 3, "ivf", "consensus")],
+)
 def test_a_sample_is_treated_as_that_many_cells_would_be(
-    cells: Path, n_obs: int, backend: str, init: str, monkeypatch: pytest.MonkeyPatch
+    cells: Path, n_obs: int, n_clusters: int | None, backend: str, init: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
 
     class Recorded(SCCAGN):
         def __init__(self, adata: ad.AnnData, n_clusters: int | None, config: Config, **more: Any) -> None:
-            made.append(config)
+            made.append((n_clusters, config.knn_backend.removesuffix("_graph"), config.init))
             super().__init__(adata, n_clusters, dataclasses.replace(config, joint_steps=0), **more)
 
     monkeypatch.setattr(_plan, "SCCAGN", Recorded)
-    _plan._seconds(open_atlas(cells), Config(), None, n_obs)
-    assert [(config.knn_backend.removesuffix("_graph"), config.init) for config in made] == [(backend, init)]
+    monkeypatch.setattr(_plan, "input_size", lambda *_: Size(n_obs, 80, 40 * n_obs, True))
+    assert _plan.plan(open_atlas(cells), n_clusters, memory=10**12).n_obs == n_obs
+    assert made == [(n_clusters, backend, init)]
 
 
 def test_what_does_not_fit(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,6 +82,7 @@ def test_another_layer(cells: Path) -> None:
     [
         (["none.h5ad"], "`INPUT` must name an existing file"),
         (["{cells}", "--layer", "other"], "`--layer` must be one of None (X), 'one'"),
+        (["{cells}", "-k", "301"], "`--n-clusters` = 301 needs at least as many cells"),
         (["{cells}", "--json", "{cells}"], "`--json` must not be the same as `INPUT`"),
     ],
 )

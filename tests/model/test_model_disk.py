@@ -200,7 +200,7 @@ def test_a_store_that_cannot_be(atlas: Atlas, tmp_path: Path) -> None:
 
 
 def test_needs_grow_with_the_cells_and_are_less_on_disk() -> None:
-    for config in (Config(), Config.preset("paper"), GENES):
+    for config in (Config(), Config(init="consensus"), Config.preset("paper"), GENES):
         most = {}
         for n_obs in (10**5, 10**6, 10**7):
             size = Size(n_obs, 20_000, 1000 * n_obs, True)
@@ -213,6 +213,15 @@ def test_needs_grow_with_the_cells_and_are_less_on_disk() -> None:
                 assert need.memory - disk[stage].memory == pytest.approx(disk[stage].disk, rel=1e-6, abs=8)
             most[n_obs] = max(need.memory for need in disk.values())
         assert most[10**5] < most[10**6] < most[10**7]
+
+
+def test_a_consensus_takes_scaled_components_and_further_graphs() -> None:
+    size = Size(10**6, 20_000, 10**9, True)
+    one, many = (needs(size, Config(init=init), on_disk=False) for init in ("mixture", "consensus"))
+    more = {stage: many[stage].memory - one[stage].memory for stage in one}
+    scaled = 4 * 50 * 10**6
+    assert more.pop("Initial clusters") > 4 * scaled  # and a graph of both sets
+    assert set(more.values()) == {scaled}
 
 
 def test_an_anndata_in_memory_takes_no_more_for_its_counts() -> None:

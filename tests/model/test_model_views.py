@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import sccagn_scale
 from sccagn_scale import Config, graph, pp
+from sccagn_scale._memory import Scratch
 from sccagn_scale.model._initial import choose_init
 from sccagn_scale.model._prepare import Prepared, prepare
 from sccagn_scale.model._views import View, find_views
@@ -22,7 +24,7 @@ def views_of(config: Config) -> tuple[Prepared, np.ndarray, list[View]]:
     prepared = prepare(planted(), config, layer=None, random_state=0, scaled=True)[1]
     adjacency = graph.adjacency(graph.neighbors(prepared.pcs, config.n_neighbors, "exact"))
     z = np.random.default_rng(0).normal(size=(len(prepared.pcs), config.n_latent)).astype(np.float32)
-    return prepared, z, find_views(prepared, adjacency, z, config, "cpu")
+    return prepared, z, list(find_views(prepared, adjacency, z, config, device="cpu"))
 
 
 def test_components_are_averaged_over_each_graph_as_the_encoder_averages_them() -> None:
@@ -58,23 +60,50 @@ def test_no_more_components_than_there_are() -> None:
     assert [own.shape[1] for own in views[0].embeddings] == [1]
 
 
+def test_of_many_cells_a_view_has_one_embedding_that_of_the_run_in_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, few = views_of(CONFIG)
+    monkeypatch.setattr("sccagn_scale.model._views.FEW_CELLS", len(few[0].embeddings[0]) - 1)
+    _, z, many = views_of(CONFIG)
+    assert [len(view.embeddings) for view in many] == [1, 1, 1]
+    assert many[0].embeddings[0] is z
+    for own, other in zip(many[1:], few[1:], strict=True):
+        np.testing.assert_allclose(own.embeddings[0], other.embeddings[1], atol=1e-6)
+        assert (own.adjacency != other.adjacency).nnz == 0
+
+
+def test_on_disk_they_are_the_same(tmp_path: Path) -> None:
+    prepared, z, views = views_of(CONFIG)
+    kept = find_views(prepared, views[0].adjacency, z, CONFIG, device="cpu", scratch=Scratch(tmp_path))
+    for own, other in zip(kept, views, strict=True):
+        np.testing.assert_array_equal(own.adjacency.toarray(), other.adjacency.toarray())
+        for one, two in zip(own.embeddings, other.embeddings, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
 @pytest.mark.parametrize(
     ("init", "n_clusters", "n_obs", "expected"),
     [
         ("auto", None, 20_000, "consensus"),
         ("auto", 5, 20_000, "consensus"),
         ("auto", None, 20_001, "leiden"),
-        ("auto", 5, 20_001, "mixture"),
+        ("auto", 5, 20_001, "consensus"),
         ("consensus", None, 10**6, "consensus"),
         ("ward", None, 10, "ward"),
     ],
 )
-def test_there_is_a_consensus_where_cells_are_few_or_it_is_asked_for(init, n_clusters, n_obs, expected) -> None:  # type: ignore[no-untyped-def]
+def test_there_is_a_consensus_unless_many_cells_have_their_number_of_clusters_estimated(
+    init, n_clusters, n_obs, expected
+) -> None:  # type: ignore[no-untyped-def]
     assert choose_init(dataclasses.replace(Config(), init=init), n_clusters, n_obs) == expected
 
 
+@pytest.mark.parametrize("few", [20_000, 50])
 @pytest.mark.parametrize("n_clusters", [None, 3])
-def test_clusters_from_a_consensus_are_the_planted_types(n_clusters: int | None) -> None:
+def test_clusters_from_a_consensus_are_the_planted_types(
+    n_clusters: int | None, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("_views", "_initial"):
+        monkeypatch.setattr(f"sccagn_scale.model.{module}.FEW_CELLS", few)
     adata = planted()
     sccagn_scale.cluster(adata, n_clusters, dataclasses.replace(TINY, init="consensus"))
     assert adjusted_rand_score(adata.obs["type"], adata.obs["sccagn"]) > 0.95

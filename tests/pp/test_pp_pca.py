@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
 from sccagn_scale._errors import InputError
-from sccagn_scale.pp import fit_pca
+from sccagn_scale.pp import fit_pca, fit_pca_twice
 
 
 def sample(n_obs: int = 60, n_vars: int = 25) -> np.ndarray:
@@ -41,7 +41,8 @@ def test_components_and_scores_are_those_of_dense_pca_up_to_sign(n_obs: int) -> 
 def test_scaled_genes_give_the_components_of_z_scores(n_obs: int) -> None:
     dense = sample(n_obs)
     dense[:, 3] = 0.0  # a gene that does not vary
-    fitted = fit_pca(blocks_of(dense), 4, scale_genes=True)
+    plain, fitted = fit_pca_twice(iter(blocks_of(dense)), 4)
+    np.testing.assert_array_equal(plain.components, fit_pca(blocks_of(dense), 4).components)
     deviations = dense.astype(np.float64).std(axis=0)
     z_scores = (dense - dense.mean(axis=0)) / np.where(deviations > 0, deviations, 1)
     theirs = PCA(4, svd_solver="full").fit(z_scores)
