@@ -71,7 +71,8 @@ def find_initial(
                 if view.adjacency is not adjacency:
                     finder = train.CommunityFinder(view.adjacency, random_state, groups=groups)
                 communities.append(finder.into(n_clusters, pcs))
-            return train.consensus(mixtures + communities, n_clusters), estimate
+            voters = mixtures + communities if len(z) <= FEW_CELLS else train.steadiest([mixtures, communities])
+            return train.consensus(voters, n_clusters), estimate
     if init == "mixture":
         return _mixture(z, n_clusters, config, random_state), estimate
     if init == "ward":

@@ -24,6 +24,7 @@ from sccagn_scale.model._needs import Size, needs
 from sccagn_scale.model._prepare import input_size
 from sccagn_scale.model._setup import checked_n_clusters
 from sccagn_scale.model._workspace import allowed_memory
+from sccagn_scale.train import Init
 
 if TYPE_CHECKING:
     from sccagn_scale.io import Atlas
@@ -35,8 +36,8 @@ _GROWTH = {"Neighbors": 1.2}
 """Power of the number of cells that a stage grows with, if not 1 (`python -m benchmarks scale`)."""
 
 _GROWS_FROM = {"Initial clusters": 50_000, "Joint training": 230_000}
-"""Cells at which what grows with them takes as long as what does not, from the same measurement."""
-
+"""Cells at which what grows with them takes as long as what does not, from the same measurement. All of a consensus
+grows with them."""
 
 _DISK_SPEED = 200e6  # bytes a second that are written
 
@@ -138,12 +139,14 @@ def _seconds(atlas: Atlas, n_clusters: int | None, config: Config, layer: str | 
         backend = graph.choose_backend(n_obs) if config.knn_backend == "auto" else config.knn_backend
         as_many = dataclasses.replace(config, knn_backend=backend)
         SCCAGN(sample, n_clusters, as_many, progress=clock).train()
-    return {stage: stretched(stage, seconds, sample.n_obs, n_obs) for stage, seconds in clock.seconds.items()}
+    return {
+        stage: stretched(stage, seconds, sample.n_obs, n_obs, config.init) for stage, seconds in clock.seconds.items()
+    }
 
 
-def stretched(stage: str, seconds: float, measured: int, n_obs: int) -> float:
+def stretched(stage: str, seconds: float, measured: int, n_obs: int, init: Init = "leiden") -> float:
     """Seconds that a stage takes for n_obs cells, from those that it took for as many as were `measured`."""
-    if stage in _GROWS_FROM:
+    if stage in _GROWS_FROM and not (stage == "Initial clusters" and init == "consensus"):
         return seconds * (_GROWS_FROM[stage] + n_obs) / (_GROWS_FROM[stage] + measured)
     return seconds * (n_obs / measured) ** _GROWTH.get(stage, 1.0)
 

@@ -17,7 +17,7 @@ from sccagn_scale.model._start import smoothed
 
 FEW_CELLS = 20_000
 """Up to so many, a dozen clusterings take seconds, and mixtures of Gaussians in a few dimensions are the best of them.
-Of more cells, communities are as good or better."""
+Of more cells, communities may be as good or far better."""
 
 _SIZES = (5 / 6, 1, 7 / 6)  # of the embeddings of few cells, as shares of the run's own
 _COLUMNS = 8  # that are averaged at once

@@ -1,6 +1,6 @@
 """Training: pretraining, the initial clustering, joint training, and when to stop."""
 
-from sccagn_scale.train._consensus import consensus
+from sccagn_scale.train._consensus import consensus, steadiest
 from sccagn_scale.train._history import History
 from sccagn_scale.train._initial import (
     CommunityFinder,
@@ -42,6 +42,7 @@ __all__ = [
     "mixture",
     "pretrain",
     "rounding",
+    "steadiest",
     "train_jointly",
     "ward",
 ]

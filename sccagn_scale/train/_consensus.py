@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -49,6 +50,21 @@ def consensus(clusterings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
         reference = voted
     voted = by_size(reference)
     return voted if voted.max() == first.max() else first
+
+
+def steadiest(kinds: Sequence[Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
+    """Choose, of several kinds of clusterings, the one whose clusterings agree most with one another.
+
+    Where each kind has clustered the same views of the cells, one that finds what is there finds it in every view
+    (stability as in Lange et al. 2004; adjusted Rand index, the mean over pairs).
+
+    Parameters
+    ----------
+    kinds
+        At least two clusterings of each, int [n_obs] each. Where kinds agree as much, the first is taken.
+    """
+    agreement = [np.mean([adjusted_rand_score(*pair) for pair in combinations(kind, 2)]) for kind in kinds]
+    return kinds[int(np.argmax(agreement))]
 
 
 def _matched(labels: np.ndarray, reference: np.ndarray, n_clusters: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from train_samples import same_partition
 
-from sccagn_scale.train import by_size, consensus
+from sccagn_scale.train import by_size, consensus, steadiest
 
 
 def with_errors(truth: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -53,3 +53,18 @@ def test_no_cluster_is_voted_away() -> None:
     found = consensus(clusterings, 3)
     assert len(np.unique(found)) == 3
     assert any(same_partition(found, labels) for labels in clusterings)
+
+
+def test_the_steadiest_kind_is_the_one_that_agrees_with_itself_however_clusters_are_numbered() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, 300)
+
+    def noisy(share: float) -> list[np.ndarray]:
+        numbers = [rng.permutation(4) for _ in range(3)]
+        return [n[np.where(rng.random(300) < share, rng.integers(0, 4, 300), truth)] for n in numbers]
+
+    much, little = noisy(0.4), noisy(0.1)
+    assert steadiest([much, little]) is little
+    assert steadiest([little, much]) is little
+    same = [truth, truth]
+    assert steadiest([same, [truth, truth]]) is same
