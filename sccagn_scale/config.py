@@ -102,9 +102,9 @@ class Config:
     # --- initial clustering
     init: Literal["auto", "leiden", "ward", "mixture", "consensus", "kmeans"] = "auto"
     """What places the first centroids: Leiden on the cell graph; Ward, a Gaussian mixture or k-means on z; or the
-    consensus of nine mixtures and three times Leiden over three cell graphs; of more than 20,000 cells, of one mixture
-    over each graph, or Leiden's if they agree more. `"auto"` takes the consensus, but Leiden where there are more than
-    20,000 cells and the number of clusters is read off it."""
+    consensus of nine mixtures and three times Leiden over three cell graphs. With more than 20,000 cells that is the
+    consensus of three mixtures, one over each graph, or of three times Leiden, whichever agree more with one another.
+    `"auto"` takes the consensus, but Leiden where the number of clusters of so many cells is read off it."""
     resolution: float = 0.5
     """Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more."""
     n_init: int = 20

@@ -86,12 +86,14 @@ Tell what `cluster` will need for INPUT, stage by stage, before any work: memory
 disk and time, and whether it fits. Nothing is written.
 
 Memory and disk follow from the sizes of the arrays. Time is that of a run on
-some thousands of the cells, about ten seconds, stretched to all of them; a
-stage's own growth with the cells is allowed for."""
+25,000 of the cells, stretched to all of them; a stage's own growth with the
+cells is allowed for. A run that is given the number of clusters takes longer and
+more memory, so give it here too."""
 
 _PLAN_END = """\
 examples:
   sccagn-scale plan atlas.h5ad
+  sccagn-scale plan atlas.h5ad --n-clusters 20
   sccagn-scale plan atlas.h5ad --memory 8G --json plan.json"""
 
 _EVALUATE = """\

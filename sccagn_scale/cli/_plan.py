@@ -50,6 +50,7 @@ def _facts(arguments: argparse.Namespace, planned: Plan) -> dict[str, Any]:
         "n_obs": planned.n_obs,
         "n_vars": planned.n_vars,
         "n_values": planned.nnz,
+        "n_clusters": arguments.n_clusters,
         "memory_allowed": planned.allowed,
         "large_arrays": "disk" if planned.on_disk else "memory",
         "fits": planned.fits,

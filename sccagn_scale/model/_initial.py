@@ -66,11 +66,11 @@ def find_initial(
             return finder.into(n_clusters, pcs), estimate
         if init == "consensus":
             mixtures, communities = [], []
-            for view in views:
-                mixtures += [_mixture(points, n_clusters, config, random_state) for points in view.embeddings]
-                if view.adjacency is not adjacency:
-                    finder = train.CommunityFinder(view.adjacency, random_state, groups=groups)
+            for own, embeddings in views:
+                mixtures += [_mixture(points, n_clusters, config, random_state) for points in embeddings]
+                finder = train.CommunityFinder(own, random_state, groups=groups)
                 communities.append(finder.into(n_clusters, pcs))
+                del own, embeddings, finder  # before the next graph is made
             voters = mixtures + communities if len(z) <= FEW_CELLS else train.steadiest([mixtures, communities])
             return train.consensus(voters, n_clusters), estimate
     if init == "mixture":

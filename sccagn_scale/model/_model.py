@@ -207,7 +207,8 @@ class SCCAGN:
             device=device,
             progress=progress,
         )
-        with workspace(input_size(adata, layer), saved.config, Limits(memory, store, scratch, dask)) as place:
+        needed = dataclasses.replace(saved.config, init="leiden")  # whatever it is, nothing is clustered
+        with workspace(input_size(adata, layer), needed, Limits(memory, store, scratch, dask)) as place:
             model._scratch = place.scratch
             with model._stage("Preprocess"):
                 model.recipe_ = saved.recipe
@@ -325,6 +326,7 @@ class SCCAGN:
                 else (),
                 random_state=self.random_state,
             )
+            prepared = dataclasses.replace(prepared, scaled_pcs=None)  # no longer needed
             self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ else int(self.n_clusters_given or 0)
             if initial.max() + 1 < self.n_clusters_:
                 raise InputError(

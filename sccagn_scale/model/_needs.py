@@ -75,7 +75,8 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
     genes = 8 * min(0.2 * size.nnz, n * n_genes) if uses_genes else 0
     points = 4 * n * n_genes if config.graph_rep == "genes" else 0
     views = config.init == "consensus"
-    inputs = 4 * n * d * (1 + (config.input_rep != "genes") + views) + genes + points
+    scaled = 4 * n * d if views else 0
+    inputs = 4 * n * d * (1 if config.input_rep == "genes" else 2) + scaled + genes + points
     width = n_genes if config.graph_rep == "genes" else d
     lists = 12 * n * k
     edges = 8 * _EDGES * n * (k - 1)
@@ -94,9 +95,9 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
     join = n * (k - 1) * 24
     communities = n * 100
     further, looking = 0.0, float(communities)
-    if views:  # a graph before and one in the making, of both sets of components
+    if views:  # a graph of both sets of components, and the cells as averaged over it
         laid_out_again, searching_again = search(2 * d)
-        further = 2 * 4 * n * d + laid_out_again + lists + 3 * edges + 4 * n * config.n_latent
+        further = 2 * 4 * n * d + laid_out_again + graph + 4 * n * config.n_latent
         looking = max(communities, searching_again, join)
 
     names = _NAME * n if size.is_on_disk else 0
@@ -104,8 +105,8 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
         "Preprocess": (counts + inputs, block),
         "Neighbors": (inputs + graph + laid_out, _LATER + max(searching, join)),
         "Initial clusters": (inputs + graph + layers + further, _LATER + looking),
-        "Joint training": (inputs + graph + layers, _LATER + 280 * n),
-        "Write": (inputs + graph + layers, _LATER + n * (250 + 10 * k)),
+        "Joint training": (inputs - scaled + graph + layers, _LATER + 280 * n),
+        "Write": (inputs - scaled + graph + layers, _LATER + n * (250 + 10 * k)),
     }
     if on_disk:
         return {stage: Need(int(_PROCESS + names + work), int(kept)) for stage, (kept, work) in held.items()}

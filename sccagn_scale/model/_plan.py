@@ -152,7 +152,7 @@ def stretched(stage: str, seconds: float, measured: int, n_obs: int, init: Init 
 
 
 def _sample(atlas: Atlas, layer: str | None) -> AnnData:
-    """Take up to 20,000 cells in stretches from all over the input, with all genes, into memory."""
+    """Take up to 25,000 cells in stretches from all over the input, with all genes, into memory."""
     matrix = atlas.matrix(layer)
     n_obs = matrix.shape[0]
     length = n_obs if n_obs <= _SAMPLE else _SAMPLE // _BLOCKS

@@ -17,7 +17,7 @@ from sccagn_scale.model._start import smoothed
 
 FEW_CELLS = 20_000
 """Up to so many, a dozen clusterings take seconds, and mixtures of Gaussians in a few dimensions are the best of them.
-Of more cells, communities may be as good or far better."""
+With more cells, communities may be as good or far better."""
 
 _SIZES = (5 / 6, 1, 7 / 6)  # of the embeddings of few cells, as shares of the run's own
 _COLUMNS = 8  # that are averaged at once
@@ -59,24 +59,35 @@ def find_views(
     scratch
         Where a further graph is kept, as long as its view is looked at.
     """
+    assert prepared.scaled_pcs is not None
     n_comps = prepared.pcs.shape[1]
     shares = _SIZES if len(z) <= FEW_CELLS else (1,)
     sizes = sorted({max(1, min(round(share * config.n_latent), n_comps)) for share in shares})
-    for which in ("own", "scaled", "both"):
-        own = adjacency if which == "own" else _cell_graph(_points(prepared, which, scratch), config, device, scratch)
-        if which == "own" and sizes == [z.shape[1]]:
-            yield View(own, [z])
-            continue
-        wide = _averaged(prepared.pcs[:, : sizes[-1]], own, config, scratch)
-        yield View(own, [z if which == "own" and d == z.shape[1] else wide[:, :d] for d in sizes])
+    yield _view(adjacency, prepared.pcs, sizes, z, config, scratch)
+    yield _view(_cell_graph(prepared.scaled_pcs, config, device, scratch), prepared.pcs, sizes, None, config, scratch)
+    both = _together(prepared, scratch)
+    yield _view(_cell_graph(both, config, device, scratch), prepared.pcs, sizes, None, config, scratch)
 
 
-def _points(prepared: Prepared, which: str, scratch: Scratch) -> np.ndarray:
-    """Scaled components, or both sets of them at one scale."""
+def _view(
+    adjacency: sp.csr_matrix,
+    pcs: np.ndarray,
+    sizes: list[int],
+    z: np.ndarray | None,
+    config: Config,
+    scratch: Scratch,
+) -> View:
+    """Look at the cells over one graph; z, where it is given, is the embedding of its size."""
+    if z is not None and sizes == [z.shape[1]]:
+        return View(adjacency, [z])
+    wide = _averaged(pcs[:, : sizes[-1]], adjacency, config, scratch)
+    return View(adjacency, [z if z is not None and d == z.shape[1] else wide[:, :d] for d in sizes])
+
+
+def _together(prepared: Prepared, scratch: Scratch) -> np.ndarray:
+    """Both sets of components side by side, at one scale."""
     pcs, scaled = prepared.pcs, prepared.scaled_pcs
     assert scaled is not None
-    if which == "scaled":
-        return scaled
     both = scratch.empty((len(pcs), pcs.shape[1] + scaled.shape[1]))
     np.divide(pcs, _size(pcs), out=both[:, : pcs.shape[1]])
     np.divide(scaled, _size(scaled), out=both[:, pcs.shape[1] :])
@@ -95,14 +106,16 @@ def _cell_graph(points: np.ndarray, config: Config, device: str, scratch: Scratc
 
 def _averaged(pcs: np.ndarray, adjacency: sp.csr_matrix, config: Config, scratch: Scratch) -> np.ndarray:
     """Scores [n, d], of variance one where z is whitened, as the encoder mixes them before training."""
-    normalized = graph.normalized(adjacency)
+    normalized = scratch.keep_csr(graph.normalized(adjacency))
     deviations = np.ones(pcs.shape[1], np.float32)
     if config.whiten:
-        deviations = pcs.std(axis=0)
+        deviations = pcs.std(axis=0, dtype=np.float64).astype(np.float32)
         deviations = np.maximum(deviations, max(1e-3 * deviations.max(), np.finfo(np.float32).tiny))
     found = scratch.empty(pcs.shape)
     for i in range(0, pcs.shape[1], _COLUMNS):
         columns = slice(i, i + _COLUMNS)
-        scores = (pcs[:, columns] - pcs[:, columns].mean(axis=0)) / deviations[columns]
+        scores = (pcs[:, columns] - pcs[:, columns].mean(axis=0, dtype=np.float64).astype(np.float32)) / deviations[
+            columns
+        ]
         found[:, columns] = smoothed(scores, normalized, config.phi)
     return found

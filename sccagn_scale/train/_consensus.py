@@ -13,6 +13,7 @@ from sccagn_scale.train._initial import by_size
 
 _ROUNDS = 10
 _TIE = 0.5  # of a vote, for the cluster that a cell has already
+_BLOCK = 65_536  # cells whose votes are counted at once
 
 
 def consensus(clusterings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
@@ -38,18 +39,30 @@ def consensus(clusterings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
     clusterings = [by_size(labels) for labels in clusterings]  # so that no tie hangs on how clusters were numbered
     agreement = [sum(adjusted_rand_score(one, other) for other in clusterings) for one in clusterings]
     first = clusterings[int(np.argmax(agreement))]
-    cells, reference = np.arange(len(first)), first
+    reference = first
     for _ in range(_ROUNDS):
-        votes = np.zeros((len(first), n_clusters))
-        votes[cells, reference] = _TIE
-        for labels in clusterings:
-            votes[cells, _matched(labels, reference, n_clusters)] += 1
-        voted = votes.argmax(axis=1)
+        matched = [_matched(labels, reference, n_clusters) for labels in clusterings]
+        voted = np.concatenate(
+            [
+                _elected([labels[i : i + _BLOCK] for labels in matched], reference[i : i + _BLOCK], n_clusters)
+                for i in range(0, len(first), _BLOCK)
+            ]
+        )
         if np.array_equal(voted, reference):
             break
         reference = voted
     voted = by_size(reference)
     return voted if voted.max() == first.max() else first
+
+
+def _elected(voters: Sequence[np.ndarray], reference: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Cluster that most put each cell in, int64 [n]; where votes tie, that of the reference."""
+    cells = np.arange(len(reference))
+    votes = np.zeros((len(reference), n_clusters), np.float32)
+    votes[cells, reference] = _TIE
+    for labels in voters:
+        votes[cells, labels] += 1
+    return votes.argmax(axis=1)
 
 
 def steadiest(kinds: Sequence[Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
@@ -61,7 +74,11 @@ def steadiest(kinds: Sequence[Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
     Parameters
     ----------
     kinds
-        At least two clusterings of each, int [n_obs] each. Where kinds agree as much, the first is taken.
+        At least two clusterings of each, int [n_obs] each.
+
+    Returns
+    -------
+    That kind; where several agree as much, the first of them.
     """
     agreement = [np.mean([adjusted_rand_score(*pair) for pair in combinations(kind, 2)]) for kind in kinds]
     return kinds[int(np.argmax(agreement))]

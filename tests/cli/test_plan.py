@@ -66,6 +66,12 @@ def test_a_sample_is_treated_as_that_many_cells_would_be(
     assert made == [(n_clusters, backend, init)]
 
 
+def test_all_of_a_consensus_grows_with_the_cells() -> None:
+    seconds = {init: _plan.stretched("Initial clusters", 1.0, 25_000, 10**6, init) for init in ("consensus", "leiden")}
+    assert seconds["consensus"] == 40
+    assert 1 < seconds["leiden"] < 20
+
+
 def test_what_does_not_fit(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(cells), "--memory", "10M"]) == 0
     assert "10 MB may be taken: the run does not fit, even with large arrays on disk" in capsys.readouterr().out

@@ -65,7 +65,7 @@ def test_a_cluster_of_processes_on_this_machine(atlas: Atlas, monkeypatch: pytes
     here, there = (SCCAGN(atlas, 3, TINY, dask=dask).train() for dask in (None, "local"))
     np.testing.assert_array_equal(there.pcs_, here.pcs_)
     np.testing.assert_array_equal(there.labels_, here.labels_)
-    assert len(sent) == 7
+    assert len(sent) == 5
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -27,7 +27,8 @@ def views_of(config: Config) -> tuple[Prepared, np.ndarray, list[View]]:
     return prepared, z, list(find_views(prepared, adjacency, z, config, device="cpu"))
 
 
-def test_components_are_averaged_over_each_graph_as_the_encoder_averages_them() -> None:
+def test_components_are_averaged_over_each_graph_as_the_encoder_averages_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccagn_scale.model._views._COLUMNS", 3)
     prepared, z, views = views_of(CONFIG)
     assert [[own.shape[1] for own in view.embeddings] for view in views] == [[5, 6, 7]] * 3
     assert views[0].embeddings[1] is z

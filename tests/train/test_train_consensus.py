@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from train_samples import same_partition
@@ -53,6 +54,15 @@ def test_no_cluster_is_voted_away() -> None:
     found = consensus(clusterings, 3)
     assert len(np.unique(found)) == 3
     assert any(same_partition(found, labels) for labels in clusterings)
+
+
+def test_votes_are_counted_in_blocks_of_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, 300)
+    clusterings = [np.where(rng.random(300) < 0.3, rng.integers(0, 4, 300), truth) for _ in range(5)]
+    whole = consensus(clusterings, 4)
+    monkeypatch.setattr("sccagn_scale.train._consensus._BLOCK", 7)
+    np.testing.assert_array_equal(consensus(clusterings, 4), whole)
 
 
 def test_the_steadiest_kind_is_the_one_that_agrees_with_itself_however_clusters_are_numbered() -> None:
