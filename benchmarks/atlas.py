@@ -181,10 +181,13 @@ def job(path: str, n_obs: int, folder: str, memory: int, on_disk: bool) -> Outco
 def _on_disk(atlas: Any) -> int:
     """Memory with which large arrays have to be on disk."""
     from sccagn_scale.config import Config
+    from sccagn_scale.model._initial import choose_init
     from sccagn_scale.model._needs import needs
     from sccagn_scale.model._prepare import input_size
 
-    return max(need.memory for need in needs(input_size(atlas, None), Config(), on_disk=True).values())
+    size = input_size(atlas, None)
+    config = Config(init=choose_init(Config(), None, size.n_obs))
+    return max(need.memory for need in needs(size, config, on_disk=True).values())
 
 
 class MemoryClock(StageClock):
