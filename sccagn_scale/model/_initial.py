@@ -68,10 +68,16 @@ def find_initial(
             mixtures, communities = [], []
             for own, embeddings in views:
                 mixtures += [_mixture(points, n_clusters, config, random_state) for points in embeddings]
-                finder = train.CommunityFinder(own, random_state, groups=groups)
-                communities.append(finder.into(n_clusters, pcs))
-                del own, embeddings, finder  # before the next graph is made
-            voters = mixtures + communities if len(z) <= FEW_CELLS else train.steadiest([mixtures, communities])
+                over = finder if own is adjacency else train.CommunityFinder(own, random_state, groups=groups)
+                communities.append(over.into(n_clusters, pcs))
+                del own, embeddings, over  # before the next graph is made
+            if len(z) <= FEW_CELLS:
+                return train.consensus(mixtures + communities, n_clusters), estimate
+            voters = train.steadiest([mixtures, communities])
+            log.info(
+                "Over three cell graphs, %s agree more: the first clusters are theirs.",
+                "mixtures of Gaussians" if voters is mixtures else "Leiden communities",
+            )
             return train.consensus(voters, n_clusters), estimate
     if init == "mixture":
         return _mixture(z, n_clusters, config, random_state), estimate

@@ -93,21 +93,23 @@ def test_on_disk_they_are_the_same(tmp_path: Path) -> None:
     ],
 )
 def test_there_is_a_consensus_unless_many_cells_have_their_number_of_clusters_estimated(
-    init, n_clusters, n_obs, expected
-) -> None:  # type: ignore[no-untyped-def]
-    assert choose_init(dataclasses.replace(Config(), init=init), n_clusters, n_obs) == expected
+    init: str, n_clusters: int | None, n_obs: int, expected: str
+) -> None:
+    assert choose_init(dataclasses.replace(Config(), init=init), n_clusters, n_obs) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("few", [20_000, 50])
 @pytest.mark.parametrize("n_clusters", [None, 3])
 def test_clusters_from_a_consensus_are_the_planted_types(
-    n_clusters: int | None, few: int, monkeypatch: pytest.MonkeyPatch
+    n_clusters: int | None, few: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "sccagn_scale")
     for module in ("_views", "_initial"):
         monkeypatch.setattr(f"sccagn_scale.model.{module}.FEW_CELLS", few)
     adata = planted()
     sccagn_scale.cluster(adata, n_clusters, dataclasses.replace(TINY, init="consensus"))
     assert adjusted_rand_score(adata.obs["type"], adata.obs["sccagn"]) > 0.95
+    assert ("agree more: the first clusters are theirs" in caplog.text) == (few < adata.n_obs)  # one kind has voted
 
 
 def test_with_batches_both_sets_of_components_are_corrected() -> None:
