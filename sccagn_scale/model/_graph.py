@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from sccagn_scale._memory import Scratch
 from sccagn_scale.config import Config
 
 log = logging.getLogger("sccagn_scale")
+
+_FEWEST = 5
+"""Neighbours of a cell, itself included, by which numbers of clusters of very few cells are judged."""
 
 
 def search(
@@ -48,3 +52,25 @@ def build_graph(
     }
     log.info("The cell graph has %s edges (%s search, recall %.3f).", f"{facts['n_edges']:,}", backend, recall)
     return found, adjacency, facts
+
+
+def closest_graph(found: graph.Neighbors, adjacency: sp.csr_matrix, config: Config) -> sp.csr_matrix:
+    """Join each of few cells with its nearest neighbours alone, for numbers of clusters to be judged by.
+
+    In a graph of 15 neighbours a type of ten cells is no community: most of its edges lead elsewhere, whatever it is
+    like. So of fewer than 900 cells, only the first √n / 2 neighbours that were found are joined, five at least.
+
+    Parameters
+    ----------
+    found
+        Neighbours of the n cells.
+    adjacency
+        The cell graph that joins them all, which is returned where the cells are not so few.
+    config
+        The settings.
+    """
+    n_nearest = max(_FEWEST, math.isqrt(len(found.indices)) // 2)
+    if n_nearest >= config.n_neighbors:
+        return adjacency
+    nearest = graph.Neighbors(found.indices[:, :n_nearest], found.distances[:, :n_nearest])
+    return graph.adjacency(nearest, prune=config.prune)

@@ -32,6 +32,7 @@ def find_initial(
     n_clusters: int | None,
     config: Config,
     *,
+    closest: sp.csr_matrix,
     init: train.Init,
     views: Iterable[View] = (),
     random_state: int,
@@ -46,6 +47,10 @@ def find_initial(
         The cell graph [n, n].
     n_clusters
         K, or None.
+    config
+        The settings.
+    closest
+        That of `closest_graph`, over which K is estimated.
     init
         That of `config`, or what `choose_init` makes of "auto".
     views
@@ -60,7 +65,8 @@ def find_initial(
         groups = _sketch(pcs, random_state)
         finder = train.CommunityFinder(adjacency, random_state, groups=groups)
         if n_clusters is None:
-            estimate = _estimate(finder, z, config, init, random_state)
+            over = finder if closest is adjacency else train.CommunityFinder(closest, random_state, groups=groups)
+            estimate = _estimate(over, z, config, init, random_state)
             n_clusters = estimate.n_clusters
         if init == "leiden":
             return finder.into(n_clusters, pcs), estimate

@@ -22,7 +22,7 @@ from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import embed
 from sccagn_scale.loader import whole_graph
 from sccagn_scale.model._batches import make_loader
-from sccagn_scale.model._graph import build_graph
+from sccagn_scale.model._graph import build_graph, closest_graph
 from sccagn_scale.model._initial import choose_init, find_initial
 from sccagn_scale.model._prepare import Prepared, input_size, n_passes, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
@@ -320,6 +320,7 @@ class SCCAGN:
                 self.adjacency_,
                 self.n_clusters_given,
                 config,
+                closest=closest_graph(self.neighbors_, self.adjacency_, config),
                 init=init,
                 views=find_views(prepared, self.adjacency_, z, config, device=self.device.type, scratch=scratch)
                 if scaled
