@@ -197,6 +197,7 @@ def dec(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.object_]:
         weight_clustering=0.1,
         whiten=False,
         pretrain_steps=300,
+        learning_rate=1e-3,
         joint_steps=200,
     )
     adata = adata.copy()

@@ -117,7 +117,7 @@ class Config:
     """Share of the initial clustering in the target distribution; 0 lets self-supervision go where it will."""
 
     # --- training
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
     """Of the network (Adamax)."""
     discriminator_learning_rate: float = 2e-4
     """Of the discriminator (Adam)."""
@@ -137,7 +137,7 @@ class Config:
     alone blurs what that sets apart."""
     pretrain_adversarial: bool = True
     """Whether pretraining has the adversarial loss too; joint training always has it."""
-    joint_steps: int = 50
+    joint_steps: int = 100
     """Most batches of joint training."""
     patience: int = 20
     """Epochs without a fall of the loss that end a stage."""
@@ -219,6 +219,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "weight_clustering": 1e-4,
         "weight_adversarial": 0.5,
         "anchor_share": 0.0,
+        "learning_rate": 1e-3,
         "batch_size": None,
         # what the paper leaves open, so that its adversarial weight does not undo the start
         "whiten": False,
