@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from sccagn_scale import graph
-from sccagn_scale._memory import Scratch
+from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale.config import Config
 
 log = logging.getLogger("sccagn_scale")
 
-_FEWEST = 5
-"""Neighbours of a cell, itself included, by which numbers of clusters of very few cells are judged."""
+_MOST_JUDGES = 10_000
+_FEWEST_NEIGHBORS = 5  # of a judge, itself included
 
 
 def search(
-    points: np.ndarray, config: Config, device_type: str, scratch: Scratch
+    points: np.ndarray, config: Config, device_type: str, scratch: Scratch = IN_MEMORY
 ) -> tuple[graph.Backend, graph.Neighbors]:
     """Search the neighbours of the points [n, d], kept in `scratch`, and say how it was done."""
     backend = graph.choose_backend(len(points), device_type) if config.knn_backend == "auto" else config.knn_backend
@@ -54,23 +55,47 @@ def build_graph(
     return found, adjacency, facts
 
 
-def closest_graph(found: graph.Neighbors, adjacency: sp.csr_matrix, config: Config) -> sp.csr_matrix:
-    """Join each of few cells with its nearest neighbours alone, for numbers of clusters to be judged by.
+class Judges(NamedTuple):
+    """The cells by which numbers of clusters are judged, and how they are joined for that."""
 
-    In a graph of 15 neighbours a type of ten cells is no community: most of its edges lead elsewhere, whatever it is
-    like. So of fewer than 900 cells, only the first √n / 2 neighbours that were found are joined, five at least.
+    cells: np.ndarray | slice  # of the run's cells
+    adjacency: sp.csr_matrix  # among them
+
+
+def find_judges(
+    points: np.ndarray,
+    found: graph.Neighbors,
+    adjacency: sp.csr_matrix,
+    config: Config,
+    *,
+    device: torch.device,
+    random_state: int,
+) -> Judges:
+    """Find a graph in which numbers of clusters are judged alike, however many cells there are.
+
+    How many communities a graph of nearest neighbours has at one resolution depends on how many cells lie within so
+    many neighbours. In a graph of 15 a type of ten cells is none: most of its edges lead elsewhere, whatever it is
+    like. So of few cells (fewer than 900, with 15 neighbours) only the first √n / 2 neighbours that were found are
+    joined, five at least. And of tens of thousands of cells of one type, neighbourhoods are communities of their own.
+    So of many cells, 10,000 drawn at random are joined anew.
 
     Parameters
     ----------
-    found
-        Neighbours of the n cells.
-    adjacency
-        The cell graph that joins them all, which is returned where the cells are not so few.
+    points, found, adjacency
+        Of the run: coordinates [n, d], neighbours, and the graph that joins them.
     config
         The settings.
+    device
+        Where neighbours are searched.
+    random_state
+        Seed of the draw.
     """
-    n_nearest = max(_FEWEST, math.isqrt(len(found.indices)) // 2)
-    if n_nearest >= config.n_neighbors:
-        return adjacency
-    nearest = graph.Neighbors(found.indices[:, :n_nearest], found.distances[:, :n_nearest])
-    return graph.adjacency(nearest, prune=config.prune)
+    n_obs = len(points)
+    if n_obs > _MOST_JUDGES:
+        cells = np.sort(np.random.default_rng(random_state).choice(n_obs, _MOST_JUDGES, replace=False))
+        return Judges(cells, graph.adjacency(search(points[cells], config, device.type)[1], prune=config.prune))
+    n_nearest = max(_FEWEST_NEIGHBORS, math.isqrt(n_obs) // 2)
+    if n_nearest < config.n_neighbors:
+        found = graph.Neighbors(found.indices[:, :n_nearest], found.distances[:, :n_nearest])
+        adjacency = graph.adjacency(found, prune=config.prune)
+    return Judges(slice(None), adjacency)

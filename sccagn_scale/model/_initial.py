@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from sccagn_scale import graph, train
 from sccagn_scale.config import Config
+from sccagn_scale.model._graph import Judges
 from sccagn_scale.model._views import FEW_CELLS, View
 
 log = logging.getLogger("sccagn_scale")
@@ -32,7 +33,7 @@ def find_initial(
     n_clusters: int | None,
     config: Config,
     *,
-    closest: sp.csr_matrix,
+    judges: Judges | None = None,
     init: train.Init,
     views: Iterable[View] = (),
     random_state: int,
@@ -49,8 +50,8 @@ def find_initial(
         K, or None.
     config
         The settings.
-    closest
-        That of `closest_graph`, over which K is estimated.
+    judges
+        Of `find_judges`, where K is not given.
     init
         That of `config`, or what `choose_init` makes of "auto".
     views
@@ -61,13 +62,13 @@ def find_initial(
     Labels int64 [n], and what speaks for K, if that was not given.
     """
     estimate = None
-    if n_clusters is None or init in ("leiden", "consensus"):
+    if n_clusters is None:
+        assert judges is not None
+        estimate = _estimate(judges, z, config, init, random_state)
+        n_clusters = estimate.n_clusters
+    if init in ("leiden", "consensus"):
         groups = _sketch(pcs, random_state)
         finder = train.CommunityFinder(adjacency, random_state, groups=groups)
-        if n_clusters is None:
-            over = finder if closest is adjacency else train.CommunityFinder(closest, random_state, groups=groups)
-            estimate = _estimate(over, z, config, init, random_state)
-            n_clusters = estimate.n_clusters
         if init == "leiden":
             return finder.into(n_clusters, pcs), estimate
         if init == "consensus":
@@ -96,13 +97,12 @@ def _mixture(points: np.ndarray, n_clusters: int, config: Config, random_state: 
     return train.mixture(points, n_clusters, shrinkage=config.mixture_shrinkage, random_state=random_state)
 
 
-def _estimate(
-    finder: train.CommunityFinder, z: np.ndarray, config: Config, init: train.Init, random_state: int
-) -> train.Estimate:
+def _estimate(judges: Judges, z: np.ndarray, config: Config, init: train.Init, random_state: int) -> train.Estimate:
     """Estimate the number of clusters, and say so."""
+    finder = train.CommunityFinder(judges.adjacency, random_state)
     if init == "consensus" and len(z) <= FEW_CELLS:
         estimate = train.estimate_by_mixtures(
-            finder, z, config.resolution, shrinkage=config.mixture_shrinkage, random_state=random_state
+            finder, z[judges.cells], config.resolution, shrinkage=config.mixture_shrinkage, random_state=random_state
         )
     else:
         estimate = train.estimate_n_clusters(finder, config.resolution)

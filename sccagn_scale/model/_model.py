@@ -22,7 +22,7 @@ from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import embed
 from sccagn_scale.loader import whole_graph
 from sccagn_scale.model._batches import make_loader
-from sccagn_scale.model._graph import build_graph, closest_graph
+from sccagn_scale.model._graph import build_graph, find_judges
 from sccagn_scale.model._initial import choose_init, find_initial
 from sccagn_scale.model._prepare import Prepared, input_size, n_passes, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
@@ -289,9 +289,7 @@ class SCCAGN:
                 client=place.client,
                 stage=stage,
             )
-            n_obs = len(prepared.pcs)
-            if self.n_clusters_given is not None:
-                checked_n_clusters(self.n_clusters_given, n_obs, "that pass quality control")
+            checked_n_clusters(self.n_clusters_given, len(prepared.pcs), "that pass quality control")
         with self._stage("Neighbors"):
             self._build_graph(prepared)
         normalized = scratch.keep_csr(graph.normalized(self.adjacency_))
@@ -320,7 +318,9 @@ class SCCAGN:
                 self.adjacency_,
                 self.n_clusters_given,
                 config,
-                closest=closest_graph(self.neighbors_, self.adjacency_, config),
+                judges=None
+                if self.n_clusters_given
+                else find_judges(prepared.points, self.neighbors_, self.adjacency_, config, **where),
                 init=init,
                 views=find_views(prepared, self.adjacency_, z, config, device=self.device.type, scratch=scratch)
                 if scaled
@@ -365,8 +365,7 @@ class SCCAGN:
                 progress=stage,
                 scratch=scratch,
             )
-        self.stopped_ = end.stopped
-        self.history_ = history.frame()
+        self.stopped_, self.history_ = end.stopped, history.frame()
         with self._stage("Read out"):
             self._order_by_size(end.z)
             self._read_out(prepared, end.z)

@@ -74,11 +74,6 @@ class CommunityFinder:
         self._node_degrees = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel().tolist()
         self._seed = random_state
 
-    @property
-    def has_groups(self) -> bool:
-        """Whether communities are sought on groups of cells."""
-        return self._groups is not None
-
     def at(self, resolution: float) -> np.ndarray:
         """Find communities at one resolution: labels int64 [n_obs], 0 the largest."""
         igraph.set_random_number_generator(random.Random(self._seed))
@@ -203,9 +198,7 @@ def estimate_n_clusters(finder: CommunityFinder, resolution: float = 0.5) -> Est
     The estimate, at least 2. `plausible` spans the candidates within 1 % of its score.
     """
     best: dict[int, float] = {}
-    # communities of groups change less from one resolution to the next
-    resolutions = RESOLUTIONS[::2] if finder.has_groups else RESOLUTIONS
-    for at in sorted({*resolutions.tolist(), resolution}):
+    for at in sorted({*RESOLUTIONS.tolist(), resolution}):
         labels = finder.at(at)
         n_found = int(labels.max()) + 1
         if n_found >= 2:

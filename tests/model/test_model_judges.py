@@ -1,0 +1,79 @@
+"""Which cells numbers of clusters are judged by, and over which graph."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+
+import sccagn_scale
+from sccagn_scale import Config, graph
+from sccagn_scale.model import _graph
+from sccagn_scale.model._graph import Judges, find_judges
+
+
+def judges_of(points: np.ndarray, config: Config, random_state: int = 0) -> tuple[Judges, graph.Neighbors]:
+    found = graph.neighbors(points, config.n_neighbors, "exact")
+    adjacency = graph.adjacency(found, prune=config.prune)
+    return find_judges(points, found, adjacency, config, device=torch.device("cpu"), random_state=random_state), found
+
+
+def drawn(n_obs: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(n_obs, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("prune", [True, False])
+@pytest.mark.parametrize(("n_obs", "expected"), [(120, 5), (16, 5), (400, 10), (899, 14)])
+def test_few_cells_are_joined_with_the_nearest_that_were_found(n_obs: int, expected: int, prune: bool) -> None:
+    points = drawn(n_obs)
+    judges, _ = judges_of(points, dataclasses.replace(Config(), prune=prune))
+    assert judges.cells == slice(None)
+    sought = graph.adjacency(graph.neighbors(points, expected, "exact"), prune=prune)
+    np.testing.assert_array_equal(judges.adjacency.toarray(), sought.toarray())
+
+
+@pytest.mark.parametrize(("n_obs", "n_neighbors"), [(900, 15), (120, 5), (120, 4)])
+def test_more_cells_keep_the_graph_of_the_run(n_obs: int, n_neighbors: int) -> None:
+    judges, found = judges_of(drawn(n_obs), dataclasses.replace(Config(), n_neighbors=n_neighbors))
+    assert judges.cells == slice(None)
+    np.testing.assert_array_equal(judges.adjacency.toarray(), graph.adjacency(found).toarray())
+
+
+def test_of_many_cells_some_are_drawn_and_joined_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_graph, "_MOST_JUDGES", 300)
+    points = drawn(1000)
+    (cells, adjacency), other = judges_of(points, Config())[0], judges_of(points, Config(), random_state=1)[0]
+    assert len(np.unique(cells)) == 300
+    assert len(np.intersect1d(cells, other.cells)) < 150
+    sought = graph.adjacency(graph.neighbors(points[cells], 15, "exact"))
+    np.testing.assert_array_equal(adjacency.toarray(), sought.toarray())
+
+
+@pytest.mark.parametrize("init", ["consensus", "leiden"])
+def test_the_estimate_is_theirs(init: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three types only two are drawn."""
+    profiles = np.random.default_rng(3).gamma(1.0, 1.0, (3, 300))
+    adata = ad.AnnData(np.random.default_rng(4).poisson(profiles[np.repeat([0, 1, 2], 60)]).astype(np.int32))
+    config = dataclasses.replace(Config(), init=init)
+    assert sccagn_scale.SCCAGN(adata, None, config).train().n_clusters_ == 3
+    cells = np.arange(120)
+    monkeypatch.setattr(
+        "sccagn_scale.model._model.find_judges",
+        lambda _, __, adjacency, *___, **____: Judges(cells, adjacency[cells][:, cells]),
+    )
+    assert sccagn_scale.SCCAGN(adata, None, config).train().n_clusters_ == 2
+
+
+@pytest.mark.parametrize("init", ["consensus", "leiden"])
+def test_types_of_fewer_cells_than_neighbours_are_counted(init: str) -> None:
+    rng = np.random.default_rng(3)
+    sizes = [30, 24, 20, 16, 8, 8, 8]
+    profiles = rng.gamma(1.0, 1.0, (len(sizes), 300))
+    truth = np.repeat(np.arange(len(sizes)), sizes)
+    counts = rng.poisson(profiles[truth]).astype(np.int32)
+    estimate = sccagn_scale.SCCAGN(ad.AnnData(counts), None, dataclasses.replace(Config(), init=init)).train().estimate_
+    assert estimate is not None
+    assert estimate.n_clusters == len(sizes)
