@@ -92,6 +92,7 @@ def find_judges(
     """
     n_obs = len(points)
     if n_obs > _MOST_JUDGES:
+        log.info("Numbers of clusters are judged by %s of the %s cells.", f"{_MOST_JUDGES:,}", f"{n_obs:,}")
         cells = np.sort(np.random.default_rng(random_state).choice(n_obs, _MOST_JUDGES, replace=False))
         return Judges(cells, graph.adjacency(search(points[cells], config, device.type)[1], prune=config.prune))
     n_nearest = max(_FEWEST_NEIGHBORS, math.isqrt(n_obs) // 2)

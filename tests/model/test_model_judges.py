@@ -7,6 +7,7 @@ import dataclasses
 import anndata as ad
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 import sccagn_scale
@@ -60,10 +61,11 @@ def test_the_estimate_is_theirs(init: str, monkeypatch: pytest.MonkeyPatch) -> N
     config = dataclasses.replace(Config(), init=init)
     assert sccagn_scale.SCCAGN(adata, None, config).train().n_clusters_ == 3
     cells = np.arange(120)
-    monkeypatch.setattr(
-        "sccagn_scale.model._model.find_judges",
-        lambda _, __, adjacency, *___, **____: Judges(cells, adjacency[cells][:, cells]),
-    )
+
+    def draw_two(points: object, found: object, adjacency: sp.csr_matrix, *more: object, **options: object) -> Judges:
+        return Judges(cells, adjacency[cells][:, cells])
+
+    monkeypatch.setattr("sccagn_scale.model._model.find_judges", draw_two)
     assert sccagn_scale.SCCAGN(adata, None, config).train().n_clusters_ == 2
 
 
