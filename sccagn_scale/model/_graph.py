@@ -60,6 +60,7 @@ class Judges(NamedTuple):
 
     cells: np.ndarray | slice  # of the run's cells
     adjacency: sp.csr_matrix  # among them
+    note: str = ""  # what the evidence says of them, where they are not the run's graph
 
 
 def find_judges(
@@ -92,11 +93,11 @@ def find_judges(
     """
     n_obs = len(points)
     if n_obs > _MOST_JUDGES:
-        log.info("Numbers of clusters are judged by %s of the %s cells.", f"{_MOST_JUDGES:,}", f"{n_obs:,}")
         cells = np.sort(np.random.default_rng(random_state).choice(n_obs, _MOST_JUDGES, replace=False))
-        return Judges(cells, graph.adjacency(search(points[cells], config, device.type)[1], prune=config.prune))
+        found = search(points[cells], config, device.type)[1]
+        return Judges(cells, graph.adjacency(found, prune=config.prune), f"{_MOST_JUDGES:,} cells drawn")
     n_nearest = max(_FEWEST_NEIGHBORS, math.isqrt(n_obs) // 2)
-    if n_nearest < config.n_neighbors:
-        found = graph.Neighbors(found.indices[:, :n_nearest], found.distances[:, :n_nearest])
-        adjacency = graph.adjacency(found, prune=config.prune)
-    return Judges(slice(None), adjacency)
+    if n_nearest >= config.n_neighbors:
+        return Judges(slice(None), adjacency)
+    found = graph.Neighbors(found.indices[:, :n_nearest], found.distances[:, :n_nearest])
+    return Judges(slice(None), graph.adjacency(found, prune=config.prune), f"{n_nearest - 1} neighbours a cell")

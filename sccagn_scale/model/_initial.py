@@ -61,14 +61,18 @@ def find_initial(
     -------
     Labels int64 [n], and what speaks for K, if that was not given.
     """
-    estimate = None
+    estimate = judge = None
     if n_clusters is None:
         assert judges is not None
-        estimate = _estimate(judges, z, config, init, random_state)
+        judge = train.CommunityFinder(judges.adjacency, random_state)
+        estimate = _estimate(judge, judges, z, config, init, random_state)
         n_clusters = estimate.n_clusters
     if init in ("leiden", "consensus"):
         groups = _sketch(pcs, random_state)
-        finder = train.CommunityFinder(adjacency, random_state, groups=groups)
+        if judge is not None and judges is not None and judges.adjacency is adjacency:
+            finder = judge
+        else:
+            finder = train.CommunityFinder(adjacency, random_state, groups=groups)
         if init == "leiden":
             return finder.into(n_clusters, pcs), estimate
         if init == "consensus":
@@ -97,15 +101,23 @@ def _mixture(points: np.ndarray, n_clusters: int, config: Config, random_state: 
     return train.mixture(points, n_clusters, shrinkage=config.mixture_shrinkage, random_state=random_state)
 
 
-def _estimate(judges: Judges, z: np.ndarray, config: Config, init: train.Init, random_state: int) -> train.Estimate:
+def _estimate(
+    finder: train.CommunityFinder,
+    judges: Judges,
+    z: np.ndarray,
+    config: Config,
+    init: train.Init,
+    random_state: int,
+) -> train.Estimate:
     """Estimate the number of clusters, and say so."""
-    finder = train.CommunityFinder(judges.adjacency, random_state)
     if init == "consensus" and len(z) <= FEW_CELLS:
         estimate = train.estimate_by_mixtures(
             finder, z[judges.cells], config.resolution, shrinkage=config.mixture_shrinkage, random_state=random_state
         )
     else:
         estimate = train.estimate_n_clusters(finder, config.resolution)
+    if judges.note:
+        estimate = estimate._replace(method=f"{estimate.method}; {judges.note}")
     log.info(
         "The number of clusters is estimated as %d (%d to %d are plausible): %s.",
         estimate.n_clusters,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -11,7 +12,7 @@ import scipy.sparse as sp
 import torch
 
 import sccagn_scale
-from sccagn_scale import Config, graph
+from sccagn_scale import Config, graph, train
 from sccagn_scale.model import _graph
 from sccagn_scale.model._graph import Judges, find_judges
 
@@ -32,6 +33,7 @@ def test_few_cells_are_joined_with_the_nearest_that_were_found(n_obs: int, expec
     points = drawn(n_obs)
     judges, _ = judges_of(points, dataclasses.replace(Config(), prune=prune))
     assert judges.cells == slice(None)
+    assert judges.note == f"{expected - 1} neighbours a cell"
     sought = graph.adjacency(graph.neighbors(points, expected, "exact"), prune=prune)
     np.testing.assert_array_equal(judges.adjacency.toarray(), sought.toarray())
 
@@ -40,13 +42,15 @@ def test_few_cells_are_joined_with_the_nearest_that_were_found(n_obs: int, expec
 def test_more_cells_keep_the_graph_of_the_run(n_obs: int, n_neighbors: int) -> None:
     judges, found = judges_of(drawn(n_obs), dataclasses.replace(Config(), n_neighbors=n_neighbors))
     assert judges.cells == slice(None)
+    assert not judges.note
     np.testing.assert_array_equal(judges.adjacency.toarray(), graph.adjacency(found).toarray())
 
 
 def test_of_many_cells_some_are_drawn_and_joined_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_graph, "_MOST_JUDGES", 300)
     points = drawn(1000)
-    (cells, adjacency), other = judges_of(points, Config())[0], judges_of(points, Config(), random_state=1)[0]
+    (cells, adjacency, note), other = judges_of(points, Config())[0], judges_of(points, Config(), random_state=1)[0]
+    assert note == "300 cells drawn"
     assert len(np.unique(cells)) == 300
     assert len(np.intersect1d(cells, other.cells)) < 150
     sought = graph.adjacency(graph.neighbors(points[cells], 15, "exact"))
@@ -79,3 +83,24 @@ def test_types_of_fewer_cells_than_neighbours_are_counted(init: str) -> None:
     estimate = sccagn_scale.SCCAGN(ad.AnnData(counts), None, dataclasses.replace(Config(), init=init)).train().estimate_
     assert estimate is not None
     assert estimate.n_clusters == len(sizes)
+    assert estimate.method.endswith("; 4 neighbours a cell")
+
+
+@pytest.mark.parametrize(("n_obs", "expected"), [(300, [300]), (100, [100, 100])])
+def test_the_graph_of_the_run_is_made_ready_for_leiden_once(
+    n_obs: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it judges too; of fewer cells the nearest neighbours are a graph of their own."""
+    made: list[int] = []
+
+    class Counting(train.CommunityFinder):
+        def __init__(self, cells: sp.csr_matrix, *more: Any, **options: Any) -> None:
+            made.append(cells.shape[0])
+            super().__init__(cells, *more, **options)
+
+    monkeypatch.setattr(train, "CommunityFinder", Counting)
+    profiles = np.random.default_rng(3).gamma(1.0, 1.0, (2, 100))
+    counts = np.random.default_rng(4).poisson(profiles[np.arange(n_obs) % 2]).astype(np.int32)
+    config = dataclasses.replace(Config(), init="leiden", n_neighbors=8, n_comps=5, n_latent=4, joint_steps=1)
+    sccagn_scale.SCCAGN(ad.AnnData(counts), None, config).train()
+    assert made == expected
