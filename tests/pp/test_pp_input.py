@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -224,6 +225,19 @@ def test_blocks_may_be_changed_without_changing_the_input(small_blocks: None, ad
         block.data[:] = 7
     np.testing.assert_array_equal(adata.X.toarray(), before)
     np.testing.assert_array_equal(held(adata).toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("starts", [np.int32, np.int64])
+def test_a_block_takes_a_blocks_memory_whatever_the_types_of_indices(small_blocks: None, starts: type) -> None:
+    values = sp.random(4000, 500, 0.5, "csr", np.float32, random_state=0)
+    values.indptr = values.indptr.astype(starts)  # anndata reads int32 columns and int64 row starts
+    matrix = select_matrix(ad.AnnData(values))
+    tracemalloc.start()
+    total = sum(matrix.each(lambda start, block: block.nnz))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert matrix.nnz == total == 1_000_000
+    assert peak < 2e6  # 8 million bytes as int64
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])

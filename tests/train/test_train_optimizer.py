@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
 from train_samples import WEIGHTS, optimizer, toy
 
 from sccagn_scale._errors import InputError
-from sccagn_scale.nn import LossWeights, SCCAGNModule, generator_loss
+from sccagn_scale.nn import LossWeights, SCCAGNModule, discriminator_loss, generator_loss
 from sccagn_scale.train import Optimizer
 
 
@@ -132,3 +135,41 @@ def test_the_loss_of_a_step_is_the_one_before_it() -> None:
     assert module.discriminator is not None
     expected = generator_loss(module.discriminator(z)).detach()
     torch.testing.assert_close(optimizer(module).step(batch, WEIGHTS, pretraining=True).adversarial, expected)
+
+
+def test_steps_are_those_of_torchs_own_optimizers() -> None:
+    module, _, batch = toy()
+    steps = optimizer(module)
+    same, _, _ = toy()
+    assert same.discriminator is not None
+    critic = list(same.discriminator.parameters())
+    adamax = torch.optim.Adamax([p for name, p in same.named_parameters() if "discriminator" not in name], lr=1e-2)
+    adam = torch.optim.Adam(critic, lr=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    # in pretraining the fusion gets no gradient: it has taken fewer steps than the rest
+    for pretraining in (True, False, True):
+        steps.step(batch, LossWeights(0.0, 0.5, 0.5), pretraining=pretraining)
+        losses, z = same.loss(batch.x, batch.adjacency, LossWeights(0.0, 0.5, 0.5), pretraining=pretraining)
+        adamax.zero_grad()
+        losses.total.backward()
+        adamax.step()
+        prior = torch.randn(z.shape, generator=generator)
+        loss = discriminator_loss(same.discriminator(prior), same.discriminator(z.detach()))
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    for name, p in same.named_parameters():
+        torch.testing.assert_close(module.get_parameter(name), p, rtol=0, atol=0)
+
+
+def test_a_run_loads_no_compiler() -> None:
+    code = """
+import sys
+import numpy as np, anndata
+import sccagn_scale
+counts = np.random.default_rng(0).poisson(2.0, (60, 40)).astype(np.float32)
+sccagn_scale.cluster(anndata.AnnData(counts), 2)
+print("torch" in sys.modules, "torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
