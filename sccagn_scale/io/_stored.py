@@ -51,7 +51,10 @@ class HeldRows:
     @contextmanager
     def reading(self) -> Iterator[ReadRows]:
         """Give the function that reads rows start to stop."""
-        yield lambda start, stop: _as_csr(self._matrix[start:stop])
+        if sparse.issparse(self._matrix):
+            yield lambda start, stop: row_range(self._matrix, start, stop).copy()
+        else:
+            yield lambda start, stop: _as_csr(self._matrix[start:stop])
 
 
 class StoredRows:
@@ -194,8 +197,19 @@ def supported(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
+def row_range(matrix: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
+    """Rows `start` to `stop` of CSR, sharing values and columns.
+
+    SciPy's own slice copies the columns of the whole matrix where they are int32 and the row starts int64, as anndata
+    reads them: for 100,000 cells, 0.26 s and a GB for every block.
+    """
+    first, last = matrix.indptr[start], matrix.indptr[stop]
+    arrays = (matrix.data[first:last], matrix.indices[first:last], matrix.indptr[start : stop + 1] - first)
+    return sparse.csr_matrix(arrays, shape=(stop - start, matrix.shape[1]))
+
+
 def _as_csr(block: Any) -> sparse.csr_matrix:
-    return sparse.csr_matrix(block if sparse.issparse(block) else _in_supported(np.asarray(block)))
+    return sparse.csr_matrix(_in_supported(np.asarray(block)))
 
 
 def _in_supported(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

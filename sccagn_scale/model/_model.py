@@ -351,6 +351,7 @@ class SCCAGN:
                     **where,
                 ),
                 whole,
+                z=torch.from_numpy(z).to(self.device),
                 weights=weights,
                 target=train.Target(
                     config.degrees_of_freedom,
@@ -405,12 +406,8 @@ class SCCAGN:
         )
 
     def _optimizer(self, generator: torch.Generator) -> Optimizer:
-        return Optimizer(
-            self.module_,
-            self.config.learning_rate,
-            self.config.discriminator_learning_rate,
-            generator=generator,
-        )
+        rates = self.config.learning_rate, self.config.discriminator_learning_rate
+        return Optimizer(self.module_, *rates, generator=generator)
 
     def _restore(self, prepared: Prepared, weights: dict[str, torch.Tensor]) -> None:
         """Take saved weights and read the cells out with them."""

@@ -38,6 +38,7 @@ def train_jointly(
     loader: Loader,
     whole: WholeGraph | Batch,
     *,
+    z: Tensor,
     weights: LossWeights,
     target: Target,
     n_steps: int,
@@ -60,6 +61,8 @@ def train_jointly(
         Batches to train on.
     whole
         The whole graph.
+    z
+        Embedding of all cells [n_obs, n_latent] by the network as it is.
     weights, target
         The losses.
     n_steps
@@ -73,7 +76,6 @@ def train_jointly(
     """
     module = optimizer.module
     assert module.centroids is not None, "set_centroids comes first"
-    z = embed(module, whole, scratch=scratch)
     labels = student_t_label(z, module.centroids, target.nu).labels
     left = n_steps
     while left > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class Optimizer:
     ) -> None:
         self.module = module
         self._generator = generator
-        usual = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
+        usual: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
         critic = list(module.discriminator.parameters()) if module.discriminator is not None else []
         its_own = set(critic)
         self._network = _Moments(

@@ -67,6 +67,7 @@ def joint(
         optimizer(module, learning_rate),
         full if n_parts == 1 else batches_of(n_parts),
         whole,
+        z=embed(module, whole),
         weights=weights,
         target=Target(nu=1.0, tau=0.5, anchor_share=anchor_share, anchor=torch.from_numpy(initial)),
         n_steps=n_steps,
