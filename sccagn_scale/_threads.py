@@ -46,12 +46,15 @@ def ahead(items: Iterable[T]) -> Generator[T, None, None]:
                 source.close()
 
 
-def mapped(function: Callable[[S], T], items: Iterable[S]) -> Generator[T, None, None]:
+def mapped(
+    function: Callable[[S], T], items: Iterable[S], most_workers: int = _MOST_WORKERS
+) -> Generator[T, None, None]:
     """Apply a function to items, several at a time where several threads may run; results in the order of items.
 
-    As many are in the making as threads may run, four at most. An exception comes up where its result would have come.
+    As many are in the making as threads may run, but at most `most_workers`. An exception comes up where its result
+    would have come.
     """
-    n_workers = min(n_threads(), _MOST_WORKERS)
+    n_workers = min(n_threads(), most_workers)
     if n_workers < 2:
         yield from map(function, items)
         return

@@ -16,6 +16,7 @@ from scipy import sparse
 from sccagn_scale._errors import InputError
 
 from ._check import as_signed, indices_fault, indptr_fault
+from ._chunks import read_range
 from ._layout import damaged, first_line, open_store
 
 RAW_NAMES = ("raw/X", "raw.X")
@@ -163,13 +164,13 @@ class StoredRows:
     def _read_sparse(self, group: Any, indptr: npt.NDArray[np.int64]) -> sparse.csr_matrix:
         """Read the rows between the offsets `indptr` [n + 1]."""
         low, high = int(indptr[0]), int(indptr[-1])
-        indices = np.asarray(group["indices"][low:high])
+        indices = read_range(group["indices"], low, high)
         fault = indices_fault(indices, self.shape[1])
         if fault is None and not isinstance(group, h5py.Group):
             fault = _zeros_fault(indices, indptr - low)
         if fault is not None:
             raise ValueError(fault)
-        data = _in_supported(np.asarray(group["data"][low:high]))
+        data = _in_supported(read_range(group["data"], low, high))
         return sparse.csr_matrix((data, as_signed(indices), indptr - low), shape=(len(indptr) - 1, self.shape[1]))
 
 

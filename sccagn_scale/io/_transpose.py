@@ -18,6 +18,7 @@ from sccagn_scale._errors import InputError
 
 from ._atomic import replacing_hdf5
 from ._check import indices_fault
+from ._chunks import read_range
 from ._layout import damaged, first_line
 from ._stored import StoredRows, supported
 
@@ -76,7 +77,7 @@ def _pieces(columns: StoredRows, group: Any, *parts: str) -> Iterator[tuple[int,
     for low in range(0, columns.nnz, _N_HELD):
         high = min(low + _N_HELD, columns.nnz)
         try:
-            arrays = [np.asarray(group[part][low:high]) for part in parts]
+            arrays = [read_range(group[part], low, high) for part in parts]
         except MemoryError:
             raise
         except Exception as error:
