@@ -84,12 +84,19 @@ def _maximize(x: np.ndarray, shares: np.ndarray, ridge: float, shrinkage: float)
     n, n_clusters = shares.shape
     sizes = shares.sum(axis=0) + np.finfo(np.float64).tiny
     means = (shares.T @ x) / sizes[:, None]
-    squares = np.array([(x * share[:, None]).T @ x for share in shares.T])
+    squares = np.array([_squares(x, share) for share in shares.T])
     scatters = squares - sizes[:, None, None] * means[:, :, None] * means[:, None]
     common = scatters.sum(axis=0) / n + ridge * np.eye(x.shape[1])
     strength = shrinkage * n / n_clusters
     covariances = (scatters + strength * common) / (sizes + strength)[:, None, None]
     return _Components(sizes / n, means, np.linalg.inv(np.linalg.cholesky(covariances)))
+
+
+def _squares(x: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Σ_i share_i x_i x_iᵀ [d, d]. Most points belong to one component or two: shares lost in rounding are left out."""
+    rows = np.flatnonzero(share > np.finfo(np.float64).eps)
+    own = x[rows]
+    return (own * share[rows, None]).T @ own
 
 
 def _log_joint(x: np.ndarray, components: _Components) -> np.ndarray:
