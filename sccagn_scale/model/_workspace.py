@@ -111,10 +111,11 @@ def _connected(dask: str) -> Iterator[Client]:
         return
     try:
         client = Client(dask, timeout=_PATIENCE)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AssertionError) as error:
+        # the last where the client's own thread is not up within ten seconds, as on a machine with too much to do
         raise InputError(
             f"`dask` = '{dask}' must be 'local' or the address of a scheduler, such as tcp://host:8786, but no "
-            f"scheduler answers there: {error}."
+            f"scheduler answers there: {str(error) or 'the client could not start; try again'}."
         ) from error
     with client:
         yield client

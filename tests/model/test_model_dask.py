@@ -84,6 +84,15 @@ def test_no_scheduler(atlas: Atlas, address: str, monkeypatch: pytest.MonkeyPatc
         SCCAGN(atlas, 3, TINY, dask=address).train()
 
 
+def test_a_client_that_cannot_start(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*arguments: object, **options: object) -> None:
+        raise AssertionError  # as distributed does where its thread is late
+
+    monkeypatch.setattr("distributed.Client", late)
+    with pytest.raises(InputError, match=r"`dask` = 'tcp://127\.0\.0\.1:9'.*could not start; try again"):
+        SCCAGN(atlas, 3, TINY, dask="tcp://127.0.0.1:9").train()
+
+
 def test_without_the_package(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_workspace, "probe", lambda name: OptionalPart(name, "", False, "not installed"))
     with pytest.raises(InputError, match=r"`dask` needs the package distributed.*sccagn-scale\[dask\]"):
