@@ -80,9 +80,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
     shown = presets(rows)
     figure, axes = plt.subplots(1, len(shown), figsize=(1.5 + 4.5 * len(shown), 8), sharey=True, squeeze=False)
-    order = [name for name in VARIANTS if name != AS_IS]
-    for panel, preset in zip(axes[0], shown, strict=True):
-        found = Differences(rows, preset)
+    differences = [Differences(rows, preset) for preset in shown]
+    order = [name for name in VARIANTS if name != AS_IS and any(name in found.variants for found in differences)]
+    for panel, preset, found in zip(axes[0], shown, differences, strict=True):
         for offset, (metric, title) in zip((-0.15, 0.15), SCORES.items(), strict=True):
             for variant in set(found.variants) - {AS_IS}:
                 away = found.differences(variant, metric)

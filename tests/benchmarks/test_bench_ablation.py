@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy import stats
@@ -70,6 +71,18 @@ def test_differences_are_taken_set_by_set() -> None:
     np.testing.assert_allclose(found.differences("GAT", "nmi"), [0.1, 0.2])
     np.testing.assert_allclose(found.scores("GAT", "ari"), [0.4, 0.5])
     assert _ablation_report.presets(rows) == ["paper", "default"]
+
+
+def test_the_figure_has_a_row_for_every_variant_that_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    rows = [row(f"{case}/paper", name, 0.5, 0.4) for case in "ab" for name in (AS_IS, "GAT", "Ward")]
+    rows += [row("a/default", AS_IS, 0.5, 0.4), row("a/default", "no rounding", 0.5, 0.4)]
+    _ablation_report.plot(rows, tmp_path / "r.png")
+    figure = plt.gcf()
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    monkeypatch.undo()
+    plt.close(figure)
+    assert names == ["GAT", "no rounding", "Ward"]
 
 
 def test_the_interval_is_scipys() -> None:
