@@ -84,13 +84,31 @@ def test_no_scheduler(atlas: Atlas, address: str, monkeypatch: pytest.MonkeyPatc
         SCCAGN(atlas, 3, TINY, dask=address).train()
 
 
-def test_a_client_that_cannot_start(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("address", "part"), [("local", "LocalCluster"), ("local", "Client"), ("tcp://127.0.0.1:9", "Client")]
+)
+def test_what_does_not_start_in_time(atlas: Atlas, address: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def late(*arguments: object, **options: object) -> None:
-        raise AssertionError  # as distributed does where its thread is late
+        raise AssertionError  # as distributed does
 
-    monkeypatch.setattr("distributed.Client", late)
-    with pytest.raises(InputError, match=r"`dask` = 'tcp://127\.0\.0\.1:9'.*could not start; try again"):
-        SCCAGN(atlas, 3, TINY, dask="tcp://127.0.0.1:9").train()
+    monkeypatch.setattr(f"distributed.{part}", late)
+    with pytest.raises(InputError, match=f"`dask` = '{address}' could not be started in twenty seconds.*Try again"):
+        SCCAGN(atlas, 3, TINY, dask=address).train()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_late_once_is_tried_again(atlas: Atlas, scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, calls = distributed.Client, []
+
+    def late_once(*arguments: object, **options: object) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise AssertionError
+        return client(*arguments, **options)
+
+    monkeypatch.setattr(distributed, "Client", late_once)
+    assert SCCAGN(atlas, 3, TINY, dask=scheduler).train().n_clusters_ == 3
+    assert len(calls) == 2
 
 
 def test_without_the_package(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
