@@ -24,10 +24,9 @@ def read_range(array: Any, start: int, stop: int) -> npt.NDArray[Any]:
     which anything is wrong, are left to the library.
     """
     filters = _filters(array) if n_threads() > 1 else None
-    if filters is None or stop - start <= array.chunks[0]:
+    if filters is None or stop - start <= (chunk := array.chunks[0]):
         return np.asarray(array[start:stop])
     values = np.empty(stop - start, array.dtype)
-    chunk = array.chunks[0]
     step = chunk * max(1, _PIECE // (chunk * array.dtype.itemsize))
 
     def fill(low: int) -> None:

@@ -43,11 +43,10 @@ class Optimizer:
         self.module = module
         self._generator = generator
         usual: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
-        critic = list(module.discriminator.parameters()) if module.discriminator is not None else []
+        critic = [] if module.discriminator is None else list(module.discriminator.parameters())
         its_own = set(critic)
-        self._network = _Moments(
-            [p for p in module.parameters() if p not in its_own], partial(adamax, lr=learning_rate, **usual)
-        )
+        network = [p for p in module.parameters() if p not in its_own]
+        self._network = _Moments(network, partial(adamax, lr=learning_rate, **usual))
         adam_step = partial(
             adam, lr=discriminator_learning_rate, max_exp_avg_sqs=[], amsgrad=False, maximize=False, **usual
         )
