@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
@@ -19,8 +19,6 @@ from sccagn_scale.model._needs import Size, needs
 
 if TYPE_CHECKING:
     from distributed import Client
-
-T = TypeVar("T")
 
 log = logging.getLogger("sccagn_scale")
 
@@ -104,36 +102,26 @@ def _connected(dask: str) -> Iterator[Client]:
         )
     from distributed import Client, LocalCluster
 
-    with ExitStack() as stack:
-        try:
-            if dask == "local":
-                local = _started(LocalCluster, n_workers=n_threads(), threads_per_worker=1, dashboard_address=None)
-                client = stack.enter_context(_started(Client, stack.enter_context(local)))
-            else:
-                client = stack.enter_context(_started(Client, dask, timeout=_PATIENCE))
-        except AssertionError as error:
-            raise InputError(
-                f"`dask` = '{dask}' could not be started in twenty seconds: this machine is too busy. Try again later."
-            ) from error
-        except (OSError, ValueError) as error:
-            if dask == "local":
-                raise
-            raise InputError(
-                f"`dask` = '{dask}' must be 'local' or the address of a scheduler, such as tcp://host:8786, but no "
-                f"scheduler answers there: {error}."
-            ) from error
-        yield client
-
-
-def _started(make: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Make a part of a Dask cluster, at the second try where its own thread is not up within ten seconds.
-
-    That is an assertion in distributed; a machine may be busy for that long, or stand still.
-    """
+    if dask == "local":
+        with (
+            LocalCluster(n_workers=n_threads(), threads_per_worker=1, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    client = Client.__new__(Client)
     try:
-        return make(*arguments, **options)
-    except AssertionError:
-        return make(*arguments, **options)
+        client.__init__(dask, timeout=_PATIENCE)  # type: ignore[misc]
+    except (OSError, ValueError) as error:
+        # What failed may have a thread running, which distributed ends when it is collected as garbage. If that comes
+        # while another client starts, which holds the lock for it, both wait for ever.
+        client.__del__()
+        raise InputError(
+            f"`dask` = '{dask}' must be 'local' or the address of a scheduler, such as tcp://host:8786, but no "
+            f"scheduler answers there: {error}."
+        ) from error
+    with client:
+        yield client
 
 
 def _made(folder: Path) -> Path:

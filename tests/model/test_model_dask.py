@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,35 +81,14 @@ def test_what_a_worker_finds_wrong_is_told_here(atlas: Atlas, scheduler: str) ->
 @pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:9"])
 def test_no_scheduler(atlas: Atlas, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_workspace, "_PATIENCE", 0.5)
-    with pytest.raises(InputError, match=f"`dask` = '{address}' must be 'local' or the address of a scheduler"):
+    with pytest.raises(InputError, match=f"`dask` = '{address}' must be 'local' or the address of a scheduler") as told:
         SCCAGN(atlas, 3, TINY, dask=address).train()
-
-
-@pytest.mark.parametrize(
-    ("address", "part"), [("local", "LocalCluster"), ("local", "Client"), ("tcp://127.0.0.1:9", "Client")]
-)
-def test_what_does_not_start_in_time(atlas: Atlas, address: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def late(*arguments: object, **options: object) -> None:
-        raise AssertionError  # as distributed does
-
-    monkeypatch.setattr(f"distributed.{part}", late)
-    with pytest.raises(InputError, match=f"`dask` = '{address}' could not be started in twenty seconds.*Try again"):
-        SCCAGN(atlas, 3, TINY, dask=address).train()
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_what_is_late_once_is_tried_again(atlas: Atlas, scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    client, calls = distributed.Client, []
-
-    def late_once(*arguments: object, **options: object) -> Any:
-        calls.append(arguments)
-        if len(calls) == 1:
-            raise AssertionError
-        return client(*arguments, **options)
-
-    monkeypatch.setattr(distributed, "Client", late_once)
-    assert SCCAGN(atlas, 3, TINY, dask=scheduler).train().n_clusters_ == 3
-    assert len(calls) == 2
+    # were the client that failed left for the collector to close, another that starts then could wait for it for ever
+    closed: list[Any] = []
+    monkeypatch.setattr("distributed.utils.LoopRunner.stop", lambda self, timeout=10: closed.append(self))
+    del told
+    gc.collect()
+    assert closed == []
 
 
 def test_without_the_package(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
