@@ -143,7 +143,7 @@ class Config:
     """Epochs without a fall of the loss that end a stage."""
     tolerance: float = 1e-3
     """Joint training ends when at most this fraction of the cells changes cluster, `settle_epochs` epochs in a row."""
-    settle_epochs: int = 5
+    settle_epochs: int = 1
     """Epochs in a row that must stay within `tolerance`."""
 
     def __post_init__(self) -> None:
