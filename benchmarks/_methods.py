@@ -52,6 +52,7 @@ def ours(
     *,
     preset: Literal["default", "paper"] = "default",
     changes: dict[str, Any] | None = None,
+    batch_key: str | None = None,
 ) -> Confident:
     """sccagn_scale from matrix to clusters."""
     import dataclasses
@@ -59,7 +60,7 @@ def ours(
     import sccagn_scale
 
     config = dataclasses.replace(sccagn_scale.Config.preset(preset), **(changes or {}))
-    sccagn_scale.cluster(adata, n_clusters, config, random_state=seed)
+    sccagn_scale.cluster(adata, n_clusters, config, batch_key=batch_key, random_state=seed)
     return Confident(np.asarray(adata.obs["sccagn"].astype(object)), adata.obs["sccagn_confidence"].to_numpy())
 
 

@@ -1,7 +1,7 @@
-"""The ways to label one part of a set's cells that `transfer` compares: one function each, and one table.
+"""The ways to label one part of a set's cells, or all of them, that `transfer` compares: one function each, two tables.
 
 A function gets cells without a label, name or order that would tell their type (see :mod:`benchmarks._labelled`), which
-of them are to be labelled, numbers of types, and a seed.
+of them are to be labelled, their batches, numbers of types, and a seed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from benchmarks._labelled import BATCH
 from benchmarks._methods import fitted_kmeans, ours
 from benchmarks._preprocess import log_expression, log_expression_like, principal_components, projected
 
@@ -29,6 +30,8 @@ class Task:
     cells: AnnData
     in_target: NDArray[np.bool_]
     """Which cells are to be labelled; the others are the source."""
+    batches: NDArray[np.object_]
+    """The batch of each cell."""
     n_types: int
     """Number of types of all cells."""
     n_source_types: int
@@ -78,9 +81,20 @@ def together(task: Task, seed: int) -> Found:
     return Found(labels[task.in_target], labels)
 
 
+def corrected(task: Task, seed: int) -> Found:
+    """The default preset on all cells, their batches corrected for."""
+    cells = task.cells.copy()
+    cells.obs[BATCH] = task.batches
+    labels = ours(cells, task.n_types, seed, batch_key=BATCH).labels
+    return Found(labels[task.in_target], labels)
+
+
 TRANSFERS: dict[str, Callable[[Task, int], Found]] = {
     "default": default,
     "pca_kmeans": pca_kmeans,
     "own": own,
     "together": together,
 }
+"""For one part of the cells."""
+WHOLES: dict[str, Callable[[Task, int], Found]] = {"together": together, "corrected": corrected}
+"""For all cells."""

@@ -1,10 +1,11 @@
-"""Clusters learned on some batches of a set and predicted for the others, against clustering those themselves."""
+"""Clusters learned on some batches of a set and predicted for the others; all of them clustered, corrected or not."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from benchmarks._contest import Contest, Method
 from benchmarks._labelled import labelled_files, made_cells, read_batches, read_blind
 from benchmarks._outcome import Metrics, Outcome, over_seeds
 from benchmarks._session import Session
-from benchmarks._transfers import TRANSFERS, Found, Task
+from benchmarks._transfers import TRANSFERS, WHOLES, Found, Task
 from sccagn_scale._errors import InputError
 
 SCORES = ("nmi", "ari", "accuracy")
 DIRECTIONS = {"1->2": 1, "2->1": 0}
 """Name of a direction → the part that is labelled, counted from 0."""
+WHOLE = "all"
+"""Name of the direction, if it may be called so, in which all cells are labelled."""
 HELD = 0.9
 """Share of a cluster's cells, and of a type's, from which on one batch is said to hold it."""
 QUICK_SETS, QUICK_SEEDS = 1, 2
@@ -45,38 +48,44 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
         raise InputError(f"`--seeds` must be at least 1, but is {n_seeds}.")
     contests = []
     for path in _chosen_files(arguments):
-        for direction in DIRECTIONS:
+        for direction in (*DIRECTIONS, WHOLE):
             kwargs = {"path": str(path), "direction": direction, "n_seeds": n_seeds}
-            methods = (Method(name, "benchmarks.transfer:run_seeds", kwargs | {"method": name}) for name in TRANSFERS)
+            tried = WHOLES if direction == WHOLE else TRANSFERS
+            methods = (Method(name, "benchmarks.transfer:run_seeds", kwargs | {"method": name}) for name in tried)
             contests.append(Contest(f"{path.stem}/{direction}", tuple(methods)))
     rows = session.run(contests, jobs=arguments.jobs)
-    session.finish(rows, columns=(*SCORES, "batch_driven"), mean_of=lambda case: "directions")
+    session.finish(
+        rows,
+        columns=(*SCORES, "batch_driven", "batch_nmi"),
+        mean_of=lambda case: "sets" if case.endswith(f"/{WHOLE}") else "directions",
+    )
     if session.path is not None:
-        _transfer_report.write(rows, beside=session.path)
+        _transfer_report.write(rows, beside=session.path, whole=WHOLE)
 
 
 def run_seeds(path: str, direction: str, method: str, n_seeds: int) -> Outcome:
-    """Target: label one part of one set with one method once per seed, from matrices to labels.
+    """Target: label one part of one set, or all of it, with one method once per seed, from matrices to labels.
 
     Parameters
     ----------
     path
         A labelled `.h5ad` with batches. Of its labels the method is told numbers of types, and nothing else.
     direction
-        A name in :data:`DIRECTIONS`.
+        A name in :data:`DIRECTIONS`, or :data:`WHOLE`.
     method
-        A name in :data:`benchmarks._transfers.TRANSFERS`.
+        A name in :data:`benchmarks._transfers.TRANSFERS`; in :data:`benchmarks._transfers.WHOLES` for all of it.
     n_seeds
         Seeds 0 … n_seeds − 1 are run.
     """
-    label = TRANSFERS[method]
+    label = (WHOLES if direction == WHOLE else TRANSFERS)[method]
     cells, truth = read_blind(Path(path))
     batches = read_batches(Path(path))
     if batches is None:
         raise InputError(f'{path} must have two or more batches in obs["batch"].')
-    in_target = divide(batches) == DIRECTIONS[direction]
-    task = Task(cells, in_target, truth.nunique(), truth[~in_target].nunique(), truth[in_target].nunique())
-    _warm_up(method)
+    in_target = np.full(len(truth), True) if direction == WHOLE else divide(batches) == DIRECTIONS[direction]
+    n_types = (truth[cells].nunique() for cells in (slice(None), ~in_target, in_target))
+    task = Task(cells, in_target, batches.to_numpy(object), *n_types)
+    _warm_up(label)
     seconds, found = [], []
     for seed in range(n_seeds):
         start = time.perf_counter()
@@ -141,13 +150,14 @@ def batch_driven(labels: Any, truth: pd.Series, batches: pd.Series) -> float:
     return n_driven / len(cells)
 
 
-def _warm_up(method: str) -> None:
+def _warm_up(label: Callable[[Task, int], Found]) -> None:
     """Import, and compile what is compiled just in time, so that neither is in the times."""
     cells, types = made_cells()
     n_types = types.nunique()
     # Should a method fail on so small a set, then the runs that count will show whether it fails on a real one.
     with contextlib.suppress(Exception):
-        TRANSFERS[method](Task(cells, np.arange(len(types)) % 2 == 0, n_types, n_types, n_types), 0)
+        even = np.arange(len(types)) % 2 == 0
+        label(Task(cells, even, even.astype(str).astype(object), n_types, n_types, n_types), 0)
 
 
 def _score(found: list[Found], task: Task, truth: pd.Series, batches: pd.Series) -> Metrics:
@@ -160,7 +170,10 @@ def _score(found: list[Found], task: Task, truth: pd.Series, batches: pd.Series)
         metrics |= over_seeds(name, [one[name] for one in each])
     if all(one.all is not None for one in found):
         metrics |= over_seeds("batch_driven", [batch_driven(one.all, truth, batches) for one in found])
+        metrics |= over_seeds("batch_nmi", [evaluate(batches, one.all)["nmi"] for one in found])
+        metrics["batch_nmi_of_types"] = evaluate(batches, truth)["nmi"]
     return metrics | {
+        "n_batches": batches.nunique(),
         "n_source": len(source),
         "n_target": len(target),
         "n_source_types": task.n_source_types,

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy import sparse
+from sklearn.metrics import normalized_mutual_info_score
 
 from benchmarks import _results, transfer
 from benchmarks.__main__ import main
@@ -18,7 +20,7 @@ from benchmarks._labelled import made_cells, read_batches, read_blind
 from benchmarks._preprocess import log_expression, log_expression_like, principal_components, projected
 from benchmarks._results import Row
 from benchmarks._transfer_report import markdown
-from benchmarks._transfers import TRANSFERS, Found, Task
+from benchmarks._transfers import TRANSFERS, WHOLES, Found, Task
 
 BATCHES = ("north", "south")
 
@@ -111,6 +113,46 @@ def test_a_method_is_told_who_is_to_be_labelled_and_numbers_of_types(
     assert metrics["new_types"] == pytest.approx(sum(new) / kept[target].sum())
 
 
+def test_of_a_whole_set_all_cells_are_scored_and_their_batches_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(tmp_path / "s.h5ad", 90, batches=["north"] * 40 + ["south"] * 50)
+    batches = read_batches(tmp_path / "s.h5ad").to_numpy(object)
+    truth = read_blind(tmp_path / "s.h5ad")[1].to_numpy(object)
+
+    def by_batch(task: Task, seed: int) -> Found:
+        if task.cells.n_obs == 90:
+            assert task.in_target.all()
+            assert task.n_types == task.n_target_types == 3
+            np.testing.assert_array_equal(task.batches, batches)
+        return Found(task.batches, task.batches)
+
+    monkeypatch.setitem(WHOLES, "spy", by_batch)
+    metrics = transfer.run_seeds(str(tmp_path / "s.h5ad"), "all", "spy", 2).score()["s/all"]
+    assert metrics["batch_nmi_each"] == pytest.approx([1, 1])
+    expected = normalized_mutual_info_score(batches, truth)
+    assert 0.2 < expected < 0.8
+    assert (metrics["nmi"], metrics["batch_nmi_of_types"]) == pytest.approx((expected, expected))
+    assert (metrics["n_batches"], metrics["n_target"]) == (2, 90)
+
+
+@pytest.mark.filterwarnings("ignore::sccagn_scale.InputWarning")
+def test_correction_takes_out_what_a_batch_adds(tmp_path: Path) -> None:
+    adata, _ = write_set(tmp_path / "plain.h5ad", 400)
+    genes = np.random.default_rng(0).random(adata.n_vars) < 0.3
+    shifted = adata.X.toarray()
+    shifted[np.ix_(adata.obs["batch"] == "south", genes)] += 2
+    adata.X = sparse.csr_matrix(shifted)
+    adata.write_h5ad(tmp_path / "s.h5ad")
+    plain, corrected = (
+        transfer.run_seeds(str(tmp_path / "s.h5ad"), "all", name, 1).score()["s/all"] for name in WHOLES
+    )
+    assert plain["batch_nmi"] > 0.1
+    assert plain["ari"] < 0.9
+    assert corrected["batch_nmi"] == pytest.approx(0, abs=0.05)
+    assert corrected["ari"] > 0.95
+
+
 @pytest.mark.filterwarnings("ignore::sccagn_scale.InputWarning")  # these cells have genes that do not vary
 @pytest.mark.parametrize("name", TRANSFERS)
 def test_planted_clusters_are_found_in_the_other_part(data: Path, name: str) -> None:
@@ -126,7 +168,7 @@ def test_types_that_were_not_learned_are_not_found() -> None:
     cells, types = made_cells(300, 200, n_types=3)
     in_target = np.arange(300) >= 150
     in_target[(types == "type2").to_numpy()] = True
-    task = Task(cells, in_target, 3, 2, 3)
+    task = Task(cells, in_target, types.to_numpy(object), 3, 2, 3)
     for name, n_found in {"default": 2, "pca_kmeans": 2, "own": 3, "together": 3}.items():
         assert len(set(TRANSFERS[name](task, 0).target)) == n_found
 
@@ -202,9 +244,14 @@ def test_every_method_goes_both_ways_on_sets_with_batches(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contests = asked(["--data", str(data), "--json", str(tmp_path / "r.json")], monkeypatch)
-    assert [contest.case for contest in contests] == ["a/1->2", "a/2->1", "b/1->2", "b/2->1"]
+    directions = ["1->2", "2->1", "all"]
+    assert [contest.case for contest in contests] == [
+        f"{name}/{direction}" for name in "ab" for direction in directions
+    ]
     for contest in contests:
-        assert [method.name for method in contest.methods] == ["default", "pca_kmeans", "own", "together"]
+        whole = contest.case.endswith("all")
+        methods = ["together", "corrected"] if whole else ["default", "pca_kmeans", "own", "together"]
+        assert [method.name for method in contest.methods] == methods
         assert {method.kwargs["n_seeds"] for method in contest.methods} == {5}
 
 
@@ -212,7 +259,7 @@ def test_a_quick_run_keeps_nothing(data: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(_results, "RESULTS", tmp_path / "results")
     monkeypatch.setattr("benchmarks.__main__.RESULTS", tmp_path / "results")
     contests = asked(["--data", str(data), "--quick"], monkeypatch)
-    assert [contest.case for contest in contests] == ["a/1->2", "a/2->1"]
+    assert [contest.case for contest in contests] == ["a/1->2", "a/2->1", "a/all"]
     assert not (tmp_path / "results").exists()
 
 
@@ -239,32 +286,44 @@ def test_a_folder_without_batches_is_refused(tmp_path: Path, capsys: pytest.Capt
 
 def test_the_whole_verb(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "TRANSFERS", {"pca_kmeans": TRANSFERS["pca_kmeans"]})
+    monkeypatch.setattr(transfer, "WHOLES", {"together": WHOLES["together"]})
     out = tmp_path / "r.json"
     assert main(["transfer", "--data", str(data), "--sets", "a", "--quick", "--json", str(out)]) == 0
     rows: list[Row] = json.loads(out.read_text())["rows"]
-    assert [(row["case"], row["metrics"]["seeds"]) for row in rows] == [("a/1->2", [0, 1]), ("a/2->1", [0, 1])]
+    cases = [f"a/{direction}" for direction in ("1->2", "2->1", "all")]
+    assert [(row["case"], row["metrics"]["seeds"]) for row in rows] == [(case, [0, 1]) for case in cases]
     assert all(row["metrics"]["ari"] == pytest.approx(1.0) for row in rows)
-    assert out.with_suffix(".md").read_text() == markdown(rows)
+    assert out.with_suffix(".md").read_text() == markdown(rows, "all")
 
 
 def made_row(case: str, method: str, nmi: float, **metrics: Any) -> Row:
     scores = {"nmi": nmi, "nmi_sd": 0.01, "ari": 0.5, "ari_sd": 0.0, "accuracy": 0.25, "accuracy_sd": None}
     counts = {"n_source": 1200, "n_target": 300, "n_source_types": 4, "n_target_types": 3, "new_types": 0.125}
+    counts |= {"n_batches": 7}
     return Row(case=case, method=method, seconds=2.0, spread=0.1, peak_rss_mb=100.0, metrics=scores | counts | metrics)
 
 
-def test_the_table_has_every_row_and_the_means() -> None:
+def test_the_tables_have_every_row_and_the_means() -> None:
     failed = Row(case="a/2->1", method="own", seconds=None, spread=None, peak_rss_mb=None, metrics={"error": "no room"})
     rows = [
         made_row("a/1->2", "own", 0.4),
         made_row("a/1->2", "together", 0.2, batch_driven=0.5, batch_driven_sd=0.1),
         failed,
         made_row("a/2->1", "together", 0.4, batch_driven=0.0, batch_driven_sd=0.0),
+        made_row("a/all", "together", 0.6, batch_nmi=0.3, batch_nmi_sd=0.1, batch_nmi_of_types=0.2),
+        failed | Row(case="a/all", method="corrected"),
     ]
-    lines = markdown(rows).splitlines()
-    given = "| a | 1->2 | own | 1,200 → 300 | 4 → 3 | 12.5% | 0.400 ± 0.010 | 0.500 ± 0.000 | 0.250 | – | 2.0 | 100 |"
-    assert given in lines
-    assert any(line.startswith("| a | 2->1 | own | failed | – |") for line in lines)
-    assert len({line.count("|") for line in lines[:6]}) == 1
-    assert "| own | 0.400 (of 1) | 0.500 (of 1) | 0.250 (of 1) | – |" in lines
-    assert "| together | 0.300 | 0.500 | 0.250 | 0.250 |" in lines
+    lines = markdown(rows, "all").splitlines()
+    parts, wholes = lines[: lines.index("## All cells")], lines[lines.index("## All cells") :]
+    scores = "0.400 ± 0.010 | 0.500 ± 0.000 | 0.250 | – | –"
+    assert f"| a | 1->2 | own | 1,200 → 300 | 4 → 3 | 12.5% | {scores} | 2.0 | 100 |" in parts
+    assert any(line.startswith("| a | 2->1 | own | failed | – |") for line in parts)
+    assert "| own | 0.400 (of 1) | 0.500 (of 1) | 0.250 (of 1) | – | – |" in parts
+    assert "| together | 0.300 | 0.500 | 0.250 | 0.250 | – |" in parts
+    scores = "0.600 ± 0.010 | 0.500 ± 0.000 | 0.250 | – | 0.300 ± 0.100"
+    assert f"| a | 3 | 7 | together | {scores} | 0.200 | 2.0 | 100 |" in wholes
+    assert any(line.startswith("| a | – | – | corrected | failed | – |") for line in wholes)
+    assert "| corrected | – | – | – | – | – |" in wholes
+    for part in (parts, wholes):
+        first, second = "".join(f"{line}\n" for line in part if line.startswith("|")).split("| mean of")
+        assert [len({line.count("|") for line in table.splitlines()}) for table in (first, f"|{second}")] == [1, 1]
