@@ -200,6 +200,7 @@ def dec(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.object_]:
         pretrain_steps=300,
         learning_rate=1e-3,
         joint_steps=200,
+        settle_epochs=5,
     )
     adata = adata.copy()
     cluster(adata, n_clusters, config, random_state=seed)

@@ -229,6 +229,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "pretrain_steps": 50,
         "pretrain_adversarial": False,
         "joint_steps": 10,
+        "settle_epochs": 5,  # an epoch is a single step
     },
 }
 
