@@ -248,14 +248,17 @@ def _csr(method: str) -> Callable[[Any, Tensor, Tensor], Steps]:
 def _operator(matrix: Any, dense: Tensor, cotangent: Tensor) -> Steps:
     import torch
 
-    from sccagn_scale.ops import Csr, csr_matmul
+    from sccagn_scale.ops import Csr, csr_matmul, implementations
 
     held = Csr.from_scipy(matrix).to(dense.device)
     parts = (held.indptr, held.indices, held.values, held.n_cols)
-    return (
-        lambda: csr_matmul(held, dense),
-        lambda: torch.ops.sccagn.csr_matmul_transposed(*parts, cotangent),
-    )
+
+    def backward() -> Tensor:
+        if implementations()["csr_matmul_transposed"][dense.device.type] == "ext":
+            return torch.ops.sccagn.csr_matmul_transposed(*parts, cotangent)
+        return csr_matmul(Csr(*parts).T, cotangent)  # as in training; making the transpose is part of it
+
+    return lambda: csr_matmul(held, dense), backward
 
 
 def _torch_csr(matrix: Any, dense: Tensor, cotangent: Tensor) -> Steps:

@@ -182,12 +182,7 @@ def _add_cluster(verbs: Any) -> None:
     )
     _add_settings(model)
     model.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
-    model.add_argument(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        help="where to train; `auto` takes a GPU when there is one (default: %(default)s)",
-    )
+    _add_device(model)
     _add_threads(model)
     limits = parser.add_argument_group("where the work is done")
     _add_memory(limits)
@@ -246,6 +241,15 @@ def _add_settings(group: Any) -> None:
     group.add_argument("--config", metavar="FILE.toml", type=Path, help="settings that differ from the preset")
 
 
+def _add_device(group: Any) -> None:
+    group.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="where to train; `auto` takes a GPU when there is one (default: %(default)s)",
+    )
+
+
 def _add_threads(group: Any) -> None:
     group.add_argument("--threads", metavar="N", type=_threads, help="CPU threads to use (default: all)")
 
@@ -282,6 +286,7 @@ def _add_plan(verbs: Any) -> None:
     _add_n_clusters(parser)
     _add_layer(parser)
     _add_settings(parser)
+    _add_device(parser)
     _add_threads(parser)
     _add_memory(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the plan as JSON")

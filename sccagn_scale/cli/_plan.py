@@ -30,13 +30,14 @@ def run(arguments: argparse.Namespace) -> None:
             cells = read_cells(arguments.input)
         from sccagn_scale.model import plan
 
-        with named(layer="--layer", memory="--memory", n_clusters="--n-clusters", path="INPUT"):
+        with named(layer="--layer", memory="--memory", n_clusters="--n-clusters", device="--device", path="INPUT"):
             planned = plan(
                 cells,
                 arguments.n_clusters,
                 config,
                 layer=arguments.layer,
                 memory=arguments.memory,
+                device=arguments.device,
                 progress=console,
             )
         if arguments.json is not None:

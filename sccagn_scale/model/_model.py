@@ -338,7 +338,7 @@ class SCCAGN:
                 transform = train.rounding(z, initial)
                 transform_latent(self.module_, torch.from_numpy(transform).to(self.device))
                 z = z @ transform
-            with self._seeded():
+            with Seeded(self.random_state):
                 self.module_.set_centroids(torch.from_numpy(train.centers(z, initial)).to(self.device))
         with self._stage("Joint training", total=config.joint_steps) as stage:
             end = train.train_jointly(
@@ -385,7 +385,7 @@ class SCCAGN:
 
     def _make_module(self, prepared: Prepared, normalized: sp.csr_matrix) -> SCCAGNModule:
         start = find_start(prepared.x, normalized, self.config, random_state=self.random_state)
-        with self._seeded():
+        with Seeded(self.random_state):
             module = self._new_module(prepared.x.shape[1])
         axes, mean, scale = map(torch.from_numpy, start)
         initialize(module, axes, mean, scale=scale)
@@ -442,6 +442,3 @@ class SCCAGN:
         self.confidence_ = scatter(confidence.cpu().numpy(), self.keep_obs_)
         self.embedding_ = scatter(z.cpu().numpy(), self.keep_obs_, self._scratch)
         self.pcs_ = scatter(prepared.pcs, self.keep_obs_, self._scratch)
-
-    def _seeded(self) -> Seeded:
-        return Seeded(self.random_state, self.device)

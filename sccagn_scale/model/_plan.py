@@ -22,7 +22,7 @@ from sccagn_scale.model._initial import choose_init
 from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._needs import Size, needs
 from sccagn_scale.model._prepare import input_size
-from sccagn_scale.model._setup import checked_n_clusters
+from sccagn_scale.model._setup import Device, checked_n_clusters, pick_device
 from sccagn_scale.model._workspace import allowed_memory
 from sccagn_scale.train import Init
 
@@ -90,6 +90,7 @@ def plan(
     *,
     layer: str | None = None,
     memory: int | None = None,
+    device: Device = "auto",
     progress: Progress = SILENT,
 ) -> Plan:
     """Tell what clustering will take, in memory if that fits, else with large arrays on disk.
@@ -100,7 +101,7 @@ def plan(
     ----------
     atlas
         Cells × genes on disk; see `sccagn_scale.io.open_atlas`.
-    n_clusters, config, layer, memory, progress
+    n_clusters, config, layer, memory, device, progress
         See `SCCAGN`.
 
     Raises
@@ -113,7 +114,7 @@ def plan(
     n_clusters = checked_n_clusters(n_clusters, size.n_obs)
     config = dataclasses.replace(config, init=choose_init(config, n_clusters, size.n_obs))
     with progress.stage("Calibrate"):
-        seconds = _seconds(atlas, n_clusters, config, layer, size.n_obs)
+        seconds = _seconds(atlas, n_clusters, config, layer, size.n_obs, device)
     in_memory = needs(size, config, on_disk=False)
     on_disk = max(need.memory for need in in_memory.values()) > allowed
     chosen = needs(size, config, on_disk=True) if on_disk else in_memory
@@ -128,17 +129,20 @@ def _written(size: Size, config: Config) -> int:
     return size.n_obs * per_cell
 
 
-def _seconds(atlas: Atlas, n_clusters: int | None, config: Config, layer: str | None, n_obs: int) -> dict[str, float]:
+def _seconds(
+    atlas: Atlas, n_clusters: int | None, config: Config, layer: str | None, n_obs: int, device: Device
+) -> dict[str, float]:
     """Time every stage on a sample of the cells, and stretch it to all of them."""
+    device_type = pick_device(device).type
     clock = _Clock()
     with clock.stage("Preprocess"):
         sample = _sample(atlas, layer)
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         # the search that many cells are given, whose time grows otherwise than that of few
-        backend = graph.choose_backend(n_obs) if config.knn_backend == "auto" else config.knn_backend
+        backend = graph.choose_backend(n_obs, device_type) if config.knn_backend == "auto" else config.knn_backend
         as_many = dataclasses.replace(config, knn_backend=backend)
-        SCCAGN(sample, n_clusters, as_many, progress=clock).train()
+        SCCAGN(sample, n_clusters, as_many, device=device, progress=clock).train()
     return {
         stage: stretched(stage, seconds, sample.n_obs, n_obs, config.init) for stage, seconds in clock.seconds.items()
     }

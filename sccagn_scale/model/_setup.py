@@ -25,16 +25,15 @@ _OLDEST_HARMONYPY = (2, 1)
 
 
 class Seeded:
-    """Initialise parameters from a seed and leave torch's global generators as they were."""
+    """Initialise parameters, on the CPU, from a seed and leave torch's global generators as they were."""
 
-    def __init__(self, seed: int, device: torch.device) -> None:
-        devices = [torch.cuda.current_device()] if device.type == "cuda" else []
-        self._fork = torch.random.fork_rng(devices)
+    def __init__(self, seed: int) -> None:
+        self._fork = torch.random.fork_rng(devices=())
         self._seed = seed
 
     def __enter__(self) -> None:
         self._fork.__enter__()
-        torch.manual_seed(self._seed)
+        torch.default_generator.manual_seed(self._seed)  # torch.manual_seed would seed the GPUs too
 
     def __exit__(self, *error: Any) -> None:
         self._fork.__exit__(*error)
@@ -46,7 +45,9 @@ def pick_device(device: Device) -> torch.device:
         raise InputError(f"`device` must be 'auto', 'cpu' or 'cuda'; it is {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("`device` = 'cuda' needs a GPU and a CUDA build of torch; none was found. Use 'auto'.")
-    return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())  # by its number: other threads have the first for theirs
 
 
 def checked_n_clusters(n_clusters: int | None, n_obs: int, which: str = "in the input") -> int | None:

@@ -155,11 +155,16 @@ def graph_layer(conv: Conv, n_in: int, n_out: int) -> GraphLayer:
     return GCNLayer(n_in, n_out) if conv == "gcn" else PyGLayer(conv, n_in, n_out)
 
 
+_FEW_PAIRS = 2**22
+"""Pairs of cells whose weights a GPU holds at once, 16 MB a head: several times those of a batch of the default."""
+
+
 class CrossAttention(nn.Module):
     """Multi-head attention of cells over cells: queries from z, keys and values from g (Vaswani et al. 2017).
 
     softmax(Q Kᵀ / √(d / n_heads)) V is exact, and torch's fused kernels compute it in tiles with an online softmax:
-    memory is O((n + m) · d) forwards and backwards, time O(n · m), for n cells that ask and m that are attended to.
+    memory is O((n + m) · d) forwards and backwards, time O(n · m), for n cells that ask and m that are attended to. On
+    a GPU they take over where n · m is above 4 million; there the last bits of gradients may differ from run to run.
 
     Parameters
     ----------
@@ -187,8 +192,22 @@ class CrossAttention(nn.Module):
             layer(t).unflatten(1, (self.n_heads, -1)).transpose(0, 1).unsqueeze(0)
             for layer, t in ((self.query, z), (self.key, g), (self.value, g))
         )
-        attended = tiled_attention(q, k, v, multiple=1 if z.is_cpu else 8)
+        if z.is_cpu:
+            attended = tiled_attention(q, k, v, multiple=1)
+        elif len(z) * len(g) <= _FEW_PAIRS:
+            attended = plain_attention(q, k, v)
+        else:
+            attended = tiled_attention(q, k, v, multiple=8)
         return self.out(attended.squeeze(0).transpose(0, 1).flatten(1))
+
+
+def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend with all weights in memory, [1, heads, n, m]; arguments and result as in :func:`tiled_attention`.
+
+    The order of every sum is fixed. CUDA's tiled kernel adds the tiles' gradients in the order in which they come.
+    """
+    weights = torch.softmax(query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5, dim=-1)
+    return weights @ value
 
 
 def tiled_attention(query: Tensor, key: Tensor, value: Tensor, *, multiple: int) -> Tensor:

@@ -94,11 +94,12 @@ class Csr:
         return self if n_rows == self.shape[0] else self.rows(0, n_rows)
 
     def _make_transpose(self) -> Csr:
-        if self.values.device.type != "cpu":
+        device = self.values.device
+        if device.type != "cpu" and len(self.indices) < 2**31:  # torch sorts no more on a GPU
             return self._sorted_by_column()
         # SciPy counts, where torch would sort
-        arrays = (self.values.numpy(), self.indices.numpy(), self.indptr.numpy())
-        return Csr.from_scipy(sp.csr_matrix(arrays, self.shape).T.tocsr(), dtype=self.values.dtype)
+        arrays = (self.values.cpu().numpy(), self.indices.cpu().numpy(), self.indptr.cpu().numpy())
+        return Csr.from_scipy(sp.csr_matrix(arrays, self.shape).T.tocsr(), dtype=self.values.dtype).to(device)
 
     def _sorted_by_column(self) -> Csr:
         order = self.indices.argsort(stable=True)

@@ -103,9 +103,15 @@ def kernel(z: Tensor, centroids: Tensor, nu: float) -> Kernel:
     )
 
 
+_CDIST_PAIRS = 2**30
+"""On a GPU torch takes one block of threads for each pair, of which it can have 2³¹."""
+
+
 def _distances(z: Tensor, centroids: Tensor) -> Tensor:
     # exact differences: ‖z‖² + ‖μ‖² − 2zμᵀ loses the small distances, on which q depends most
-    return torch.cdist(z, centroids, compute_mode="donot_use_mm_for_euclid_dist")
+    blocks = z.split(max(1, _CDIST_PAIRS // len(centroids)))
+    parts = [torch.cdist(block, centroids, compute_mode="donot_use_mm_for_euclid_dist") for block in blocks]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def gradients(z: Tensor, centroids: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 
 from sccagn_scale import SCCAGN, Config
 from sccagn_scale.cli import main
@@ -58,12 +59,32 @@ def test_a_sample_is_treated_as_that_many_cells_would_be(
     class Recorded(SCCAGN):
         def __init__(self, adata: ad.AnnData, n_clusters: int | None, config: Config, **more: Any) -> None:
             made.append((n_clusters, config.knn_backend.removesuffix("_graph"), config.init))
+            assert more["device"] == "cpu"
             super().__init__(adata, n_clusters, dataclasses.replace(config, joint_steps=0), **more)
 
     monkeypatch.setattr(_plan, "SCCAGN", Recorded)
     monkeypatch.setattr(_plan, "input_size", lambda *_: Size(n_obs, 80, 40 * n_obs, True))
-    assert _plan.plan(open_atlas(cells), n_clusters, memory=10**12).n_obs == n_obs
+    assert _plan.plan(open_atlas(cells), n_clusters, memory=10**12, device="cpu").n_obs == n_obs
     assert made == [(n_clusters, backend, init)]
+
+
+def test_a_gpu_is_planned_for_where_one_will_be_used(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def choose(n_obs: int, device_type: str) -> str:
+        asked.append((n_obs, device_type))
+        return "exact"
+
+    class OnCpu(SCCAGN):
+        def __init__(self, *given: Any, device: str, **more: Any) -> None:
+            asked.append((len(given[0]), device))
+            super().__init__(*given, device="cpu", **more)
+
+    monkeypatch.setattr(_plan, "SCCAGN", OnCpu)
+    monkeypatch.setattr(_plan, "pick_device", lambda device: torch.device("cuda", 0))
+    monkeypatch.setattr("sccagn_scale.graph.choose_backend", choose)
+    _plan.plan(open_atlas(cells), 3)
+    assert asked == [(300, "cuda"), (300, "auto")]
 
 
 def test_all_of_a_consensus_grows_with_the_cells() -> None:
@@ -89,6 +110,11 @@ def test_another_layer(cells: Path) -> None:
         (["none.h5ad"], "`INPUT` must name an existing file"),
         (["{cells}", "--layer", "other"], "`--layer` must be one of None (X), 'one'"),
         (["{cells}", "-k", "301"], "`--n-clusters` = 301 needs at least as many cells"),
+        pytest.param(
+            ["{cells}", "--device", "cuda"],
+            "`--device` = 'cuda' needs a GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         (["{cells}", "--json", "{cells}"], "`--json` must not be the same as `INPUT`"),
     ],
 )

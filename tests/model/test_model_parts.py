@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from model_samples import TINY, planted
 
 from sccagn_scale import SCCAGN, Config, train
+from sccagn_scale.model._setup import Seeded, pick_device
 
 
 @pytest.mark.parametrize("fusion", ["attention", "concat", "multiply", "none"])
@@ -112,3 +114,23 @@ def test_a_weight_of_zero_takes_the_loss_away() -> None:
         assert (joint[[other for other in ("reconstruction", "adversarial", "clustering") if other != name]] == 0).all(
             None
         )
+
+
+def test_a_gpu_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other threads, such as the one that prepares batches, would take "cuda" for the first."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda", 1)
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_parameters_come_from_the_seed_and_no_global_generator_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU's generator was seeded"))
+    before = torch.get_rng_state()
+    drawn = []
+    for seed in (0, 0, 1):
+        with Seeded(seed):
+            drawn.append(torch.rand(3))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(torch.get_rng_state(), before)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from nn_samples import N_LATENT, N_OBS, N_VARS, cells
 from torch import Tensor
 
-from sccagn_scale.nn import CrossAttention, Discriminator, GCNLayer, RowLinear, graph_layer
-from sccagn_scale.nn._layers import tiled_attention
+from sccagn_scale.nn import CrossAttention, Discriminator, GCNLayer, RowLinear, _layers, graph_layer
+from sccagn_scale.nn._layers import plain_attention, tiled_attention
 
 
 def latent(n_obs: int = N_OBS, seed: int = 0) -> Tensor:
@@ -111,6 +112,37 @@ def test_filling_heads_in_changes_neither_values_nor_gradients(d_head: int) -> N
         assert result.shape == q.shape
         results.append([result, *torch.autograd.grad(result.pow(3).sum(), (q, k, v))])
     torch.testing.assert_close(*results)
+
+
+def test_plain_and_tiled_attention_are_one() -> None:
+    results = []
+    for attend in (plain_attention, partial(tiled_attention, multiple=1)):
+        q, k, v = heads(6, torch.float64)
+        result = attend(q, k, v)
+        results.append([result, *torch.autograd.grad(result.pow(3).sum(), (q, k, v))])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize(("n", "m", "taken"), [(2048, 2048, "plain"), (2049, 2048, "tiled")])
+def test_few_pairs_are_attended_to_in_a_fixed_order_elsewhere_than_on_the_cpu(
+    n: int, m: int, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+    monkeypatch.setattr(_layers, "plain_attention", lambda q, k, v: called.append("plain") or v)
+    monkeypatch.setattr(_layers, "tiled_attention", lambda q, k, v, *, multiple: called.append("tiled") or v)
+    with torch.device("meta"):
+        CrossAttention(24, 4)(torch.empty(n, 24), torch.empty(m, 24))
+    assert called == [taken]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_gradients_of_a_batch_are_the_same_bits_twice_on_a_gpu() -> None:
+    attention = CrossAttention(24, 4, n_anchors=512).cuda()
+    z, g = torch.randn(1024, 24, device="cuda"), torch.randn(1024, 24, device="cuda", requires_grad=True)
+    first, second = (
+        torch.autograd.grad(attention(z, g).square().sum(), [g, *attention.parameters()]) for _ in range(2)
+    )
+    assert all(map(torch.equal, first, second))
 
 
 @pytest.mark.parametrize("d_head", [2, 6])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ops_samples import sample
 from torch import Tensor
 
-from sccagn_scale.ops import implementations, student_t_assign
+from sccagn_scale.ops import implementations, student_t, student_t_assign
 
 NUS = [0.5, 1.0, 3.0]
 
@@ -62,6 +62,14 @@ def test_opcheck() -> None:
         (torch.ops.sccagn.student_t_assign_backward, (q, z.detach(), centroids.detach(), q, 1.0)),
     ):
         assert set(torch.library.opcheck(operator.default, arguments).values()) == {"SUCCESS"}
+
+
+def test_blocks_of_the_distances_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, centroids = sample(50, 7, 3)
+    whole = student_t.student_t_assign_reference(z, centroids, 1.0)
+    for most in (1, 7 * 9, 7 * 50):
+        monkeypatch.setattr(student_t, "_CDIST_PAIRS", most)
+        torch.testing.assert_close(student_t.student_t_assign_reference(z, centroids, 1.0), whole, rtol=0, atol=0)
 
 
 def test_second_derivatives_are_refused() -> None:
