@@ -21,6 +21,7 @@ _EXAMPLES = """\
 examples:
   sccagn-scale cluster cells.h5ad -o clustered.h5ad
   sccagn-scale evaluate clustered.h5ad --truth cell_type
+  sccagn-scale assign more.h5ad --model model/ -o assigned.h5ad
   sccagn-scale recluster clustered.h5ad --inplace --resolution 2
   sccagn-scale plan atlas.h5ad --memory 8G
   sccagn-scale simulate -o atlas.h5ad --cells 100000
@@ -65,6 +66,22 @@ examples:
 Exit code: 0; or 2 after a mistake in the input or an option, with one sentence
 on what is wrong, and nothing written."""
 
+_ASSIGN = """\
+Assign the cells of INPUT to the clusters of a model that `cluster --model` has
+kept, without training: cells of another sample or a later day get the clusters,
+and the names, of those before.
+
+INPUT is as in `cluster` and has the genes that the model knows. Preprocessing
+is the model's. Every cell gets a cluster, also one that is unlike all that the
+model has seen: look at the confidence."""
+
+_ASSIGN_END = """\
+written into the AnnData: what `cluster` writes, see its help
+
+example:
+  sccagn-scale cluster monday.h5ad -o clustered.h5ad --model model/
+  sccagn-scale assign tuesday.h5ad --model model/ -o assigned.h5ad"""
+
 _RECLUSTER = """\
 Split or merge the clusters that `cluster` found, without training: seconds, and
 X is not read. New clusters are parts or unions of those that there are; those
@@ -82,13 +99,13 @@ examples:
       --key-added fine"""
 
 _PLAN = """\
-Tell what `cluster` will need for INPUT, stage by stage, before any work: memory,
-disk and time, and whether it fits. Nothing is written.
+Tell what `cluster` will need for INPUT, stage by stage, before any work:
+memory, disk and time, and whether it fits. Nothing is written.
 
 Memory and disk follow from the sizes of the arrays. Time is that of a run on
 25,000 of the cells, stretched to all of them; a stage's own growth with the
-cells is allowed for. A run that is given the number of clusters takes longer and
-more memory, so give it here too."""
+cells is allowed for. A run that is given the number of clusters takes longer
+and more memory, so give it here too."""
 
 _PLAN_END = """\
 examples:
@@ -148,6 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="VERB", parser_class=_Parser)
     _add_cluster(verbs)
+    _add_assign(verbs)
     _add_recluster(verbs)
     _add_plan(verbs)
     _add_evaluate(verbs)
@@ -184,6 +202,28 @@ def _add_cluster(verbs: Any) -> None:
     model.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
     _add_device(model)
     _add_threads(model)
+    _add_limits(parser)
+    results = _add_results(parser, "cells, training, number of clusters")
+    results.add_argument("--model", metavar="DIR", type=Path, help="keep the trained model, for `assign`")
+
+
+def _add_assign(verbs: Any) -> None:
+    summary = "assign other cells to the clusters of a model"
+    parser = _add_verb(verbs, "assign", _ASSIGN, epilog=_ASSIGN_END, summary=summary)
+    _add_input(parser)
+    parser.add_argument(
+        "--model", metavar="DIR", type=Path, required=True, help="folder that `cluster --model` has written"
+    )
+    _add_where(parser, "INPUT")
+    how = parser.add_argument_group("what to do")
+    _add_layer(how)
+    _add_device(how)
+    _add_threads(how)
+    _add_limits(parser)
+    _add_results(parser, "cells")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("where the work is done")
     _add_memory(limits)
     limits.add_argument(
@@ -198,6 +238,9 @@ def _add_cluster(verbs: Any) -> None:
         metavar="SCHEDULER",
         help="preprocess on a Dask cluster: its address, or `local` for one on this machine (default: no cluster)",
     )
+
+
+def _add_results(parser: argparse.ArgumentParser, pictures: str) -> Any:
     results = parser.add_argument_group("what to write")
     results.add_argument(
         "--key-added", metavar="NAME", default="sccagn", help="name of the results in OUT (default: %(default)s)"
@@ -206,11 +249,9 @@ def _add_cluster(verbs: Any) -> None:
         "--results-only", action="store_true", help="leave X, layers and raw out of OUT, which is then small"
     )
     results.add_argument("--json", metavar="FILE", type=Path, help="write a machine-readable summary of the run")
-    results.add_argument(
-        "--plots", metavar="DIR", type=Path, help="write pictures: cells, training, number of clusters"
-    )
-    results.add_argument("--model", metavar="DIR", type=Path, help="keep the trained model")
+    results.add_argument("--plots", metavar="DIR", type=Path, help=f"write pictures: {pictures}")
     results.add_argument("-q", "--quiet", action="store_true", help="print only errors, and notes about the input")
+    return results
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
@@ -246,7 +287,7 @@ def _add_device(group: Any) -> None:
         "--device",
         choices=["auto", "cpu", "cuda"],
         default="auto",
-        help="where to train; `auto` takes a GPU when there is one (default: %(default)s)",
+        help="where to compute; `auto` takes a GPU when there is one (default: %(default)s)",
     )
 
 

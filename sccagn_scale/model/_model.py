@@ -412,7 +412,7 @@ class SCCAGN:
     def _restore(self, prepared: Prepared, weights: dict[str, torch.Tensor]) -> None:
         """Take saved weights and read the cells out with them."""
         module = self._new_module(prepared.x.shape[1])
-        self.n_clusters_ = len(weights["centroids"])
+        self.n_clusters_ = self.n_clusters_given = len(weights["centroids"])
         module.set_centroids(weights["centroids"])
         module.load_state_dict(weights)
         self.module_ = module.to(self.device)

@@ -191,7 +191,7 @@ def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str]) ->
     assert "examples:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", [None, "cluster", "evaluate", "simulate", "info"])
+@pytest.mark.parametrize("verb", [None, "cluster", "assign", "recluster", "plan", "evaluate", "simulate", "info"])
 def test_help_fits_a_terminal(
     verb: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

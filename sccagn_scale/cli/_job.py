@@ -1,0 +1,252 @@
+"""What `cluster` and `assign` share: the paths that they take, what they write, and what they say of it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sccagn_scale._errors import InputError
+from sccagn_scale._keys import Keys
+from sccagn_scale.cli._console import Console, duration
+from sccagn_scale.cli._inputs import check_inputs, read_cells
+from sccagn_scale.cli._machine import peak_rss_mb
+from sccagn_scale.cli._output import check_distinct, named, write_figure, write_json
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sccagn_scale.io import Atlas
+
+OPTIONS = {
+    "layer": "--layer",
+    "device": "--device",
+    "memory": "--memory",
+    "store": "--store",
+    "dask": "--dask",
+    "key_added": "--key-added",
+    "path": "INPUT",
+}
+"""Parameter → option, of what both verbs hand on to the model."""
+
+
+def check_paths(
+    arguments: argparse.Namespace, *, reads: Mapping[str, Path | None], writes: Mapping[str, Path | None]
+) -> None:
+    """Refuse paths that cannot be read or written, before any work.
+
+    Parameters
+    ----------
+    arguments
+        Of the verb.
+    reads, writes
+        Its further files and folders, by option: those read, and folders written.
+    """
+    from sccagn_scale.io import check_writable
+
+    check_inputs(arguments.input)
+    if arguments.inplace and (len(arguments.input) > 1 or arguments.results_only):
+        raise InputError(
+            "`--inplace` adds the results to one input file as it is, so there must be one INPUT and no "
+            "`--results-only`; give `--output` instead."
+        )
+    inputs = {f"INPUT {i}" if i else "INPUT": path for i, path in enumerate(arguments.input)}
+    folders = {"--plots": arguments.plots, **writes, "--store": arguments.store}
+    check_distinct({**inputs, **reads}, {"--output": arguments.output, "--json": arguments.json, **folders})
+    if arguments.output is not None:
+        check_writable(arguments.output, "--output")
+    else:
+        check_writable(arguments.input[0], "INPUT")
+    if arguments.json is not None:
+        check_writable(arguments.json, "--json", kind="file")
+    for option, folder in folders.items():
+        if folder is not None:
+            check_writable(folder, option, kind="folder")
+
+
+def read_input(arguments: argparse.Namespace, console: Console) -> Atlas:
+    """Open the input, and refuse an output that would lack what it has."""
+    with console.stage("Read"):
+        cells = read_cells(arguments.input, scratch=target(arguments).parent)
+        _check_output(arguments, cells)
+    return cells
+
+
+def target(arguments: argparse.Namespace) -> Path:
+    """The file that the results go to."""
+    output: Path = arguments.input[0] if arguments.inplace else arguments.output
+    return output
+
+
+def _is_copied(arguments: argparse.Namespace, cells: Atlas) -> bool:
+    """Whether matrices go to the output as they are stored."""
+    return cells.is_one_file and cells.files[0].suffix.lower() == arguments.output.suffix.lower()
+
+
+def _check_output(arguments: argparse.Namespace, cells: Atlas) -> None:
+    """Refuse an output that would lack what the input has."""
+    if arguments.inplace and not cells.is_one_file:
+        raise InputError("`--inplace` adds the results to a .h5ad or .zarr file; INPUT is 10x's: give `--output`.")
+    if arguments.inplace or arguments.results_only or len(cells.files) > 1 or _is_copied(arguments, cells):
+        return
+    if len(cells.layers) > 1:
+        kind = cells.files[0].suffix
+        raise InputError(
+            f"`--output` must end in {kind} as INPUT does, whose layers and raw stay as they are stored there, but is "
+            f"{str(arguments.output)!r}; give it that ending, or add `--results-only`."
+        )
+
+
+def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
+    """Write the results, with what else the output has of the input."""
+    from sccagn_scale.io import add_results, write, write_atlas, write_copy
+    from sccagn_scale.pp import BLOCK_SIZE
+
+    with named(path="INPUT" if arguments.inplace else "--output", source="INPUT"):
+        if arguments.inplace:
+            add_results(cells.adata, arguments.input[0])
+        elif arguments.results_only or None not in cells.layers:  # some files may lack X
+            write(cells.adata, arguments.output)
+        elif _is_copied(arguments, cells):
+            write_copy(cells.adata, cells.files[0], arguments.output)
+        else:
+            write_atlas(cells.adata, cells.matrix().blocks(BLOCK_SIZE), arguments.output)
+
+
+def conclude(
+    arguments: argparse.Namespace,
+    adata: AnnData,
+    console: Console,
+    *,
+    start: float,
+    estimated: bool,
+    how: Callable[[dict[str, Any]], str],
+    written: Sequence[Path] = (),
+) -> None:
+    """Draw and write what was asked for beside the output, and say what came of the run.
+
+    Parameters
+    ----------
+    arguments
+        Of the verb.
+    adata
+        With results.
+    console
+        Which has timed the stages.
+    start
+        When the run began, by `time.perf_counter`.
+    estimated
+        Whether this run estimated the number of clusters.
+    how
+        Facts of the run → how the number of clusters came about.
+    written
+        What was written already beside the output.
+    """
+    pictures = _draw(arguments, adata, console)
+    facts = _facts(arguments, adata, console, estimated)
+    facts["seconds"]["total"] = time.perf_counter() - start
+    reports = [] if arguments.json is None else [arguments.json]
+    for path in reports:
+        write_json(facts, path)
+    _show(facts, how(facts), [target(arguments), *pictures, *reports, *written], console)
+
+
+def _draw(arguments: argparse.Namespace, adata: AnnData, console: Console) -> list[Path]:
+    if arguments.plots is None:
+        return []
+    from sccagn_scale import pl
+
+    key = arguments.key_added
+    record = adata.uns.get(Keys(key).uns, {})
+    seed = int(record.get("params", {}).get("random_state", 0))
+    figures = {"cells.png": lambda: pl.embedding(adata, key_added=key, random_state=seed)}
+    if any(map(len, record.get("history", {}).values())):  # there is none where nothing was trained
+        figures["training.png"] = lambda: pl.history(adata, key)
+    if "score" in (record.get("n_clusters_evidence") or {}):
+        figures["n_clusters.png"] = lambda: pl.n_clusters_curve(adata, key)
+    with console.stage("Draw", total=len(figures)) as stage:
+        for name, draw in figures.items():
+            write_figure(draw(), arguments.plots / name)
+            stage.advance()
+    return [arguments.plots / name for name in figures]
+
+
+def _facts(arguments: argparse.Namespace, adata: AnnData, console: Console, estimated: bool) -> dict[str, Any]:
+    """The run as `--json` has it."""
+    keys = Keys(arguments.key_added)
+    record: dict[str, Any] = dict(adata.uns.get(keys.uns, {}))
+    params = dict(record.get("params", {}))
+    graph = dict(record.get("graph", {}))
+    labels = adata.obs[keys.labels]
+    confidence = adata.obs.get(keys.confidence)
+    clusters = []
+    for name, n_obs in labels.value_counts(sort=False).items():
+        mean = None if confidence is None else float(confidence[(labels == name).to_numpy()].mean())
+        clusters.append({"name": str(name), "n_obs": int(n_obs), "mean_confidence": mean})
+    return {
+        "input": [str(path) for path in arguments.input],
+        "output": str(target(arguments)),
+        "n_obs": adata.n_obs,
+        "n_vars": adata.n_vars,
+        "n_clusters": int(record.get("n_clusters", len(clusters))),
+        "n_clusters_estimated": estimated,
+        "n_clusters_evidence": record.get("n_clusters_evidence") or None,
+        "clusters": clusters,
+        "n_obs_without_cluster": int(labels.isna().sum()),
+        "preprocessing": dict(record.get("preprocessing", {})),
+        "graph": graph,
+        "graph_recall": graph.get("recall"),
+        "seconds": dict(console.seconds),
+        "peak_rss_mb": peak_rss_mb(),
+        "params": {name: value for name, value in params.items() if name != "versions"},
+        "versions": record.get("versions", params.get("versions")),
+        "warnings": console.notes,
+    }
+
+
+def _show(facts: dict[str, Any], how: str, written: Sequence[Path], console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    kept = facts["preprocessing"]
+    lines = {"Input": f"{', '.join(facts['input'])}: {facts['n_obs']:,} cells × {facts['n_vars']:,} genes"}
+    if "n_obs_kept" in kept:
+        lines["Kept"] = f"{int(kept['n_obs_kept']):,} cells, {int(kept.get('n_vars_kept', facts['n_vars'])):,} genes"
+    if "input_kind" in kept:
+        lines["Values"] = str(kept["input_kind"])
+    if "harmonypy" in facts["params"]:
+        lines["Batches"] = f"{facts['params']['batch_key']}, corrected for (harmonypy {facts['params']['harmonypy']})"
+    if facts["graph"].get("backend") is not None:
+        recall = facts["graph_recall"]
+        lines["Graph"] = str(facts["graph"]["backend"]) + (f", recall {recall:.3f}" if recall is not None else "")
+    lines["Clusters"] = f"{facts['n_clusters']}, {how}{_empty(facts)}"
+
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for title in ("cluster", "cells", "share", "confidence"):
+        table.add_column(title, justify="left" if title == "cluster" else "right")
+    for cluster in facts["clusters"]:
+        mean = cluster["mean_confidence"]
+        table.add_row(*_row(cluster["name"], cluster["n_obs"], facts["n_obs"]), "" if mean is None else f"{mean:.2f}")
+    if facts["n_obs_without_cluster"]:
+        table.add_row(*_row("(none)", facts["n_obs_without_cluster"], facts["n_obs"]), "", style="dim")
+
+    for title, text in lines.items():
+        console.print(f"[bold]{title:<10}[/bold]{escape(text)}")
+    console.print()
+    console.print(table)
+    console.print()
+    for i, path in enumerate(written):
+        console.print(f"[bold]{'' if i else 'Written':<10}[/bold]{escape(str(path))}")
+    took = duration(facts["seconds"]["total"])
+    console.print(f"[bold]{'Took':<10}[/bold]{took}, peak memory {facts['peak_rss_mb']:,.0f} MB")
+
+
+def _empty(facts: dict[str, Any]) -> str:
+    n_empty = facts["n_clusters"] - len(facts["clusters"])
+    return f"; {n_empty} of them hold no cell" if n_empty > 0 else ""
+
+
+def _row(name: str, n_obs: int, total: int) -> tuple[str, str, str]:
+    return name, f"{n_obs:,}", f"{n_obs / total:.1%}"

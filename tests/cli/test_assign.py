@@ -1,0 +1,117 @@
+"""`sccagn-scale assign`: other cells into the clusters of a kept model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from cli_samples import exit_code
+
+from sccagn_scale import SCCAGN, Config
+from sccagn_scale.cli import main
+
+N_GENES = 60
+
+
+def planted(n_obs: int, seed: int) -> ad.AnnData:
+    """Cells of three types, the same for every seed, in turn."""
+    profiles = np.random.default_rng(0).gamma(0.5, 4.0, (3, N_GENES))
+    counts = np.random.default_rng(seed).poisson(profiles[np.arange(n_obs) % 3]).astype(np.float32)
+    adata = ad.AnnData(sp.csr_matrix(counts))
+    adata.obs_names = [f"{seed}-{i}" for i in range(n_obs)]
+    adata.var_names = [f"g{i}" for i in range(N_GENES)]
+    return adata
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 120 cells."""
+    folder = tmp_path_factory.mktemp("kept")
+    SCCAGN(planted(120, 1), 3, Config(input_kind="counts", n_top_genes=50, joint_steps=3)).train().save(
+        folder / "model"
+    )
+    return folder / "model"
+
+
+@pytest.fixture
+def more(tmp_path: Path) -> Path:
+    """Ninety other cells, their genes in another order."""
+    adata = planted(90, 2)[:, ::-1].copy()
+    adata.layers["doubled"] = adata.X * 2
+    adata.write_h5ad(tmp_path / "more.h5ad")
+    return tmp_path / "more.h5ad"
+
+
+def test_other_cells_get_the_clusters_of_the_model(kept: Path, more: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = more.parent
+    out, run, plots = folder / "assigned.h5ad", folder / "run.json", folder / "plots"
+    assert (
+        main(["assign", str(more), "--model", str(kept), "-o", str(out), "--json", str(run), "--plots", str(plots)])
+        == 0
+    )
+    adata, expected = ad.read_h5ad(out), SCCAGN.load(kept, planted(90, 2))
+    np.testing.assert_array_equal(adata.obs["sccagn"].astype(int), expected.labels_)
+    np.testing.assert_allclose(adata.obsm["X_sccagn"], expected.embedding_, rtol=1e-4, atol=1e-5)
+    assert (adata.obs["sccagn"].to_numpy()[:3] == adata.obs["sccagn"].to_numpy().reshape(-1, 3)).all()
+    assert adata.obs["sccagn"].nunique() == 3
+    assert (adata.X != ad.read_h5ad(more).X).nnz == 0
+
+    said = capsys.readouterr().out
+    assert f"3, those of {kept}" in said
+    assert [line.split()[:2] for line in said.splitlines() if "%" in line] == [[name, "30"] for name in "012"]
+    facts = json.loads(run.read_text())
+    assert facts["n_clusters_estimated"] is False
+    assert (facts["n_clusters"], facts["params"]["n_clusters"]) == (3, 3)
+    assert list(facts["seconds"]) == ["Read", "Preprocess", "Neighbors", "Read out", "Write", "Draw", "total"]
+    assert [path.name for path in plots.iterdir()] == ["cells.png"]  # nothing was trained, no number estimated
+
+
+def test_inplace_beside_other_results(kept: Path, more: Path) -> None:
+    arguments = ["--inplace", "--model", str(kept), "--quiet", "--layer", "doubled"]
+    for name in ("first", "second"):
+        assert main(["assign", str(more), *arguments, "--key-added", name]) == 0
+    adata = ad.read_h5ad(more)
+    assert (adata.obs["first"] == adata.obs["second"]).all()
+    assert adata.uns["second"]["params"]["layer"] == "doubled"
+    assert list(more.parent.iterdir()) == [more]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "out.h5ad"], "the following arguments are required: --model"),
+        (["--model", "MODEL"], "one of the arguments -o/--output --inplace is required"),
+        (["--model", "nowhere", "-o", "out.h5ad"], "`--model` must be a folder that `cluster --model` has written"),
+        (["--model", "empty", "-o", "out.h5ad"], "`--model` 'empty' holds no model that can be read"),
+        (["--model", "MODEL", "-o", "MODEL/out.h5ad"], "`--output` must not be the same as `--model` nor inside it"),
+        (["--model", "MODEL", "-o", "out.h5ad", "--plots", "MODEL"], "`--plots` must not be the same as `--model`"),
+        (["--model", "MODEL", "-o", "out.h5ad", "--layer", "no"], "`--layer` must be one of"),
+        (["--model", "MODEL", "-o", "out.h5ad", "-k", "3"], "unrecognized arguments: -k 3"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_written(
+    kept: Path,
+    more: Path,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(more.parent)
+    Path("empty").mkdir()
+    given = [option.replace("MODEL", str(kept)) for option in options]
+    assert exit_code(["assign", more, *given]) == 2
+    assert message in capsys.readouterr().err
+    assert {path.name for path in Path().iterdir()} == {"more.h5ad", "empty"}
+    assert {path.name for path in kept.iterdir()} == {"model.json", "recipe.npz", "weights.pt"}
+
+
+def test_genes_that_the_model_needs_are_named(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planted(90, 2)[:, 5:].copy().write_h5ad(tmp_path / "few.h5ad")
+    assert main(["assign", str(tmp_path / "few.h5ad"), "--model", str(kept), "-o", str(tmp_path / "out.h5ad")]) == 2
+    assert "`INPUT` lacks 5 of the 50 genes that the model was trained on" in capsys.readouterr().err
+    assert not (tmp_path / "out.h5ad").exists()
