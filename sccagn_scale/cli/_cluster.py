@@ -46,7 +46,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace, cells: Atlas, config: Config, console: Console) -> SCCAGN:
     from sccagn_scale.model import SCCAGN  # after reading, so that a mistaken name is told before torch is loaded
+    from sccagn_scale.model._save import checked_folder
 
+    if arguments.model is not None:
+        with named(folder="--model"):
+            checked_folder(arguments.model)
     own = {"n_clusters": "--n-clusters", "random_state": "--seed", "batch_key": "--batch-key"}
     with named(**OPTIONS, **own):
         model = SCCAGN(

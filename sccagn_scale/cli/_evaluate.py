@@ -128,7 +128,12 @@ def _column(obs: pd.DataFrame, name: str, option: str) -> pd.Series:
     if name not in obs:
         there = ", ".join(map(str, obs.columns)) or "none"
         raise InputError(f"`{option}` must name a column of obs, but there is no {name!r}; the columns are: {there}.")
-    return obs[name]
+    values = obs[name]
+    if values.dtype.kind == "f" and (values.dropna() % 1 != 0).any():
+        raise InputError(
+            f"`{option}` must name a column of groups, but obs[{name!r}] holds numbers that are not whole."
+        )
+    return values
 
 
 def _metrics_table(scores: dict[str, float]) -> Table:

@@ -190,7 +190,7 @@ def layers_in(root: Any) -> dict[str | None, str]:
 
 def choices(layers: Iterable[str | None]) -> str:
     """What `layer` can be, to be quoted in a message."""
-    return ", ".join("None (X)" if layer is None else f"'{layer}'" for layer in layers) or "(there is no matrix)"
+    return ", ".join("None (X)" if layer is None else f"'{layer}'" for layer in layers) or "none, as there is no matrix"
 
 
 def supported(dtype: np.dtype[Any]) -> np.dtype[Any]:

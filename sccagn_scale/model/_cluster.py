@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sccagn_scale._keys import free_keys
 from sccagn_scale._progress import SILENT, Progress
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.model._model import SCCAGN
-from sccagn_scale.model._setup import Device
+from sccagn_scale.model._setup import Device, checked_anndata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,6 +41,7 @@ def cluster(
     `obsm["X_sccagn"]`, `obsm["X_pca"]`, `obsp["distances"]`, `obsp["connectivities"]`, `uns["neighbors"]` and
     `uns["sccagn"]`. The AnnData is untouched if anything fails before.
     """
+    free_keys(key_added, checked_anndata(adata))
     model = SCCAGN(
         adata,
         n_clusters,

@@ -100,4 +100,4 @@ def find_judges(
     if n_nearest >= config.n_neighbors:
         return Judges(slice(None), adjacency)
     found = graph.Neighbors(found.indices[:, :n_nearest], found.distances[:, :n_nearest])
-    return Judges(slice(None), graph.adjacency(found, prune=config.prune), f"{n_nearest - 1} neighbours a cell")
+    return Judges(slice(None), graph.adjacency(found, prune=config.prune), f"{n_nearest} neighbours, the cell included")

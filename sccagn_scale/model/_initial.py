@@ -118,12 +118,9 @@ def _estimate(
         estimate = train.estimate_n_clusters(finder, config.resolution)
     if judges.note:
         estimate = estimate._replace(method=f"{estimate.method}; {judges.note}")
-    log.info(
-        "The number of clusters is estimated as %d (%d to %d are plausible): %s.",
-        estimate.n_clusters,
-        *estimate.plausible,
-        estimate.method,
-    )
+    low, high = estimate.plausible
+    others = f" ({low} to {high} are plausible)" if low != high else ""
+    log.info("The number of clusters is estimated as %d%s: %s.", estimate.n_clusters, others, estimate.method)
     return estimate
 
 

@@ -16,7 +16,7 @@ import torch
 
 from sccagn_scale import graph, train
 from sccagn_scale._errors import InputError
-from sccagn_scale._keys import Keys
+from sccagn_scale._keys import free_keys
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import embed
@@ -27,7 +27,15 @@ from sccagn_scale.model._initial import choose_init, find_initial
 from sccagn_scale.model._prepare import Prepared, input_size, n_passes, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import load_model, save_model
-from sccagn_scale.model._setup import Device, Seeded, checked_batch_key, checked_n_clusters, pick_device
+from sccagn_scale.model._setup import (
+    Device,
+    Seeded,
+    checked_batch_key,
+    checked_input,
+    checked_n_clusters,
+    checked_random_state,
+    pick_device,
+)
 from sccagn_scale.model._start import find_start
 from sccagn_scale.model._views import find_views
 from sccagn_scale.model._workspace import Limits, Workspace, workspace
@@ -125,19 +133,18 @@ class SCCAGN:
         progress: Progress = SILENT,
     ) -> None:
         self.config = config if isinstance(config, Config) else Config.preset(config or "default")
-        self.layer, self.random_state = layer, random_state
-        self._adata, self._progress = adata, progress
+        self.layer, self.random_state = layer, checked_random_state(random_state)
+        self._adata, self._progress = checked_input(adata, self.config), progress
         self._limits = Limits(memory, store, scratch, dask)
         self.n_clusters_given = checked_n_clusters(n_clusters, adata.n_obs)
         self.device = pick_device(device)
-        if 0 in adata.shape:
-            raise InputError(f"The input is empty: it has {adata.n_obs} cells and {adata.n_vars} genes.")
-        if self.config.n_neighbors > adata.n_obs:
-            raise InputError(
-                f"`n_neighbors` = {self.config.n_neighbors} needs at least as many cells (it counts the cell itself); "
-                f"the input has {adata.n_obs:,}."
-            )
         self.batch_key = checked_batch_key(batch_key, adata, self.config)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            when = " before `train` has run" if name.endswith("_") and not name.startswith("_") else ""
+            raise AttributeError(f"{type(self).__name__} has no `{name}`{when}.")
 
     def train(self) -> Self:
         """Run the whole job, from preprocessing to labels.
@@ -270,7 +277,7 @@ class SCCAGN:
             raise InputError(
                 f"`adata` must hold the {len(self.labels_):,} cells the model was made with; it has {adata.n_obs:,}."
             )
-        write_results(self, adata, Keys(key_added))
+        write_results(self, adata, free_keys(key_added, adata))
 
     def _train(self, place: Workspace, init: Init) -> None:
         self._scratch = place.scratch

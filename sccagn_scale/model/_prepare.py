@@ -191,7 +191,15 @@ def prepare_like(
             f"`adata` lacks {len(missing):,} of the {len(recipe.chosen):,} genes that the model was trained on, such "
             f"as {', '.join(missing[:3])}; give it the same genes."
         )
-    pp.recognize(pp.scan(matrix), recipe.input_kind)
+    found = pp.scan(matrix)
+    if found.is_whole != (recipe.input_kind == "counts"):
+        warnings.warn(
+            f"The model was trained on {pp.KINDS[recipe.input_kind]}, but {'all' if found.is_whole else 'not all'} of "
+            "these values are whole numbers. If they are of another kind, clusters will be wrong: give it the same.",
+            InputWarning,
+            stacklevel=3,
+        )
+    pp.recognize(found, recipe.input_kind)
     counted = np.zeros(matrix.shape[1], bool)
     counted[where[where >= 0]] = True
     totals, _ = pp.cell_sums(matrix, counted)

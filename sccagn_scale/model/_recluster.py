@@ -10,8 +10,8 @@ import torch
 
 from sccagn_scale import train
 from sccagn_scale._errors import InputError
-from sccagn_scale._keys import Keys
-from sccagn_scale.model._setup import checked_n_clusters
+from sccagn_scale._keys import Keys, free_keys
+from sccagn_scale.model._setup import checked_anndata, checked_n_clusters, checked_random_state
 from sccagn_scale.ops import student_t_assign
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def recluster(
         If the results of `cluster` are not there or not whole, would be replaced, or there cannot be as many clusters
         as are wanted.
     """
-    keys = Keys(key)
+    keys, random_state = Keys(key), checked_random_state(random_state)
     if key_added == key:
         raise InputError(f"`key_added` must be another name than `key`, whose results stay; both are {key!r}.")
-    _check_there(adata, keys)
+    _check_there(checked_anndata(adata), keys)
     given = adata.obs[keys.labels].astype("category").cat.remove_unused_categories()
     names, before = [str(name) for name in given.cat.categories], given.cat.codes.to_numpy()
     z = np.asarray(adata.obsm[keys.embedding], dtype=np.float32)
@@ -73,9 +73,9 @@ def recluster(
     if not np.isfinite(z[here]).all():
         raise InputError(f"`key` = {key!r}: some cells have a cluster and no embedding; cluster them anew.")
     wanted = _wanted(n_clusters, resolution, len(names), int(here.sum()))
+    added = free_keys(f"{key}_k{wanted}" if key_added is None else key_added, adata)
     labels, names = _changed(z[here], before[here].astype(np.int64), names, wanted, random_state)
 
-    added = Keys(key_added or f"{key}_k{wanted}")
     codes, confidence = np.full(len(here), -1), np.full(len(here), np.nan, np.float32)
     codes[here] = labels
     nu = adata.uns[keys.uns]["params"]["nu"]

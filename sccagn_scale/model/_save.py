@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 _MODEL, _RECIPE, _WEIGHTS = "model.json", "recipe.npz", "weights.pt"
 _FORMAT = 1
+_UNREADABLE = (
+    *(OSError, LookupError, ValueError, EOFError, RuntimeError, TypeError, AttributeError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
 
 
 class Saved(NamedTuple):
@@ -41,9 +47,7 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
             f"A model with `batch_key` = '{model.batch_key}' cannot be saved: Harmony corrects the cells that it is "
             "given and finds no rule for others. Keep the results (`write_to`), or train without `batch_key`."
         )
-    target = Path(folder)
-    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / _MODEL).is_file())):
-        raise InputError(f"`folder` must be new, empty or a saved model; '{target}' is something else.")
+    target = checked_folder(folder)
     recipe = model.recipe_
     facts: dict[str, Any] = {
         "format": _FORMAT,
@@ -74,12 +78,21 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
         raise InputError(f"`folder` '{target}' cannot be written: {error.strerror}.") from error
 
 
+def checked_folder(folder: str | Path) -> Path:
+    """Return the place of a model to come, or refuse one where something else is."""
+    target = Path(folder)
+    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / _MODEL).is_file())):
+        raise InputError(f"`folder` must be new, empty or a saved model; '{target}' is something else.")
+    return target
+
+
 def load_model(folder: str | Path) -> Saved:
     """Read what `save_model` wrote."""
     source = Path(folder)
     try:
         facts = json.loads((source / _MODEL).read_text(encoding="utf-8"))
-        arrays = np.load(source / _RECIPE, allow_pickle=False)
+        with (source / _RECIPE).open("rb") as file:  # np.load leaves one that it cannot read open
+            arrays = dict(np.load(file, allow_pickle=False))
         weights = torch.load(source / _WEIGHTS, map_location="cpu", weights_only=True)
         recipe = Recipe(
             facts["input_kind"],
@@ -91,6 +104,6 @@ def load_model(folder: str | Path) -> Saved:
             facts["pc_scale"],
         )
         config = Config(**facts["config"])
-    except (OSError, KeyError, ValueError, EOFError, RuntimeError, TypeError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"`folder` '{source}' holds no model that can be read: {error}.") from error
     return Saved(config, recipe, weights, facts["random_state"])

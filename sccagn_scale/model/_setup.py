@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from anndata import AnnData
 
 from sccagn_scale import pp
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-    from sccagn_scale.io import Atlas
+from sccagn_scale.io import Atlas
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -37,6 +34,47 @@ class Seeded:
 
     def __exit__(self, *error: Any) -> None:
         self._fork.__exit__(*error)
+
+
+def checked_input(adata: AnnData | Atlas, config: Config) -> AnnData | Atlas:
+    """Return the cells, or refuse what is none or too few."""
+    if not isinstance(adata, (AnnData, Atlas)):
+        raise InputError(
+            "`adata` must be an AnnData, as `sccagn_scale.read` gives it, or what `sccagn_scale.open_atlas` returns; "
+            f"it is of type {type(adata).__name__}."
+        )
+    if isinstance(adata, AnnData) and adata.isbacked and adata.is_view:
+        raise InputError(
+            "`adata` must not be a view of an AnnData that is backed by a file, whose matrix would be read whole; "
+            "give `adata.to_memory()`."
+        )
+    if 0 in adata.shape:
+        raise InputError(f"The input is empty: it has {adata.n_obs} cells and {adata.n_vars} genes.")
+    if config.n_neighbors > adata.n_obs:
+        raise InputError(
+            f"`n_neighbors` = {config.n_neighbors} needs at least as many cells (it counts the cell itself); "
+            f"the input has {adata.n_obs:,}."
+        )
+    return adata
+
+
+def checked_anndata(adata: AnnData) -> AnnData:
+    """Return the cells, or refuse what is no AnnData."""
+    if not isinstance(adata, AnnData):
+        raise InputError(
+            f"`adata` must be an AnnData, as `sccagn_scale.read` gives it; it is of type {type(adata).__name__}. For "
+            "what `open_atlas` returns there is `SCCAGN`."
+        )
+    return adata
+
+
+def checked_random_state(random_state: int) -> int:
+    """Return the seed as an int, or refuse what not every generator takes."""
+    if isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer)):
+        raise InputError(f"`random_state` must be a whole number; it is {random_state!r}.")
+    if not 0 <= random_state < 2**32:
+        raise InputError(f"`random_state` must be at least 0 and below 2³²; it is {random_state}.")
+    return int(random_state)
 
 
 def pick_device(device: Device) -> torch.device:

@@ -1,7 +1,7 @@
 """From the matrix as it came to the matrix that is clustered."""
 
 from sccagn_scale.pp._batch import correct_batches, select_batches
-from sccagn_scale.pp._input import InputKind, Scan, recognize, scan
+from sccagn_scale.pp._input import KINDS, InputKind, Scan, recognize, scan
 from sccagn_scale.pp._matrix import BLOCK_SIZE, Expression, select_matrix
 from sccagn_scale.pp._pca import Projection, fit_pca, fit_pca_twice
 from sccagn_scale.pp._recipe import (
@@ -23,6 +23,7 @@ from sccagn_scale.pp._recipe import (
 
 __all__ = [
     "BLOCK_SIZE",
+    "KINDS",
     "Expression",
     "InputKind",
     "Kept",

@@ -27,7 +27,8 @@ _DESCRIPTION = {
     "log": "already normalised and logged: taken as they are",
 }
 
-_IN_SHORT = {"counts": "counts", "linear": "normalised values", "log": "logged values"}
+KINDS = {"counts": "counts", "linear": "normalised values", "log": "logged values"}
+"""Kind of values → how it is called in messages."""
 
 
 class Scan(NamedTuple):
@@ -170,7 +171,7 @@ def _check_same(kinds: dict[str, InputKind]) -> None:
     for path, other in others:
         if other != kind:
             raise InputError(
-                f"The files must hold one kind of values, but '{first}' holds {_IN_SHORT[kind]} and '{path}' "
-                f"{_IN_SHORT[other]}. Bring them to one kind, name a `layer` that all have, or set `input_kind` if "
+                f"The files must hold one kind of values, but '{first}' holds {KINDS[kind]} and '{path}' "
+                f"{KINDS[other]}. Bring them to one kind, name a `layer` that all have, or set `input_kind` if "
                 "this is not so."
             )

@@ -318,6 +318,7 @@ def _reusable(folder: Path, made_from: dict[str, Any]) -> CellStore | None:
     except InputError as error:
         difference = str(error).removesuffix(".")
     if difference is None:
+        log.info("The counts are taken from the cell store %r.", str(folder))
         return store
     check_replaceable(folder)
     if folder.is_dir() and any(folder.iterdir()):
@@ -330,4 +331,6 @@ def _difference(was: Any, now: Any, name: str = "") -> str | None:
     if isinstance(was, dict) and isinstance(now, dict):
         each = (_difference(was.get(key), now.get(key), f"{name} {key}".strip()) for key in now | was)
         return next((difference for difference in each if difference is not None), None)
+    if isinstance(was, dict) or isinstance(now, dict):
+        return f"{name} is {'new' if was is None else 'no longer part of it'}"
     return None if was == now else f"{name} was {was} and is {now}"

@@ -90,6 +90,11 @@ def test_inplace_beside_other_results(kept: Path, more: Path) -> None:
         (["--model", "MODEL", "-o", "MODEL/out.h5ad"], "`--output` must not be the same as `--model` nor inside it"),
         (["--model", "MODEL", "-o", "out.h5ad", "--plots", "MODEL"], "`--plots` must not be the same as `--model`"),
         (["--model", "MODEL", "-o", "out.h5ad", "--layer", "no"], "`--layer` must be one of"),
+        (["--model", "MODEL", "-o", "out.h5ad", "--key-added", "a/b"], "`--key-added` must be a name"),
+        (
+            ["--model", "MODEL", "-o", "out.h5ad", "--memory", "8"],
+            "a size such as 4G or 800M is needed, got '8', 8 bytes",
+        ),
         (["--model", "MODEL", "-o", "out.h5ad", "-k", "3"], "unrecognized arguments: -k 3"),
     ],
 )

@@ -21,6 +21,7 @@ def clustered(tmp_path: Path) -> Path:
     corner = np.repeat(np.arange(4), [50, 40, 30, 20])
     z = np.column_stack([40 * (corner // 2), np.array([0, 10, 0, 8])[corner]]) + rng.normal(size=(140, 2))
     adata = ad.AnnData(rng.random((140, 3)).astype(np.float32), layers={"counts": rng.poisson(1, (140, 3))})
+    adata.obs["batch"] = pd.Categorical(corner.astype(str))
     adata.obs["sccagn"] = pd.Categorical((corner // 2).astype(str))
     adata.obsm["X_sccagn"] = z.astype(np.float32)
     adata.uns["sccagn"] = {"params": {"nu": "none"}}
@@ -66,6 +67,9 @@ def test_another_file_and_name_leave_the_first_as_it_was(clustered: Path, capsys
         (["--inplace", "--resolution", "-2"], "`--resolution` must be a number above 0; it is -2.0"),
         (["--inplace", "-k", "3", "--key", "leiden"], "`--key` must name results of `cluster`, but there is no obs"),
         (["--inplace", "-k", "3", "--key-added", "sccagn"], "`--key-added` must be another name than `--key`"),
+        (["--inplace", "-k", "3", "--key-added", "batch"], "`--key-added` = 'batch' would replace obs['batch']"),
+        (["--inplace", "-k", "3", "--key-added", "a/b"], "`--key-added` must be a name"),
+        (["--inplace", "-k", "3", "--seed", "-1"], "`--seed` must be at least 0"),
         (["-o", "IN.zarr", "-k", "3"], "`--output` must end in .h5ad"),
         (["-o", "IN.h5ad", "-k", "3"], "`--output` must not be the same as `FILE`"),
     ],

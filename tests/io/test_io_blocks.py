@@ -83,7 +83,7 @@ def test_no_such_layer_without_any(tmp_path: Path, adata: anndata.AnnData, on_di
     bare = anndata.AnnData(obs=adata.obs, var=adata.var)
     io.write(bare, tmp_path / "a.h5ad")
     for layer in (None, "raw", "counts"):
-        with pytest.raises(InputError, match=r"`layer` must be one of .there is no matrix., but is"):
+        with pytest.raises(InputError, match=r"`layer` must be one of none, as there is no matrix, but is"):
             io.iter_blocks(tmp_path / "a.h5ad" if on_disk else bare, layer=layer)
 
 

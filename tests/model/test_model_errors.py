@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -12,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from model_samples import TINY, assert_same, content, planted
 
-from sccagn_scale import Config, InputError, cluster
+from sccagn_scale import SCCAGN, Config, InputError, cluster, open_atlas, recluster
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,17 @@ from sccagn_scale import Config, InputError, cluster
         ({"layer": "counts"}, r"`layer` must be one of None \(X\); there is no 'counts'\."),
         ({"layer": "raw"}, r"`layer` must be one of None \(X\); there is no 'raw'\."),
         ({"device": "tpu"}, r"`device` must be 'auto', 'cpu' or 'cuda'; it is 'tpu'\."),
+        ({"random_state": -1}, "`random_state` must be at least 0 and below 2³²; it is -1"),
+        ({"random_state": 2**32}, "`random_state` must be at least 0 and below 2³²"),
+        ({"random_state": 1.0}, r"`random_state` must be a whole number; it is 1\.0"),
+        ({"random_state": None}, "`random_state` must be a whole number; it is None"),
+        ({"key_added": ""}, "`key_added` must be a name, not empty and without a slash; it is ''"),
+        ({"key_added": "a/b"}, "`key_added` must be a name, not empty and without a slash; it is 'a/b'"),
+        ({"key_added": "_index"}, "`key_added` must be a name"),
+        ({"key_added": None}, "`key_added` must be a name"),
+        ({"key_added": "neighbors"}, "`key_added` must not be 'neighbors', which stands for something else"),
+        ({"key_added": "pca"}, "`key_added` must not be 'pca'"),
+        ({"key_added": "type"}, r"`key_added` = 'type' would replace obs\['type'\], which is no clustering of ours"),
         (
             {"config": dataclasses.replace(Config(), min_cells_frac=1.0)},
             "`min_cells_frac` = 1 filters out all 200 genes",
@@ -47,6 +59,38 @@ def test_wrong_parameters_change_nothing(options: dict[str, Any], message: str) 
         cluster(adata, **options)
     assert "\n" not in str(error.value)
     assert_same(before, content(adata))
+
+
+@pytest.mark.parametrize("adata", ["cells.h5ad", np.eye(3), sp.eye(3, format="csr"), None, [planted()]])
+def test_what_is_no_anndata(adata: Any) -> None:
+    for work in (cluster, recluster, SCCAGN, lambda cells: SCCAGN.load("nowhere", cells)):
+        with pytest.raises(InputError, match=r"`adata` must be an AnnData|`folder` 'nowhere' holds no model"):
+            work(adata)
+
+
+def test_an_atlas_is_for_the_class(tmp_path: Path) -> None:
+    planted().write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(InputError, match=r"`adata` must be an AnnData.*of type Atlas.*there is `SCCAGN`"):
+        cluster(open_atlas(tmp_path / "cells.h5ad"))  # type: ignore[arg-type]
+
+
+def test_a_view_of_a_file_would_be_read_whole(tmp_path: Path) -> None:
+    planted().write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    for view in (backed[::-1], backed[:, :100], backed[:200]):
+        with pytest.raises(InputError, match=r"view of an AnnData that is backed by a file.*give `adata\.to_memory"):
+            cluster(view)
+    cluster(backed[:200].to_memory(), 3, TINY)
+
+
+def test_what_is_there_after_training_only() -> None:
+    model = SCCAGN(planted(), 3, TINY)
+    for ask in (lambda: model.labels_, lambda: model.soft_assignments_, lambda: model.write_to(planted())):
+        with pytest.raises(AttributeError, match=r"SCCAGN has no `.*_` before `train` has run"):
+            ask()
+    assert not hasattr(model, "labels")
+    with pytest.raises(AttributeError, match=r"SCCAGN has no `labels`\."):
+        _ = model.labels  # type: ignore[attr-defined]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

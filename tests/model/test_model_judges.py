@@ -33,7 +33,7 @@ def test_few_cells_are_joined_with_the_nearest_that_were_found(n_obs: int, expec
     points = drawn(n_obs)
     judges, _ = judges_of(points, dataclasses.replace(Config(), prune=prune))
     assert judges.cells == slice(None)
-    assert judges.note == f"{expected - 1} neighbours a cell"
+    assert judges.note == f"{expected} neighbours, the cell included"
     sought = graph.adjacency(graph.neighbors(points, expected, "exact"), prune=prune)
     np.testing.assert_array_equal(judges.adjacency.toarray(), sought.toarray())
 
@@ -83,7 +83,7 @@ def test_types_of_fewer_cells_than_neighbours_are_counted(init: str) -> None:
     estimate = sccagn_scale.SCCAGN(ad.AnnData(counts), None, dataclasses.replace(Config(), init=init)).train().estimate_
     assert estimate is not None
     assert estimate.n_clusters == len(sizes)
-    assert estimate.method.endswith("; 4 neighbours a cell")
+    assert estimate.method.endswith("; 5 neighbours, the cell included")
 
 
 @pytest.mark.parametrize(("n_obs", "expected"), [(300, [300]), (100, [100, 100])])

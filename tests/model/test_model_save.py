@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from model_samples import TINY, planted
 
-from sccagn_scale import SCCAGN
+from sccagn_scale import SCCAGN, InputError, InputWarning
 
 
 def test_a_loaded_model_has_the_settings_and_the_results(tmp_path: Path) -> None:
@@ -20,3 +21,26 @@ def test_a_loaded_model_has_the_settings_and_the_results(tmp_path: Path) -> None
     np.testing.assert_array_equal(loaded.labels_, trained.labels_)
     np.testing.assert_allclose(loaded.embedding_, trained.embedding_, atol=1e-5)
     np.testing.assert_allclose(loaded.soft_assignments_, trained.soft_assignments_, atol=1e-5)
+
+
+@pytest.mark.parametrize(("changed", "said"), [("logged", "not all of these"), ("counts", "all of these")])
+def test_values_of_another_kind_are_told(tmp_path: Path, changed: str, said: str) -> None:
+    counts, logged = planted(), planted()
+    logged.X = logged.X.log1p()
+    first, second = (counts, logged) if changed == "logged" else (logged, counts)
+    SCCAGN(first, 3, TINY).train().save(tmp_path / "kept")
+    SCCAGN.load(tmp_path / "kept", first)
+    with pytest.warns(InputWarning, match=f"trained on (counts|logged values), but {said} values are whole numbers"):
+        SCCAGN.load(tmp_path / "kept", second)
+
+
+@pytest.mark.parametrize("name", ["model.json", "recipe.npz", "weights.pt"])
+@pytest.mark.parametrize("content", [b"", b"{", b"PK\x03\x04 cut short", None])
+def test_a_damaged_model_is_told(tmp_path: Path, name: str, content: bytes | None) -> None:
+    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "kept")
+    path = tmp_path / "kept" / name
+    if content is None:  # half of it
+        content = path.read_bytes()[: path.stat().st_size // 2]
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"`folder` '.*kept' holds no model that can be read"):
+        SCCAGN.load(tmp_path / "kept", planted())

@@ -81,7 +81,7 @@ def test_the_input_is_read_once_for_all(tmp_path: Path, reads: list[str], caplog
         for _ in range(2):
             np.testing.assert_array_equal(dense(matrix), COUNTS)
     assert reads == [str(path)]
-    assert caplog.messages == []
+    assert caplog.messages == [f"The counts are taken from the cell store '{tmp_path / 'store'}'."]
     np.testing.assert_array_equal(CellStore.open(tmp_path / "store").read(0, 30).toarray(), COUNTS)
 
 
@@ -107,7 +107,7 @@ def test_a_changed_input_is_read_anew(
             dense(select_matrix(backed(path), store=store)), COUNTS if changed is None else changed
         )
     assert len(reads) == 2
-    assert len(caplog.messages) == 1
+    assert caplog.messages[1:] == [f"The counts are taken from the cell store '{store}'."]
     assert re.fullmatch(rf"The cell store '{store}' is made anew: files {path} {message}\.", caplog.messages[0])
 
 
@@ -118,10 +118,15 @@ def test_work_may_change_its_block(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dense(matrix), COUNTS)
 
 
-def test_another_file_of_the_same_cells_is_another_input(tmp_path: Path, reads: list[str]) -> None:
+def test_another_file_of_the_same_cells_is_another_input(
+    tmp_path: Path, reads: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sccagn_scale")
     for name in ("a.h5ad", "b.h5ad"):
         dense(select_matrix(backed(tmp_path / name, COUNTS), store=tmp_path / "store"))
     assert len(reads) == 2
+    (message,) = caplog.messages
+    assert re.search(r"made anew: files .*[ab]\.h5ad is (new|no longer part of it)\.$", message)
 
 
 def test_a_damaged_store_is_made_anew(tmp_path: Path, reads: list[str], caplog: pytest.LogCaptureFixture) -> None:
