@@ -9,7 +9,13 @@ adata.obs["sccagn"]
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+if "OMP_WAIT_POLICY" not in os.environ:
+    # Threads that wait for each other spin for a while, by default so long that beside other work on the same cores
+    # training takes fifty times as long. torch's OpenMP reads this when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 __version__ = "0.1.0"
 

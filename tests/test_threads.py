@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -122,3 +125,14 @@ def test_a_failed_result_comes_up_in_its_place(threads: int) -> None:
     with pytest.raises(ZeroDivisionError):
         next(results)
     assert ours() == []
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_waiting_threads_spin_briefly_unless_told_otherwise(told: dict[str, str], found: str | None) -> None:
+    code = "import os, sccagn_scale; print(os.environ.get('GOMP_SPINCOUNT'))"
+    rest = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], env=rest | told, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(found)
