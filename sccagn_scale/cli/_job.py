@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sccagn_scale._errors import InputError
-from sccagn_scale._keys import Keys, free_keys
+from sccagn_scale._keys import Keys
 from sccagn_scale.cli._console import Console, duration
 from sccagn_scale.cli._inputs import check_inputs, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
@@ -71,6 +71,8 @@ def read_input(arguments: argparse.Namespace, console: Console) -> Atlas:
     with console.stage("Read"):
         cells = read_cells(arguments.input, scratch=target(arguments).parent)
         _check_output(arguments, cells)
+        from sccagn_scale.io._free_keys import free_keys
+
         with named(key_added="--key-added"):
             free_keys(arguments.key_added, cells.adata)
     return cells

@@ -404,7 +404,7 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"a size such as 4G or 800M is needed, got {text!r}")
     number, unit, binary = match.groups()
     size = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
-    if size < 10**6:
+    if size < 1000:
         raise argparse.ArgumentTypeError(f"a size such as 4G or 800M is needed, got {text!r}, {size:,} bytes")
     return size
 

@@ -16,10 +16,10 @@ import torch
 
 from sccagn_scale import graph, train
 from sccagn_scale._errors import InputError
-from sccagn_scale._keys import free_keys
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import embed
+from sccagn_scale.io._free_keys import free_keys
 from sccagn_scale.loader import whole_graph
 from sccagn_scale.model._batches import make_loader
 from sccagn_scale.model._graph import build_graph, find_judges
@@ -273,10 +273,9 @@ class SCCAGN:
         `uns[key_added]`
             `params`, `versions`, `n_clusters`, `n_clusters_evidence`, `preprocessing`, `graph`, `history`, `stopped`.
         """
-        if adata.n_obs != len(self.labels_):
-            raise InputError(
-                f"`adata` must hold the {len(self.labels_):,} cells the model was made with; it has {adata.n_obs:,}."
-            )
+        n_obs = len(self.labels_)
+        if adata.n_obs != n_obs:
+            raise InputError(f"`adata` must hold the {n_obs:,} cells the model was made with; it has {adata.n_obs:,}.")
         write_results(self, adata, free_keys(key_added, adata))
 
     def _train(self, place: Workspace, init: Init) -> None:
