@@ -7,7 +7,7 @@ import time
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.cli._console import Console
-from sccagn_scale.cli._job import OPTIONS, check_paths, conclude, read_input, target, write_cells
+from sccagn_scale.cli._job import OPTIONS, check_paths, conclude, model_options, read_input, write_cells
 from sccagn_scale.cli._machine import limit_threads
 from sccagn_scale.cli._output import named
 
@@ -27,19 +27,9 @@ def run(arguments: argparse.Namespace) -> None:
         from sccagn_scale.model import SCCAGN
 
         with named(**OPTIONS, folder="--model", adata="INPUT"):
-            model = SCCAGN.load(
-                arguments.model,
-                cells,
-                layer=arguments.layer,
-                device=arguments.device,
-                memory=arguments.memory,
-                store=arguments.store,
-                scratch=target(arguments).parent,
-                dask=arguments.dask,
-                progress=console,
-            )
+            model = SCCAGN.load(arguments.model, cells, **model_options(arguments, console))
             model.write_to(cells.adata, key_added=arguments.key_added)
         with console.stage("Write"):
             write_cells(arguments, cells)
-        of_model = f"those of {arguments.model}"
-        conclude(arguments, cells.adata, console, start=start, estimated=False, how=lambda facts: of_model)
+        how = f"those of {arguments.model}"
+        conclude(arguments, cells.adata, console, start=start, estimated=False, how=how)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.cli._console import Console
 from sccagn_scale.cli._inputs import read_config
-from sccagn_scale.cli._job import OPTIONS, check_paths, conclude, read_input, target, write_cells
+from sccagn_scale.cli._job import OPTIONS, check_paths, conclude, model_options, read_input, write_cells
 from sccagn_scale.cli._machine import limit_threads
 from sccagn_scale.cli._output import named
 
@@ -41,7 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
                     model.save(arguments.model)
         models = [] if arguments.model is None else [arguments.model]
         estimated = arguments.n_clusters is None
-        conclude(arguments, cells.adata, console, start=start, estimated=estimated, how=_how, written=models)
+        how = _how(cells.adata.uns.get(arguments.key_added, {})) if estimated else "as asked for"
+        conclude(arguments, cells.adata, console, start=start, estimated=estimated, how=how, written=models)
 
 
 def _train(arguments: argparse.Namespace, cells: Atlas, config: Config, console: Console) -> SCCAGN:
@@ -57,24 +59,16 @@ def _train(arguments: argparse.Namespace, cells: Atlas, config: Config, console:
             cells,
             arguments.n_clusters,
             config,
-            layer=arguments.layer,
             batch_key=arguments.batch_key,
             random_state=arguments.seed,
-            device=arguments.device,
-            memory=arguments.memory,
-            store=arguments.store,
-            scratch=target(arguments).parent,
-            dask=arguments.dask,
-            progress=console,
+            **model_options(arguments, console),
         ).train()
         model.write_to(cells.adata, key_added=arguments.key_added)
     return model
 
 
-def _how(facts: dict[str, Any]) -> str:
-    if not facts["n_clusters_estimated"]:
-        return "as asked for"
-    evidence = facts["n_clusters_evidence"] or {}
+def _how(record: Mapping[str, Any]) -> str:
+    evidence = record.get("n_clusters_evidence") or {}
     text = f"estimated ({evidence['method']})" if evidence.get("method") else "estimated"
     low, high = evidence.get("plausible", (0, 0))
     return text + (f", {low} to {high} fit about as well" if low != high else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ OPTIONS = {
     "key_added": "--key-added",
     "path": "INPUT",
 }
-"""Parameter → option, of what both verbs hand on to the model."""
+"""Parameter → option, of `model_options` and of what writes the results."""
 
 
 def check_paths(
@@ -71,11 +71,24 @@ def read_input(arguments: argparse.Namespace, console: Console) -> Atlas:
     with console.stage("Read"):
         cells = read_cells(arguments.input, scratch=target(arguments).parent)
         _check_output(arguments, cells)
-        from sccagn_scale.io._free_keys import free_keys
+        from sccagn_scale.io import free_keys
 
         with named(key_added="--key-added"):
             free_keys(arguments.key_added, cells.adata)
     return cells
+
+
+def model_options(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """What both verbs hand on to the model."""
+    return {
+        "layer": arguments.layer,
+        "device": arguments.device,
+        "memory": arguments.memory,
+        "store": arguments.store,
+        "scratch": target(arguments).parent,
+        "dask": arguments.dask,
+        "progress": console,
+    }
 
 
 def target(arguments: argparse.Namespace) -> Path:
@@ -126,7 +139,7 @@ def conclude(
     *,
     start: float,
     estimated: bool,
-    how: Callable[[dict[str, Any]], str],
+    how: str,
     written: Sequence[Path] = (),
 ) -> None:
     """Draw and write what was asked for beside the output, and say what came of the run.
@@ -144,7 +157,7 @@ def conclude(
     estimated
         Whether this run estimated the number of clusters.
     how
-        Facts of the run → how the number of clusters came about.
+        How the number of clusters came about.
     written
         What was written already beside the output.
     """
@@ -154,7 +167,7 @@ def conclude(
     reports = [] if arguments.json is None else [arguments.json]
     for path in reports:
         write_json(facts, path)
-    _show(facts, how(facts), [target(arguments), *pictures, *reports, *written], console)
+    _show(facts, how, [target(arguments), *pictures, *reports, *written], console)
 
 
 def _draw(arguments: argparse.Namespace, adata: AnnData, console: Console) -> list[Path]:

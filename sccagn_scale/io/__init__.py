@@ -2,6 +2,7 @@
 
 from ._atlas import Atlas, StoredMatrix, open_atlas
 from ._blocks import iter_blocks
+from ._free_keys import free_keys
 from ._read import read
 from ._results import add_results, write_copy
 from ._store import CellStore, CellStoreWriter
@@ -15,6 +16,7 @@ __all__ = [
     "StoredMatrix",
     "add_results",
     "check_writable",
+    "free_keys",
     "iter_blocks",
     "open_atlas",
     "read",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sccagn_scale._progress import SILENT, Progress
 from sccagn_scale.config import Config, Preset
-from sccagn_scale.io._free_keys import free_keys
+from sccagn_scale.io import free_keys
 from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._setup import Device, checked_anndata
 

@@ -19,7 +19,7 @@ from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import embed
-from sccagn_scale.io._free_keys import free_keys
+from sccagn_scale.io import free_keys
 from sccagn_scale.loader import whole_graph
 from sccagn_scale.model._batches import make_loader
 from sccagn_scale.model._graph import build_graph, find_judges

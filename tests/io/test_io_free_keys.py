@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
-from sccagn_scale.io._free_keys import free_keys
+from sccagn_scale.io import free_keys
 
 CLUSTERED = {"params": {"nu": 1.0}, "versions": {"torch": "2"}, "n_clusters": 2}
 RECLUSTERED = {"key": "sccagn", "n_clusters": 3, "random_state": 0}
