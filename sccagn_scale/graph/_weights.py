@@ -30,7 +30,7 @@ def adjacency(found: Neighbors, *, prune: bool = True) -> sp.csr_matrix:
     for i in range(0, n_obs, _BLOCK):
         rows = slice(i, i + _BLOCK)
         keep[rows] = found.indices[rows, 1:] != np.arange(n_obs)[rows, None]
-        if prune:
+        if prune and k > 1:
             # in float64, the mean plus one sd of two distances is the longer one to the last bit
             exact = found.distances[rows, 1:].astype(np.float64)
             keep[rows] &= exact <= exact.mean(axis=1, keepdims=True) + exact.std(axis=1, keepdims=True)

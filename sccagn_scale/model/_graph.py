@@ -23,10 +23,11 @@ _FEWEST_NEIGHBORS = 5  # of a judge, itself included
 def search(
     points: np.ndarray, config: Config, device_type: str, scratch: Scratch = IN_MEMORY
 ) -> tuple[graph.Backend, graph.Neighbors]:
-    """Search the neighbours of the points [n, d], kept in `scratch`, and say how it was done."""
+    """Search the neighbours of the points [n, d], all of them where they are few; say how it was done."""
     backend = graph.choose_backend(len(points), device_type) if config.knn_backend == "auto" else config.knn_backend
+    n_neighbors = min(config.n_neighbors, len(points))
     found = graph.neighbors(
-        points, config.n_neighbors, backend, metric=config.metric, device_type=device_type, scratch=scratch
+        points, n_neighbors, backend, metric=config.metric, device_type=device_type, scratch=scratch
     )
     return backend, found
 
@@ -49,7 +50,7 @@ def build_graph(
         "backend": backend,
         "recall": recall,
         "n_edges": adjacency.nnz // 2,
-        "n_neighbors": config.n_neighbors,
+        "n_neighbors": found.indices.shape[1],
     }
     log.info("The cell graph has %s edges (%s search, recall %.3f).", f"{facts['n_edges']:,}", backend, recall)
     return found, adjacency, facts
@@ -97,7 +98,35 @@ def find_judges(
         found = search(points[cells], config, device.type)[1]
         return Judges(cells, graph.adjacency(found, prune=config.prune), f"{_MOST_JUDGES:,} cells drawn")
     n_nearest = max(_FEWEST_NEIGHBORS, math.isqrt(n_obs) // 2)
-    if n_nearest >= config.n_neighbors:
+    if n_nearest >= found.indices.shape[1]:
         return Judges(slice(None), adjacency)
+    nearest = _join_nearest(found, n_nearest, config)
+    return Judges(slice(None), nearest, f"{n_nearest} neighbours, the cell included")
+
+
+def join_new(found: graph.Neighbors, adjacency: sp.csr_matrix, n_trained: int, config: Config) -> sp.csr_matrix:
+    """Join cells that a trained network is to read out, fewer of them where they are few.
+
+    The neighbours of a handful of cells are of other types, and averaging over them makes all alike. So that a
+    neighbourhood is no larger a part of the cells than it was in training, n new cells have 15 n / `n_trained`
+    neighbours (with 15 in training); a part of √n / 3 is small enough in any case, and 15 enough. Up to 35 cells are
+    not joined at all, as many as in training just as there.
+
+    Parameters
+    ----------
+    found, adjacency
+        Neighbours of the new cells, and the graph that joins all of them.
+    n_trained
+        Cells that the network was trained on.
+    config
+        The settings.
+    """
+    n_obs = len(found.indices)
+    n_nearest = max(1, math.isqrt(n_obs) // 3, round(config.n_neighbors * n_obs / n_trained))
+    return adjacency if n_nearest >= found.indices.shape[1] else _join_nearest(found, n_nearest, config)
+
+
+def _join_nearest(found: graph.Neighbors, n_nearest: int, config: Config) -> sp.csr_matrix:
+    """The graph of the first so many neighbours that were found, the cell itself included."""
     found = graph.Neighbors(found.indices[:, :n_nearest], found.distances[:, :n_nearest])
-    return Judges(slice(None), graph.adjacency(found, prune=config.prune), f"{n_nearest} neighbours, the cell included")
+    return graph.adjacency(found, prune=config.prune)

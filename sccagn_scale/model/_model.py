@@ -22,7 +22,7 @@ from sccagn_scale.infer import embed
 from sccagn_scale.io import free_keys
 from sccagn_scale.loader import whole_graph
 from sccagn_scale.model._batches import make_loader
-from sccagn_scale.model._graph import build_graph, find_judges
+from sccagn_scale.model._graph import build_graph, find_judges, join_new
 from sccagn_scale.model._initial import choose_init, find_initial
 from sccagn_scale.model._prepare import Prepared, input_size, n_passes, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
@@ -30,6 +30,7 @@ from sccagn_scale.model._save import load_model, save_model
 from sccagn_scale.model._setup import (
     Device,
     Seeded,
+    check_enough,
     checked_batch_key,
     checked_input,
     checked_n_clusters,
@@ -134,7 +135,7 @@ class SCCAGN:
     ) -> None:
         self.config = config if isinstance(config, Config) else Config.preset(config or "default")
         self.layer, self.random_state = layer, checked_random_state(random_state)
-        self._adata, self._progress = checked_input(adata, self.config), progress
+        self._adata, self._progress = checked_input(adata), progress
         self._limits = Limits(memory, store, scratch, dask)
         self.n_clusters_given = checked_n_clusters(n_clusters, adata.n_obs)
         self.device = pick_device(device)
@@ -192,7 +193,8 @@ class SCCAGN:
             Where `save` put the model.
         adata
             The same or other cells, with the genes that the model sees. Preprocessing repeats what was learned from the
-            training cells; the cell graph is that of the cells given; no cell is left out.
+            training cells; the cell graph is that of the cells given, and joins fewer neighbours for the network to
+            average over where cells are few, up to 35 not at all; no cell is left out.
         layer, device, memory, store, scratch, dask, progress
             See `SCCAGN`.
 
@@ -207,12 +209,7 @@ class SCCAGN:
         """
         saved = load_model(folder)
         model = cls(
-            adata,
-            config=saved.config,
-            layer=layer,
-            random_state=saved.random_state,
-            device=device,
-            progress=progress,
+            adata, None, saved.config, layer=layer, random_state=saved.random_state, device=device, progress=progress
         )
         needed = dataclasses.replace(saved.config, init="leiden")  # whatever it is, nothing is clustered
         with workspace(input_size(adata, layer), needed, Limits(memory, store, scratch, dask)) as place:
@@ -295,6 +292,7 @@ class SCCAGN:
                 client=place.client,
                 stage=stage,
             )
+            check_enough(len(prepared.pcs), config)
             checked_n_clusters(self.n_clusters_given, len(prepared.pcs), "that pass quality control")
         with self._stage("Neighbors"):
             self._build_graph(prepared)
@@ -423,7 +421,8 @@ class SCCAGN:
         module.load_state_dict(weights)
         self.module_ = module.to(self.device)
         self.estimate_, self.stopped_, self.history_ = None, "loaded", train.History().frame()
-        normalized = self._scratch.keep_csr(graph.normalized(self.adjacency_))
+        joined = join_new(self.neighbors_, self.adjacency_, self.recipe_.n_obs, self.config)
+        normalized = self._scratch.keep_csr(graph.normalized(joined))
         whole = whole_graph(prepared.x, normalized, self.device)
         self._read_out(prepared, embed(self.module_, whole, scratch=self._scratch))
 

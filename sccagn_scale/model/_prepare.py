@@ -47,6 +47,7 @@ class Recipe:
     maxima: np.ndarray  # float32, of the chosen genes; 1 where components alone are used
     pca: pp.Projection
     pc_scale: float  # root mean square length of the training cells' `pcs`
+    n_obs: int  # training cells
 
     @property
     def gene_names(self) -> pd.Index:
@@ -156,6 +157,7 @@ def prepare(
         pp.gene_maxima(blocks.each(pp.maxima)) if _uses_genes(config) else np.ones(len(chosen), np.float32),
         pcas[0],
         max(length, float(np.finfo(np.float32).tiny)),
+        len(pcs),
     )
     prepared = _represent(
         recipe, config, blocks, pcs=pcs, keep_obs=kept.obs, scratch=scratch, random_state=random_state

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sccagn_scale.model._model import SCCAGN
 
 _MODEL, _RECIPE, _WEIGHTS = "model.json", "recipe.npz", "weights.pt"
-_FORMAT = 1
+_FORMAT = 2
 _UNREADABLE = (
     *(OSError, LookupError, ValueError, EOFError, RuntimeError, TypeError, AttributeError),
     *(pickle.UnpicklingError, zipfile.BadZipFile),
@@ -56,6 +56,7 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
         "input_kind": recipe.input_kind,
         "target_sum": recipe.target_sum,
         "pc_scale": recipe.pc_scale,
+        "n_obs": recipe.n_obs,
     }
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as name:
@@ -91,6 +92,8 @@ def load_model(folder: str | Path) -> Saved:
     source = Path(folder)
     try:
         facts = json.loads((source / _MODEL).read_text(encoding="utf-8"))
+        if facts["format"] != _FORMAT:
+            raise ValueError(f"it has format {facts['format']}, and this version of sccagn_scale reads {_FORMAT}")
         with (source / _RECIPE).open("rb") as file:  # np.load leaves one that it cannot read open
             arrays = dict(np.load(file, allow_pickle=False))
         weights = torch.load(source / _WEIGHTS, map_location="cpu", weights_only=True)
@@ -102,6 +105,7 @@ def load_model(folder: str | Path) -> Saved:
             arrays["maxima"],
             pp.Projection(arrays["mean"], arrays["components"]),
             facts["pc_scale"],
+            facts["n_obs"],
         )
         config = Config(**facts["config"])
     except _UNREADABLE as error:

@@ -36,8 +36,8 @@ class Seeded:
         self._fork.__exit__(*error)
 
 
-def checked_input(adata: AnnData | Atlas, config: Config) -> AnnData | Atlas:
-    """Return the cells, or refuse what is none or too few."""
+def checked_input(adata: AnnData | Atlas) -> AnnData | Atlas:
+    """Return the cells, or refuse what is none."""
     if not isinstance(adata, (AnnData, Atlas)):
         raise InputError(
             "`adata` must be an AnnData, as `sccagn_scale.read` gives it, or what `sccagn_scale.open_atlas` returns; "
@@ -50,12 +50,16 @@ def checked_input(adata: AnnData | Atlas, config: Config) -> AnnData | Atlas:
         )
     if 0 in adata.shape:
         raise InputError(f"The input is empty: it has {adata.n_obs} cells and {adata.n_vars} genes.")
-    if config.n_neighbors > adata.n_obs:
+    return adata
+
+
+def check_enough(n_obs: int, config: Config) -> None:
+    """Refuse to train on fewer cells than each is to have neighbours."""
+    if config.n_neighbors > n_obs:
         raise InputError(
             f"`n_neighbors` = {config.n_neighbors} needs at least as many cells (it counts the cell itself); "
-            f"the input has {adata.n_obs:,}."
+            f"{n_obs:,} pass quality control."
         )
-    return adata
 
 
 def checked_anndata(adata: AnnData) -> AnnData:

@@ -50,7 +50,8 @@ def embedding(
     key_added
         Name under which the clusters were written.
     basis
-        Which of obsm to draw. A missing `X_umap` is computed from the cell graph and not kept.
+        Which of obsm to draw. A missing `X_umap` is computed from the cell graph and not kept; of fewer than four cells
+        the first two components are drawn instead.
     max_cells
         Draw at most so many cells, taken at random.
     point_size
@@ -71,7 +72,7 @@ def embedding(
     from matplotlib.figure import Figure
 
     columns = _columns(adata, color, key_added)
-    cells, xy = place(adata, basis, key_added=key_added, max_cells=max_cells, random_state=random_state)
+    cells, xy, basis = place(adata, basis, key_added=key_added, max_cells=max_cells, random_state=random_state)
     if not len(cells):
         raise InputError(f"`adata` must hold at least one cell with a position in {basis!r}, but has none.")
     order = np.random.default_rng(random_state).permutation(len(cells))  # so that no group hides the others

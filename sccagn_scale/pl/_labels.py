@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 # Places to try, in widths and heights of the name around its group's middle.
 _SHIFTS = [(0, 0), (0, 0.6), (0, -0.6), (0.4, 0), (-0.4, 0), (0.4, 0.8), (-0.4, 0.8), (0.4, -0.8), (-0.4, -0.8)]
 _SHIFTS += [(0, 1.1), (0, -1.1)]
+_MOST_HIDDEN = 0.5  # of a group's cells, by its name
 
 
 def label_groups(panel: Axes, xy: NDArray[np.float32], codes: NDArray[np.integer], names: list[str]) -> None:
     """Write each group's name at its middle, or close to it.
 
-    Names are placed from the largest group to the smallest. One that finds no free place close to its group is left
-    out, as it would be read as another group's name; the legend has it.
+    Names are placed from the largest group to the smallest, and do not hide more than half of the group's cells. One
+    that finds no free place close to its group is left out, as it would be read as another group's name; the legend has
+    it.
 
     Parameters
     ----------
@@ -45,7 +47,8 @@ def label_groups(panel: Axes, xy: NDArray[np.float32], codes: NDArray[np.integer
     for code in np.argsort(-sizes, kind="stable"):
         if not sizes[code]:
             continue
-        middle = panel.transData.transform(_middle(xy[codes == code]))
+        own = xy[codes == code]
+        cells, middle = panel.transData.transform(own), panel.transData.transform(_middle(own))
         name = textwrap.fill(names[code], 18, break_long_words=False, break_on_hyphens=False)
         text = panel.text(
             *(0.5, 0.5),
@@ -64,7 +67,9 @@ def label_groups(panel: Axes, xy: NDArray[np.float32], codes: NDArray[np.integer
         for shift in _SHIFTS:
             place = middle + np.array(shift) * size
             here = Bbox([place - size / 2, place + size / 2])
-            if here.x0 > frame.x0 and here.x1 < frame.x1 and not any(here.overlaps(other) for other in taken):
+            fits = here.x0 > frame.x0 and here.x1 < frame.x1 and not any(here.overlaps(other) for other in taken)
+            hidden = (np.abs(cells - place) < size / 2).all(axis=1).mean()
+            if fits and hidden <= _MOST_HIDDEN:
                 taken.append(here)
                 text.set_transform(panel.transData)
                 text.set_position(tuple(panel.transData.inverted().transform(place)))

@@ -17,28 +17,30 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("sccagn_scale")
 
-Placed = tuple[NDArray[np.intp], NDArray[np.float32]]
-"""Which cells, [n], and where they lie, [n, 2]."""
+Placed = tuple[NDArray[np.intp], NDArray[np.float32], str]
+"""Which cells, [n], where they lie, [n, 2], and in what: a name in obsm, or X_umap."""
+
+_FEWEST = 4  # cells that UMAP can place
 
 
 def place(adata: AnnData, basis: str, *, key_added: str, max_cells: int, random_state: int) -> Placed:
-    """Positions that `adata` holds, or the UMAP of its graph; a random sample of the cells when there are too many."""
+    """Positions that `adata` holds, or the UMAP of its graph; a random sample of the cells when there are too many.
+
+    Fewer than four cells are too few for UMAP: those lie in their first two components.
+    """
     rng = np.random.default_rng(random_state)
     if basis in adata.obsm:
         coordinates = np.asarray(adata.obsm[basis])[:, :2].astype(np.float32)
-        return _sampled(np.flatnonzero(np.isfinite(coordinates).all(axis=1)), coordinates, max_cells, rng)
+        cells = np.flatnonzero(np.isfinite(coordinates).all(axis=1))
+        if len(cells) > max_cells:
+            cells = np.sort(rng.choice(cells, max_cells, replace=False))
+        return cells, coordinates[cells], basis
     if basis != "X_umap":
         raise InputError(
             f"`basis` must be in the AnnData's obsm, but {basis!r} is not; there is {_names(adata.obsm)} "
             "(X_umap is computed when missing)."
         )
     return _umap(adata, Keys(key_added), max_cells, random_state, rng)
-
-
-def _sampled(cells: NDArray[np.intp], coordinates: NDArray[np.float32], n: int, rng: np.random.Generator) -> Placed:
-    if len(cells) > n:
-        cells = np.sort(rng.choice(cells, n, replace=False))
-    return cells, coordinates[cells]
 
 
 def _umap(adata: AnnData, keys: Keys, max_cells: int, random_state: int, rng: np.random.Generator) -> Placed:
@@ -62,6 +64,8 @@ def _umap(adata: AnnData, keys: Keys, max_cells: int, random_state: int, rng: np
     graph = adata.obsp[connectivities].tocsr()
     # Cells outside the graph would be drawn as a ring of dust around all others.
     inside = np.flatnonzero(graph.getnnz(axis=1) > (graph.diagonal() != 0))
+    if len(inside) < _FEWEST:
+        return place(adata, rep, key_added=keys.key_added, max_cells=max_cells, random_state=random_state)
     cells = np.sort(rng.choice(inside, max_cells, replace=False)) if len(inside) > max_cells else inside
 
     # A copy, so that the user's own keys stay as they are.
@@ -80,7 +84,7 @@ def _umap(adata: AnnData, keys: Keys, max_cells: int, random_state: int, rng: np
                 "params": {**params, "method": "umap", "use_rep": rep, "n_pcs": None},
             }
         sc.tl.umap(small, random_state=random_state)
-    return cells, np.asarray(small.obsm["X_umap"], dtype=np.float32)
+    return cells, np.asarray(small.obsm["X_umap"], dtype=np.float32), "X_umap"
 
 
 def _names(mapping: object) -> str:

@@ -14,13 +14,30 @@ import torch
 import sccagn_scale
 from sccagn_scale import Config, graph, train
 from sccagn_scale.model import _graph
-from sccagn_scale.model._graph import Judges, find_judges
+from sccagn_scale.model._graph import Judges, find_judges, join_new
 
 
 def judges_of(points: np.ndarray, config: Config, random_state: int = 0) -> tuple[Judges, graph.Neighbors]:
     found = graph.neighbors(points, config.n_neighbors, "exact")
     adjacency = graph.adjacency(found, prune=config.prune)
     return find_judges(points, found, adjacency, config, device=torch.device("cpu"), random_state=random_state), found
+
+
+@pytest.mark.parametrize(
+    ("n_obs", "n_trained", "expected"),
+    [(10, 1000, 1), (35, 10**6, 1), (36, 10**6, 2), (400, 10**6, 6), (400, 1200, 6), (400, 600, 10), (400, 300, 15)],
+)
+def test_few_new_cells_are_joined_with_fewer(n_obs: int, n_trained: int, expected: int) -> None:
+    points = drawn(n_obs)
+    found = graph.neighbors(points, min(15, n_obs), "exact")
+    adjacency = graph.adjacency(found)
+    joined = join_new(found, adjacency, n_trained, Config())
+    if expected == 15:
+        assert joined is adjacency
+    else:
+        np.testing.assert_array_equal(
+            joined.toarray(), graph.adjacency(graph.neighbors(points, expected, "exact")).toarray()
+        )
 
 
 def drawn(n_obs: int) -> np.ndarray:

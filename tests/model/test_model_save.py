@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_samples import TINY, planted
+from model_samples import FAST, TINY, planted
 
 from sccagn_scale import SCCAGN, InputError, InputWarning
 
@@ -21,6 +21,31 @@ def test_a_loaded_model_has_the_settings_and_the_results(tmp_path: Path) -> None
     np.testing.assert_array_equal(loaded.labels_, trained.labels_)
     np.testing.assert_allclose(loaded.embedding_, trained.embedding_, atol=1e-5)
     np.testing.assert_allclose(loaded.soft_assignments_, trained.soft_assignments_, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_obs", [1, 2, 10, 35, 36, 100])
+def test_few_cells_get_the_clusters_that_they_have_among_many(tmp_path: Path, n_obs: int) -> None:
+    adata = planted()
+    trained = SCCAGN(adata[:200].copy(), 3, FAST).train()
+    trained.save(tmp_path / "kept")
+    many = SCCAGN.load(tmp_path / "kept", adata).labels_
+    same = []
+    for cells in np.split(np.arange(200, 200 + n_obs * (100 // n_obs)), 100 // n_obs)[:20]:
+        written = adata[cells].copy()
+        few = SCCAGN.load(tmp_path / "kept", written)
+        same.extend(few.labels_ == many[cells])
+        few.write_to(written)
+        assert written.uns["sccagn"]["graph"]["n_neighbors"] == min(n_obs, 15)
+        assert written.obsp["distances"].nnz == n_obs * (min(n_obs, 15) - 1)
+    assert np.mean(same) >= 0.9
+
+
+def test_a_model_of_another_format_is_told(tmp_path: Path) -> None:
+    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "kept")
+    path = tmp_path / "kept" / "model.json"
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(InputError, match=r"holds no model that can be read: it has format 1, and this version"):
+        SCCAGN.load(tmp_path / "kept", planted())
 
 
 @pytest.mark.parametrize(("changed", "said"), [("logged", "not all of these"), ("counts", "all of these")])

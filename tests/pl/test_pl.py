@@ -175,6 +175,29 @@ def test_umap_is_computed_on_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert figure.get_supxlabel() == "2 of 700 cells are not shown"
 
 
+@pytest.mark.parametrize("n_obs", [1, 2, 3])
+def test_cells_too_few_for_a_umap_lie_in_their_components(n_obs: int) -> None:
+    adata = sc.datasets.pbmc68k_reduced()[:n_obs].copy()
+    del adata.obsm["X_umap"]
+    figure = pl.embedding(adata, "louvain")
+    (points,) = (c for c in figure.axes[0].collections if len(c.get_offsets()))
+    np.testing.assert_allclose(np.sort(points.get_offsets(), 0), np.sort(adata.obsm["X_pca"][:, :2], 0), rtol=1e-6)
+    assert figure.axes[0].get_xlabel() == "pca 1"
+
+
+def test_names_do_not_hide_small_groups() -> None:
+    adata = ad.AnnData(obs=pd.DataFrame({"type": ["large"] * 200 + ["small"] * 3}, index=np.arange(203).astype(str)))
+    far = np.random.default_rng(0).normal(size=(200, 2))
+    adata.obsm["X_umap"] = np.vstack([far, [[6, 0], [6.01, 0], [6, 0.01]]]).astype(np.float32)
+    figure = pl.embedding(adata, "type")
+    (panel, *_) = figure.axes
+    (small,) = (text for text in panel.texts if text.get_text() == "small")
+    box = small.get_window_extent(figure.canvas.get_renderer())
+    cells = panel.transData.transform(adata.obsm["X_umap"][200:])
+    assert not any(box.contains(*cell) for cell in cells)
+    assert np.abs(cells[0] - [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]).max() < 2 * box.width  # and yet are close
+
+
 def test_umap_of_a_sample_uses_a_graph_of_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     adata = sc.datasets.pbmc68k_reduced()
     del adata.obsm["X_umap"]
