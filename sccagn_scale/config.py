@@ -23,6 +23,110 @@ class Config:
     The defaults are the preset `"default"`; `Config.preset("paper")` is the published setting. Change single values
     with `dataclasses.replace(config, n_latent=16)` or in a TOML file.
 
+    Parameters
+    ----------
+    input_kind
+        What the values are; `"auto"` recognises and announces it.
+    min_cells_frac
+        A gene must be detected in more than this fraction of the cells.
+    min_genes_frac
+        A cell must show more than this fraction of the genes kept.
+    target_sum
+        Total that each cell is normalised to; None: the median total.
+    n_top_genes
+        Genes of highest standard deviation that are kept.
+    input_rep
+        What the network sees: the kept genes (scaled, sparse) or principal components of unit-length log expression.
+    n_comps
+        Principal components, for `input_rep` and `graph_rep`.
+    graph_rep
+        Where neighbours are searched: the scaled genes themselves or the principal components.
+    n_neighbors
+        Neighbours of a cell, the cell itself counted, as in scanpy.
+    knn_backend
+        How neighbours are searched. `"auto"`: exact search up to 30,000 cells; beyond, `"ivf"` where the operators of
+        cpp_ext are compiled and `"ivf_graph"` where they are not, which finds as many. On a GPU: FAISS's exact search
+        up to 500,000 cells, CAGRA or inverted lists beyond; torch's exact search where FAISS has no GPU.
+    metric
+        Distance between neighbours.
+    prune
+        Drop edges longer than the mean plus one sd of the cell's own distances.
+    n_hidden
+        Widths of the encoder; the graph network has the first two, the decoder mirrors them.
+    n_latent
+        Dimensions of the embedding z.
+    conv
+        Graph convolution.
+    phi
+        Share of the graph network in the encoder's layers, 0 to 1.
+    fusion
+        What joins z and the graph's g3 in front of the decoder.
+    n_heads
+        Attention heads; 0 leaves attention out and adds z and g3.
+    attention_scope
+        What a cell attends to: all cells (exact; `loader="full"` only), all cells of its batch, or `n_anchors` of them.
+        Memory is linear for all three, the time of the first two quadratic in the cells.
+    n_anchors
+        At most how many cells of a batch attention goes to with `attention_scope="anchors"`.
+    discriminator
+        Whether z is drawn to the prior N(0, I).
+    whiten
+        Whether the components that the network starts from all get variance one, or one common factor.
+    nu
+        Degrees of freedom of the Student-t kernel; None: `n_latent`, as many as z has dimensions. Cells of a round
+        cluster of variance one are that far (squared) from its centre, which one degree would take for nearly anywhere.
+    tau
+        Temperature of the target distribution; below 1 sharpens.
+    weight_clustering
+        ε, of KL(P‖Q) + KL(P‖pred).
+    weight_reconstruction
+        µ, of the squared error of a cell.
+    weight_adversarial
+        θ, of the encoder's adversarial loss.
+    init
+        What places the first centroids: Leiden on the cell graph; Ward, a Gaussian mixture or k-means on z; or the
+        consensus of nine mixtures and three times Leiden over three cell graphs. With more than 20,000 cells that is
+        the consensus of three mixtures, one over each graph, or of three times Leiden, whichever agree more with one
+        another. `"auto"` takes the consensus, but Leiden where the number of clusters of so many cells is read off it.
+    resolution
+        Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more.
+    n_init
+        Restarts of k-means.
+    mixture_shrinkage
+        How strongly the mixture's covariances are drawn to the common one: as by so many average clusters of cells.
+    round_clusters
+        Whether z is stretched before joint training so that the first clusters are round, with variance one.
+    anchor_share
+        Share of the initial clustering in the target distribution; 0 lets self-supervision go where it will.
+    learning_rate
+        Of the network (Adamax).
+    discriminator_learning_rate
+        Of the discriminator (Adam).
+    loader
+        How a graph larger than a batch is divided: into groups of its parts (also `"auto"`), or into seeds with a
+        sample of their neighbours. `"full"` takes the whole graph at every step of joint training.
+    batch_size
+        Cells in a batch, about; up to that many cells, and with None always, the whole graph is the batch.
+    pretrain_batch_size
+        The same for pretraining, where many small steps serve better than few large ones.
+    n_fanout
+        Neighbours drawn at each hop with `loader="neighbor"`.
+    neighbor_sampler
+        What draws them: plain torch, or a compiled sampler of PyG's, if that package is installed.
+    pretrain_steps
+        Most batches of pretraining. None by default: the network starts as smoothed PCA, and rebuilding cells from z
+        alone blurs what that sets apart.
+    pretrain_adversarial
+        Whether pretraining has the adversarial loss too; joint training always has it.
+    joint_steps
+        Most batches of joint training.
+    patience
+        Epochs without a fall of the loss that end a stage.
+    tolerance
+        Joint training ends when at most this fraction of the cells changes cluster, `settle_epochs` epochs in a row.
+    settle_epochs
+        Epochs in a row that must stay within `tolerance`.
+
     Raises
     ------
     InputError
@@ -31,120 +135,65 @@ class Config:
 
     # --- input and quality control
     input_kind: Literal["auto", "counts", "linear", "log"] = "auto"
-    """What the values are; `"auto"` recognises and announces it."""
     min_cells_frac: float = 0.01
-    """A gene must be detected in more than this fraction of the cells."""
     min_genes_frac: float = 0.01
-    """A cell must show more than this fraction of the genes kept."""
     target_sum: float | None = None
-    """Total that each cell is normalised to; None: the median total."""
     n_top_genes: int = 2000
-    """Genes of highest standard deviation that are kept."""
 
     # --- representation
     input_rep: Literal["genes", "pca"] = "pca"
-    """What the network sees: the kept genes (scaled, sparse) or principal components of unit-length log expression."""
     n_comps: int = 50
-    """Principal components, for `input_rep` and `graph_rep`."""
 
     # --- cell graph
     graph_rep: Literal["genes", "pca"] = "pca"
-    """Where neighbours are searched: the scaled genes themselves or the principal components."""
     n_neighbors: int = 15
-    """Neighbours of a cell, the cell itself counted, as in scanpy."""
     knn_backend: Literal[
         "auto", "exact", "hnsw", "ivf", "ivf_graph", "torch_exact", "flat_gpu", "ivf_gpu", "cagra_gpu"
     ] = "auto"
-    """How neighbours are searched. `"auto"`: exact search up to 30,000 cells; beyond, `"ivf"` where the operators of
-    cpp_ext are compiled and `"ivf_graph"` where they are not, which finds as many. On a GPU: FAISS's exact search up to
-    500,000 cells, CAGRA or inverted lists beyond; torch's exact search where FAISS has no GPU."""
     metric: Literal["euclidean", "cosine"] = "euclidean"
-    """Distance between neighbours."""
     prune: bool = True
-    """Drop edges longer than the mean plus one sd of the cell's own distances."""
 
     # --- network
     n_hidden: tuple[int, int, int] = (100, 200, 200)
-    """Widths of the encoder; the graph network has the first two, the decoder mirrors them."""
     n_latent: int = 24
-    """Dimensions of the embedding z."""
     conv: Literal["gcn", "gat", "sage"] = "gcn"
-    """Graph convolution."""
     phi: float = 0.5
-    """Share of the graph network in the encoder's layers, 0 to 1."""
     fusion: Literal["attention", "concat", "multiply", "none"] = "attention"
-    """What joins z and the graph's g3 in front of the decoder."""
     n_heads: int = 4
-    """Attention heads; 0 leaves attention out and adds z and g3."""
     attention_scope: Literal["full", "subgraph", "anchors"] = "anchors"
-    """What a cell attends to: all cells (exact; `loader="full"` only), all cells of its batch, or `n_anchors` of them.
-    Memory is linear for all three, the time of the first two quadratic in the cells."""
     n_anchors: int = 512
-    """At most how many cells of a batch attention goes to with `attention_scope="anchors"`."""
     discriminator: bool = True
-    """Whether z is drawn to the prior N(0, I)."""
     whiten: bool = True
-    """Whether the components that the network starts from all get variance one, or one common factor."""
 
     # --- losses
     nu: float | None = None
-    """Degrees of freedom of the Student-t kernel; None: `n_latent`, as many as z has dimensions. Cells of a round
-    cluster of variance one are that far (squared) from its centre, which one degree would take for nearly anywhere."""
     tau: float = 0.5
-    """Temperature of the target distribution; below 1 sharpens."""
     weight_clustering: float = 1.0
-    """ε, of KL(P‖Q) + KL(P‖pred)."""
     weight_reconstruction: float = 0.5
-    """µ, of the squared error of a cell."""
     weight_adversarial: float = 0.05
-    """θ, of the encoder's adversarial loss."""
 
     # --- initial clustering
     init: Literal["auto", "leiden", "ward", "mixture", "consensus", "kmeans"] = "auto"
-    """What places the first centroids: Leiden on the cell graph; Ward, a Gaussian mixture or k-means on z; or the
-    consensus of nine mixtures and three times Leiden over three cell graphs. With more than 20,000 cells that is the
-    consensus of three mixtures, one over each graph, or of three times Leiden, whichever agree more with one another.
-    `"auto"` takes the consensus, but Leiden where the number of clusters of so many cells is read off it."""
     resolution: float = 0.5
-    """Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more."""
     n_init: int = 20
-    """Restarts of k-means."""
     mixture_shrinkage: float = 1.0
-    """How strongly the mixture's covariances are drawn to the common one: as by so many average clusters of cells."""
     round_clusters: bool = True
-    """Whether z is stretched before joint training so that the first clusters are round, with variance one."""
     anchor_share: float = 0.9
-    """Share of the initial clustering in the target distribution; 0 lets self-supervision go where it will."""
 
     # --- training
     learning_rate: float = 5e-3
-    """Of the network (Adamax)."""
     discriminator_learning_rate: float = 2e-4
-    """Of the discriminator (Adam)."""
     loader: Literal["auto", "partition", "neighbor", "full"] = "auto"
-    """How a graph larger than a batch is divided: into groups of its parts (also `"auto"`), or into seeds with a sample
-    of their neighbours. `"full"` takes the whole graph at every step of joint training."""
     batch_size: int | None = 1024
-    """Cells in a batch, about; up to that many cells, and with None always, the whole graph is the batch."""
     pretrain_batch_size: int | None = 256
-    """The same for pretraining, where many small steps serve better than few large ones."""
     n_fanout: tuple[int, ...] = (10, 10)
-    """Neighbours drawn at each hop with `loader="neighbor"`."""
     neighbor_sampler: Literal["torch", "torch-sparse", "pyg-lib"] = "torch"
-    """What draws them: plain torch, or a compiled sampler of PyG's, if that package is installed."""
     pretrain_steps: int = 0
-    """Most batches of pretraining. None by default: the network starts as smoothed PCA, and rebuilding cells from z
-    alone blurs what that sets apart."""
     pretrain_adversarial: bool = True
-    """Whether pretraining has the adversarial loss too; joint training always has it."""
     joint_steps: int = 100
-    """Most batches of joint training."""
     patience: int = 20
-    """Epochs without a fall of the loss that end a stage."""
     tolerance: float = 1e-3
-    """Joint training ends when at most this fraction of the cells changes cluster, `settle_epochs` epochs in a row."""
     settle_epochs: int = 1
-    """Epochs in a row that must stay within `tolerance`."""
 
     def __post_init__(self) -> None:
         for name, hint in _hints().items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -245,3 +246,11 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         Config.from_toml(tmp_path / "none.toml")
     with pytest.raises(InputError, match="cannot be read"):
         Config.from_toml(tmp_path)
+
+
+def test_every_setting_is_described_to_help() -> None:
+    described = inspect.getdoc(Config).split("Parameters\n----------\n")[1].split("\n\n")[0].splitlines()
+    assert [line for line in described if not line.startswith(" ")] == [
+        field.name for field in dataclasses.fields(Config)
+    ]
+    assert sum(line.startswith("    ") for line in described) >= len(dataclasses.fields(Config))

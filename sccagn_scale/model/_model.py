@@ -263,6 +263,7 @@ class SCCAGN:
             z, float32 [n_obs, n_latent].
         `obsm["X_pca"]`
             Principal components of unit-length log expression, corrected with `batch_key`; float32 [n_obs, n_comps].
+            What an earlier PCA left in `uns["pca"]` and `varm["PCs"]` stays.
         `obsp["distances"]`, `obsp["connectivities"]`
             Neighbour distances and the symmetric cell graph, CSR float32 [n_obs, n_obs].
         `uns["neighbors"]`

@@ -37,6 +37,9 @@ log = logging.getLogger("sccagn_scale")
 BLOCK_SIZE = 4096
 """Cells in a block: some 5 million values of a usual data set."""
 
+_MEASURABLE = 0.5
+"""Seconds from which a rate says something of the input."""
+
 
 @dataclass(frozen=True, eq=False)
 class Expression:
@@ -85,9 +88,11 @@ class Expression:
         for n_cells, done in self._source.each(partial(_counted, work), of_cells):
             seen += n_cells
             seconds = time.perf_counter() - begun
-            told = {"cells/s": round(seen / seconds)}
-            if self._source.is_reading:
-                told["MB/s"] = round(self._n_bytes * seen / self.shape[0] / seconds / 1e6)
+            told = {}
+            if seconds > _MEASURABLE:
+                told["cells/s"] = round(seen / seconds)
+                if self._source.is_reading:
+                    told["MB/s"] = round(self._n_bytes * seen / self.shape[0] / seconds / 1e6)
             self._stage.advance(n_cells, **told)
             yield done
 

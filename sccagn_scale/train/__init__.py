@@ -14,6 +14,7 @@ from sccagn_scale.train._initial import (
     mixture,
     rounding,
     ward,
+    ward_memory,
 )
 from sccagn_scale.train._joint import JointResult, Target, train_jointly
 from sccagn_scale.train._nested import divided, merged
@@ -45,4 +46,5 @@ __all__ = [
     "steadiest",
     "train_jointly",
     "ward",
+    "ward_memory",
 ]

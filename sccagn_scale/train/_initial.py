@@ -287,6 +287,11 @@ def _ward(points: np.ndarray, random_state: int, *, at_least: int = 0) -> tuple[
     return leaves, hierarchy.ward(places.astype(np.float64))[:, :2].astype(np.int64)
 
 
+def ward_memory(n_obs: int) -> int:
+    """Bytes that `ward`, and `mixture` with it, takes for a while: distances of all pairs in float64, and a copy."""
+    return 8 * (n_obs if n_obs <= _WARD_UP_TO else _WARD_SEEDS) ** 2
+
+
 def mixture(points: np.ndarray, n_clusters: int, *, shrinkage: float = 1.0, random_state: int = 0) -> np.ndarray:
     """Cluster by a mixture of Gaussians that starts from Ward's clusters: labels int64 [n_obs], 0 the largest.
 

@@ -104,8 +104,15 @@ class Watcher:
 @pytest.mark.parametrize("config", [FAST, GENES, dataclasses.replace(GENES, graph_rep="genes")])
 @pytest.mark.parametrize("is_small", [True, False])
 def test_every_pass_is_told(
-    atlas: Atlas, tmp_path: Path, small: None, on_disk: int, config: Config, is_small: bool
+    atlas: Atlas,
+    tmp_path: Path,
+    small: None,
+    on_disk: int,
+    config: Config,
+    is_small: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("sccagn_scale.pp._matrix._MEASURABLE", 0.0)
     watcher = Watcher()
     SCCAGN(atlas, 3, config, memory=on_disk if is_small else 10**9, scratch=tmp_path, progress=watcher).train()
     told = watcher.told["Preprocess"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from sccagn_scale.train import (
     mixture,
     rounding,
     ward,
+    ward_memory,
 )
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=40).map(np.array)
@@ -287,6 +289,16 @@ def test_ward_of_many_cells_joins_the_centres_of_a_kmeans(monkeypatch: pytest.Mo
     labels = ward(points, 3)
     assert same_partition(labels, truth)
     assert n_groups(labels) == 3
+
+
+@pytest.mark.parametrize("n_obs", [3000, 4000, 6000])
+def test_memory_of_ward_is_foretold(n_obs: int) -> None:
+    points = np.random.default_rng(0).normal(size=(n_obs, 3)).astype(np.float32)
+    tracemalloc.start()
+    ward(points, 5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.9 < 2 * peak / ward_memory(n_obs) < 1.2  # the copy is made out of sight
 
 
 def test_ward_gives_the_number_asked_for_where_distances_tie() -> None:
