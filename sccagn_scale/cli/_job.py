@@ -119,11 +119,13 @@ def _check_output(arguments: argparse.Namespace, cells: Atlas) -> None:
 def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
     """Write the results, with what else the output has of the input."""
     from sccagn_scale.io import add_results, write, write_atlas, write_copy
-    from sccagn_scale.pp import BLOCK_SIZE
+    from sccagn_scale.model import CELLS
+    from sccagn_scale.pp import BLOCK_SIZE, same_matrices
 
     with named(path="INPUT" if arguments.inplace else "--output", source="INPUT"):
         if arguments.inplace:
-            add_results(cells.adata, arguments.input[0])
+            with same_matrices(arguments.input[0], arguments.store and arguments.store / CELLS):
+                add_results(cells.adata, arguments.input[0])
         elif arguments.results_only or None not in cells.layers:  # some files may lack X
             write(cells.adata, arguments.output)
         elif _is_copied(arguments, cells):

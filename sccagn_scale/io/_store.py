@@ -287,6 +287,22 @@ class CellStoreWriter:
             raise InputError(f"`store` {str(self._folder)!r} could not be written: {first_line(error)}.") from error
 
 
+def write_made_from(folder: Path, made_from: dict[str, Any]) -> None:
+    """Write down something else for a cell store to be known by; it is whole at every moment.
+
+    Raises
+    ------
+    InputError
+        If `folder` is no cell store, or cannot be written.
+    """
+    header = _read_header(folder) | {"made_from": made_from}
+    try:
+        with replacing(folder / _HEADER) as fresh:
+            fresh.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"`store` {str(folder)!r} could not be written: {first_line(error)}.") from error
+
+
 def check_replaceable(folder: Path) -> None:
     """Find out whether a cell store can be written to `folder`.
 

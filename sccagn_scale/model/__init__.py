@@ -5,5 +5,6 @@ from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._plan import Plan, plan
 from sccagn_scale.model._recluster import recluster
 from sccagn_scale.model._setup import Device
+from sccagn_scale.model._workspace import CELLS
 
-__all__ = ["SCCAGN", "Device", "Plan", "cluster", "plan", "recluster"]
+__all__ = ["CELLS", "SCCAGN", "Device", "Plan", "cluster", "plan", "recluster"]

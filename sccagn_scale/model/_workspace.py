@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sccagn_scale")
 
+CELLS = "cells"
+"""Name of the cell store in the folder that `store` names."""
+
 _SHARE = 0.7  # of the memory that is free
 _PATIENCE = 10  # seconds
 
@@ -78,7 +81,7 @@ def workspace(size: Size, config: Config, limits: Limits) -> Iterator[Workspace]
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".sccagn_scale-", dir=scratch)))
         else:
             folder = _made(Path(store))
-        cells = folder / "cells"
+        cells = folder / CELLS
         if most <= allowed:
             yield Workspace(IN_MEMORY, cells, client)
             return

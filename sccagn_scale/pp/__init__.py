@@ -2,7 +2,7 @@
 
 from sccagn_scale.pp._batch import correct_batches, select_batches
 from sccagn_scale.pp._input import KINDS, InputKind, Scan, recognize, scan
-from sccagn_scale.pp._matrix import BLOCK_SIZE, Expression, select_matrix
+from sccagn_scale.pp._matrix import BLOCK_SIZE, Expression, same_matrices, select_matrix
 from sccagn_scale.pp._pca import Projection, fit_pca, fit_pca_twice
 from sccagn_scale.pp._recipe import (
     Kept,
@@ -44,6 +44,7 @@ __all__ = [
     "normalize_total",
     "quality_control",
     "recognize",
+    "same_matrices",
     "scale_to_unit",
     "scan",
     "select_batches",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT_STAGE, Stage
 from sccagn_scale._threads import ahead, mapped
 from sccagn_scale.io import Atlas, CellStore, CellStoreWriter, StoredMatrix, open_atlas
-from sccagn_scale.io._store import PackedRows, check_replaceable
+from sccagn_scale.io._store import PackedRows, check_replaceable, write_made_from
 from sccagn_scale.io._stored import row_range
 
 if TYPE_CHECKING:
@@ -174,6 +175,36 @@ def _facts(path: Path) -> dict[str, int]:
     """What changes when a file, or what is in a folder, is written anew."""
     found = [entry.stat() for entry in (path, *(path.rglob("*") if path.is_dir() else ()))]
     return {"size": sum(one.st_size for one in found), "mtime_ns": max(one.st_mtime_ns for one in found)}
+
+
+@contextmanager
+def same_matrices(path: Path, store: Path | None) -> Iterator[None]:
+    """Let a file be written in the block, its matrices as they were, and have the cell store made of it know it again.
+
+    A store of another input, or of what the file was before others wrote it, stays as it is.
+
+    Parameters
+    ----------
+    path
+        The file, or the folder of a `.zarr`.
+    store
+        Folder of the cell store; None: there is none.
+
+    Raises
+    ------
+    InputError
+        If the store cannot be written.
+    """
+    name, before = str(path.resolve()), _facts(path)
+    yield
+    if store is None:
+        return
+    try:
+        made_from = CellStore.open(store).made_from
+    except InputError:  # none was made
+        return
+    if made_from.get("files", {}).get(name) == before:
+        write_made_from(store, made_from | {"files": made_from["files"] | {name: _facts(path)}})
 
 
 def _locate(adata: AnnData, layer: str | None) -> tuple[Any, pd.Index, str]:

@@ -16,8 +16,8 @@ import scipy.sparse as sp
 
 from sccagn_scale import pp
 from sccagn_scale._errors import InputError
-from sccagn_scale.io import CellStore, StoredMatrix
-from sccagn_scale.pp import select_matrix
+from sccagn_scale.io import CellStore, StoredMatrix, add_results
+from sccagn_scale.pp import same_matrices, select_matrix
 
 COUNTS = np.random.default_rng(0).negative_binomial(0.1, 0.003, (30, 300))  # one value in twelve is above 255
 
@@ -109,6 +109,48 @@ def test_a_changed_input_is_read_anew(
     assert len(reads) == 2
     assert caplog.messages[1:] == [f"The counts are taken from the cell store '{store}'."]
     assert re.fullmatch(rf"The cell store '{store}' is made anew: files {path} {message}\.", caplog.messages[0])
+
+
+def annotated(path: Path, column: str) -> None:
+    """Write another column, and the matrix as it was."""
+    adata = ad.read_h5ad(path)
+    adata.obs[column] = column
+    add_results(adata, path)
+
+
+def test_results_in_the_input_leave_its_store_good(tmp_path: Path, reads: list[str]) -> None:
+    path, store = tmp_path / "cells.h5ad", tmp_path / "store"
+    dense(select_matrix(backed(path, COUNTS), store=store))
+    before = path.stat().st_mtime_ns
+    for column in ("one", "two"):
+        with same_matrices(path, store):
+            annotated(path, column)
+        np.testing.assert_array_equal(dense(select_matrix(backed(path), store=store)), COUNTS)
+    assert len(reads) == 1
+    assert path.stat().st_mtime_ns != before
+    annotated(path, "three")  # by others: who knows of what else
+    with same_matrices(path, store):
+        annotated(path, "four")
+    dense(select_matrix(backed(path), store=store))
+    assert len(reads) == 2
+
+
+def test_a_failed_write_leaves_the_store_as_it_was(tmp_path: Path, reads: list[str]) -> None:
+    path, store = tmp_path / "cells.h5ad", tmp_path / "store"
+    dense(select_matrix(backed(path, COUNTS), store=store))
+    with pytest.raises(RuntimeError), same_matrices(path, store):
+        raise RuntimeError
+    dense(select_matrix(backed(path), store=store))
+    assert len(reads) == 1
+
+
+def test_results_in_the_input_make_no_store(tmp_path: Path) -> None:
+    path = tmp_path / "cells.h5ad"
+    backed(path, COUNTS)
+    for store in (None, tmp_path / "store"):
+        with same_matrices(path, store):
+            annotated(path, "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]
 
 
 def test_work_may_change_its_block(tmp_path: Path) -> None:

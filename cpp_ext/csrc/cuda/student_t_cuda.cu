@@ -63,7 +63,15 @@ __device__ Distance<T> distance(const T* z, int stride, const T* centre, int64_t
   return {log(t), 1 / t};
 }
 
-// log Σ exp of numbers that come one after the other
+// log Σ exp of numbers, in two parts: for cells far from all centroids both are large, and their sum would round
+template <class T>
+struct Total {
+  T largest, log_sum;
+
+  __device__ T log_share(T x) const { return (x - largest) - log_sum; }
+};
+
+// The same of numbers that come one after the other.
 template <class T>
 struct LogSum {
   T largest = -std::numeric_limits<T>::infinity(), sum = 0;
@@ -76,7 +84,7 @@ struct LogSum {
       sum += exp(x - largest);
     }
   }
-  __device__ T value() const { return largest + log(sum); }
+  __device__ Total<T> value() const { return {largest, log(sum)}; }
 };
 
 // A block's tile: one column of shared memory for each thread's cell, padded so that rows can be read side by side too.
@@ -129,7 +137,7 @@ __device__ void over_tiles(Tile<T>& tile, const Run& run) {
 }
 
 template <class T>
-__device__ T log_total(const Tile<T>& tile) {
+__device__ Total<T> log_total(const Tile<T>& tile) {
   LogSum<T> total;
   for (int64_t j = 0; j < tile.in.n_clusters; ++j) total.add(tile.logit(tile.measure(j)));
   return total.value();
@@ -140,9 +148,9 @@ __global__ void assign(StudentT<T> in, T* q) {
   Tile<T> tile(in, shared<T>(), false);
   over_tiles(tile, [&] {
     if (!tile.valid) return;
-    const T total = log_total(tile);
+    const Total<T> total = log_total(tile);
     for (int64_t j = 0; j < in.n_clusters; ++j)
-      q[tile.cell * in.n_clusters + j] = exp(tile.logit(tile.measure(j)) - total);
+      q[tile.cell * in.n_clusters + j] = exp(total.log_share(tile.logit(tile.measure(j))));
   });
 }
 
@@ -168,12 +176,12 @@ template <class T>
 __global__ void column_sums(StudentT<T> in, T tau, double* parts) {
   Tile<T> tile(in, shared<T>(), false);
   over_tiles(tile, [&] {
-    const T total = tile.valid ? log_total(tile) : 0;
+    const Total<T> total = tile.valid ? log_total(tile) : Total<T>{};
     for (int64_t first = 0; first < in.n_clusters; first += kClusters) {
       const int64_t last = min(first + kClusters, in.n_clusters);
       for (int64_t j = first; j < last; ++j)
         tile.values[(j - first) * tile.stride + threadIdx.x] =
-            tile.valid ? (tile.logit(tile.measure(j)) - total) / tau : -std::numeric_limits<T>::infinity();
+            tile.valid ? total.log_share(tile.logit(tile.measure(j))) / tau : -std::numeric_limits<T>::infinity();
       __syncthreads();
       for (int64_t j = first + threadIdx.x; j < last; j += blockDim.x) {
         double sum = 0;
@@ -210,21 +218,23 @@ struct TargetPull {
   const T* log_sums;
   const int64_t* anchor;  // or null
   T share, tau, weight;
-  T total, target_total;
+  T reference;  // the first logit, which others are taken relative to: 2 / τ times a large one would round
+  Total<T> total, target_total;
 
   __device__ void prepare(const Tile<T>& tile) {
     LogSum<T> sum, target_sum;
     for (int64_t j = 0; j < tile.in.n_clusters; ++j) {
       const T logit = tile.logit(tile.measure(j));
-      sum.add(logit);
-      target_sum.add(2 / tau * logit - log_sums[j]);
+      if (j == 0) reference = logit;
+      sum.add(logit - reference);
+      target_sum.add(2 / tau * (logit - reference) - log_sums[j]);
     }
     total = sum.value();
     target_total = target_sum.value();
   }
   __device__ T operator()(const Tile<T>& tile, int64_t j, const Distance<T>& found, double& divergence) const {
-    const T logit = tile.logit(found), log_q = logit - total;
-    T log_p = 2 / tau * logit - log_sums[j] - target_total, p = exp(log_p);
+    const T logit = tile.logit(found) - reference, log_q = total.log_share(logit);
+    T log_p = target_total.log_share(2 / tau * logit - log_sums[j]), p = exp(log_p);
     if (anchor) {
       p = (1 - share) * p + (anchor[tile.cell] == j ? share : 0);
       log_p = log(p);
