@@ -33,8 +33,8 @@ def recluster(
     """Split or merge clusters that `cluster` found, in seconds: it looks at the embedding alone.
 
     Clusters are nested. Fewer are unions of those that there are: merged next are the two that add least to the sum of
-    squares within clusters (Ward 1963). More are parts of them: divided next is the cluster whose two parts have
-    centres farthest apart, large or small.
+    squares within clusters (Ward 1963). More are parts of them: divided next is the cluster whose two parts, of five
+    cells at least, have centres farthest apart, large or small.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from sccagn_scale.train._initial import by_size, centers, kmeans
 from sccagn_scale.train._tree import cut
 
 _PIECES = 64  # of a cluster, at most, that a split can tell apart
-_CELLS_OF_A_PIECE = 5  # on average, at least
+_CELLS_OF_A_PIECE = 5  # at least
 
 
 class WardTree(NamedTuple):
@@ -61,6 +61,7 @@ def divided(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random_s
 
     How a cluster falls apart is known from up to 64 pieces, by k-means, that Ward's criterion joins. The next to be
     divided is always the part whose two parts have centres farthest from one another: the same for large and small.
+    Pieces have five points at least, so that no stray few become a part.
 
     Raises
     ------
@@ -70,10 +71,7 @@ def divided(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random_s
     pieces, trees = np.zeros(len(labels), np.int64), []
     for cluster in range(labels.max() + 1):
         rows = np.flatnonzero(labels == cluster)
-        n_pieces = min(_PIECES, len(rows) // _CELLS_OF_A_PIECE)
-        if n_pieces > 1:
-            pieces[rows] = kmeans(points[rows], n_pieces, n_init=1, n_iter=10, random_state=random_state)
-        own = pieces[rows]
+        own = pieces[rows] = _pieces(points[rows], random_state)
         trees.append(ward_tree(centers(points[rows], own), np.bincount(own)))
     cuts = _cuts([tree.gaps for tree in trees], n_clusters)
     parts = np.zeros_like(pieces)
@@ -81,6 +79,20 @@ def divided(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random_s
         rows = np.flatnonzero(labels == cluster)
         parts[rows] = by_size(cut(tree.joined, n_cuts + 1)[pieces[rows]])
     return parts
+
+
+def _pieces(points: np.ndarray, random_state: int) -> np.ndarray:
+    """Piece of each point, int64 [n]; one that is too small becomes part of the nearest."""
+    n_pieces = min(_PIECES, len(points) // _CELLS_OF_A_PIECE)
+    if n_pieces < 2:
+        return np.zeros(len(points), np.int64)
+    pieces = kmeans(points, n_pieces, n_init=1, n_iter=10, random_state=random_state)
+    while (sizes := np.bincount(pieces)).min() < _CELLS_OF_A_PIECE:
+        places, small = centers(points, pieces), int(sizes.argmin())
+        away = ((places - places[small]) ** 2).sum(axis=1)
+        away[small] = np.inf
+        pieces = by_size(np.where(pieces == small, away.argmin(), pieces))
+    return pieces
 
 
 def _cuts(gaps: list[np.ndarray], n_clusters: int) -> np.ndarray:

@@ -63,7 +63,7 @@ def test_another_file_and_name_leave_the_first_as_it_was(clustered: Path, capsys
         (["-k", "3"], "one of the arguments -o/--output --inplace is required"),
         (["--inplace"], "one of the arguments -k/--n-clusters --resolution is required"),
         (["--inplace", "-k", "1"], "at least 2 clusters are needed, got 1"),
-        (["--inplace", "-k", "99"], "`--n-clusters` must be at most 28"),
+        (["--inplace", "-k", "99"], "`--n-clusters` must be at most 18,"),
         (["--inplace", "--resolution", "-2"], "`--resolution` must be a number above 0; it is -2.0"),
         (["--inplace", "-k", "3", "--key", "leiden"], "`--key` must name results of `cluster`, but there is no obs"),
         (["--inplace", "-k", "3", "--key-added", "sccagn"], "`--key-added` must be another name than `--key`"),

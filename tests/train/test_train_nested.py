@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -66,16 +68,28 @@ def test_merging_gives_as_many_unions_as_are_asked_for(sizes: list[int], seed: i
 @given(SIZES, st.integers(0, 10**6), st.data())
 def test_dividing_gives_parts_of_clusters(sizes: list[int], seed: int, data: st.DataObject) -> None:
     points, labels = groups(sizes, seed)
-    most = sum(max(1, size // 5) for size in sizes)
+    with pytest.raises(InputError, match=rf"`n_clusters` must be at most \d+, .* it is {len(labels) + 1}\.") as error:
+        divided(points.astype(np.float32), labels, len(labels) + 1)
+    most = int(re.findall(r"at most (\d+),", str(error.value))[0])
+    assert len(sizes) <= most <= sum(max(1, size // 5) for size in sizes)
     wanted = data.draw(st.integers(len(sizes), most))
     parts = divided(points.astype(np.float32), labels, wanted)
     assert len(np.unique(np.column_stack([labels, parts]), axis=0)) == wanted
     for c in range(len(sizes)):
         counts = np.bincount(parts[labels == c])
-        assert (counts > 0).all()
+        assert counts.min() >= min(5, sizes[c])
         assert (np.diff(counts) <= 0).all()
-    with pytest.raises(InputError, match=rf"`n_clusters` must be at most {most}, .* it is {most + 1}"):
+    with pytest.raises(InputError, match=rf"it is {most + 1}\."):
         divided(points.astype(np.float32), labels, most + 1)
+
+
+def test_a_stray_point_is_no_part() -> None:
+    points = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    points[0] = 50
+    points[1:6] = -50
+    parts = divided(points, np.zeros(200, np.int64), 3)
+    assert [1, 2, 3, 4, 5] in [np.flatnonzero(parts == part).tolist() for part in range(3)]
+    assert np.bincount(parts).min() == 5
 
 
 def test_what_lies_apart_is_divided_first_however_small() -> None:
