@@ -36,7 +36,7 @@ def write_results(model: SCCAGN, adata: AnnData, keys: Keys) -> None:
         "connectivities_key": CONNECTIVITIES,
         "distances_key": DISTANCES,
         "params": {
-            "n_neighbors": model.config.n_neighbors,
+            "n_neighbors": model.graph_facts_["n_neighbors"],
             "method": "sccagn",
             "metric": model.config.metric,
             "random_state": model.random_state,

@@ -35,7 +35,7 @@ def test_few_cells_get_the_clusters_that_they_have_among_many(tmp_path: Path, n_
         few = SCCAGN.load(tmp_path / "kept", written)
         same.extend(few.labels_ == many[cells])
         few.write_to(written)
-        assert written.uns["sccagn"]["graph"]["n_neighbors"] == min(n_obs, 15)
+        assert written.uns["neighbors"]["params"]["n_neighbors"] == min(n_obs, 15)
         assert written.obsp["distances"].nnz == n_obs * (min(n_obs, 15) - 1)
     assert np.mean(same) >= 0.9
 
