@@ -1,7 +1,7 @@
 // The CUDA kernels on the host: a block's threads are threads here, __syncthreads is a barrier, blocks run one by one.
 //
-// Built as a library for test_ext_cuda.py, which compares results; and as a program, for the thread sanitizer, which finds
-// what two threads of a block touch without a barrier between.
+// Built as a library for test_ext_cuda.py, which compares results; and as a program, for the thread sanitizer, which
+// finds what two threads of a block touch without a barrier between.
 #include <algorithm>
 #include <barrier>
 #include <cmath>
@@ -95,7 +95,8 @@ struct Problem {
     T unused;
     pull_to(GivenPull<T>{grad, q}, grad_z, grad_centroids, &unused, 1);
   }
-  void kl_to(const double* column_sums, T tau, const int64_t* anchor, T share, T* loss, T* grad_z, T* grad_centroids) const {
+  void kl_to(const double* column_sums, T tau, const int64_t* anchor, T share, T* loss, T* grad_z,
+             T* grad_centroids) const {
     std::vector<T> logs(in.n_clusters);
     launch(unsigned((in.n_clusters + 31) / 32), {32, 1, 1}, [&] { log_of(column_sums, in.n_clusters, logs.data()); });
     const T weight = T(1) / T(std::max<int64_t>(in.n_obs, 1));
@@ -135,15 +136,16 @@ int main() {
   constexpr int64_t n = 45, k = 37, d = 3;
   std::mt19937 random(0);
   std::normal_distribution<float> normal;
-  std::vector<float> z(n * d), centroids(k * d), q(n * k), grad(n * k, 1.0f), grad_z(n * d), grad_centroids(k * d), one(n);
+  std::vector<float> z(n * d), centroids(k * d), q(n * k), grad(n * k, 1.0f), grad_z(n * d), grad_centroids(k * d);
   for (auto* values : {&z, &centroids})
     for (float& x : *values) x = normal(random);
+  std::vector<float> confidence(n);
   std::vector<int64_t> labels(n), indptr{0, 2, 2, 3};
   std::vector<double> sums(k);
   const Problem<float> p{{z.data(), centroids.data(), n, k, d, 2.0f}, 2, 16};
   float loss = 0;
   p.assign_to(q.data());
-  p.label_to(labels.data(), one.data());
+  p.label_to(labels.data(), confidence.data());
   p.sums_to(0.5f, sums.data());
   p.backward_to(grad.data(), q.data(), grad_z.data(), grad_centroids.data());
   p.kl_to(sums.data(), 0.5f, labels.data(), 0.5f, &loss, grad_z.data(), grad_centroids.data());

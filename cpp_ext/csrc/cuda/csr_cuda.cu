@@ -1,5 +1,5 @@
-// Sparse × dense on CUDA: checks and launches of csr_kernels.cuh. Its gradient is the same product of the transpose, which
-// the operator is given; `csr_matmul_transposed` stays with the reference.
+// Sparse × dense on CUDA: checks and launches of csr_kernels.cuh. Its gradient is the same product of the transpose,
+// which the operator is given; `csr_matmul_transposed` stays with the reference.
 #include "csr_kernels.cuh"
 
 #include <torch/csrc/stable/library.h>
