@@ -181,7 +181,8 @@ def _facts(path: Path) -> dict[str, int]:
 def same_matrices(path: Path, store: Path | None) -> Iterator[None]:
     """Let a file be written in the block, its matrices as they were, and have the cell store made of it know it again.
 
-    A store of another input, or of what the file was before others wrote it, stays as it is.
+    A store of another input, or of what the file was before others wrote it, stays as it is. So does one that cannot be
+    written, which is logged: it is made anew next time.
 
     Parameters
     ----------
@@ -189,22 +190,18 @@ def same_matrices(path: Path, store: Path | None) -> Iterator[None]:
         The file, or the folder of a `.zarr`.
     store
         Folder of the cell store; None: there is none.
-
-    Raises
-    ------
-    InputError
-        If the store cannot be written.
     """
+    if store is None:
+        yield
+        return
     name, before = str(path.resolve()), _facts(path)
     yield
-    if store is None:
-        return
     try:
         made_from = CellStore.open(store).made_from
-    except InputError:  # none was made
-        return
-    if made_from.get("files", {}).get(name) == before:
-        write_made_from(store, made_from | {"files": made_from["files"] | {name: _facts(path)}})
+        if made_from.get("files", {}).get(name) == before:
+            write_made_from(store, made_from | {"files": made_from["files"] | {name: _facts(path)}})
+    except InputError as error:
+        log.info("The cell store will be made anew: %s", error)
 
 
 def _locate(adata: AnnData, layer: str | None) -> tuple[Any, pd.Index, str]:

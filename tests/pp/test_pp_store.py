@@ -144,6 +144,25 @@ def test_a_failed_write_leaves_the_store_as_it_was(tmp_path: Path, reads: list[s
     assert len(reads) == 1
 
 
+def test_a_store_that_cannot_be_written_costs_no_results(
+    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sccagn_scale")
+    path, store = tmp_path / "cells.h5ad", tmp_path / "store"
+    dense(select_matrix(backed(path, COUNTS), store=store))
+
+    def fail(*_: object) -> None:
+        raise InputError("`store` could not be written: Read-only file system.")
+
+    monkeypatch.setattr("sccagn_scale.pp._matrix.write_made_from", fail)
+    with same_matrices(path, store):
+        annotated(path, "one")
+    assert caplog.messages == ["The cell store will be made anew: `store` could not be written: Read-only file system."]
+    assert "one" in ad.read_h5ad(path).obs
+    dense(select_matrix(backed(path), store=store))
+    assert len(reads) == 2
+
+
 def test_results_in_the_input_make_no_store(tmp_path: Path) -> None:
     path = tmp_path / "cells.h5ad"
     backed(path, COUNTS)
