@@ -80,9 +80,9 @@ def neighbors(
         If there are fewer cells than neighbours, or the backend cannot run here.
     """
     n_obs = x.shape[0]
-    if not 1 <= n_neighbors <= n_obs:
+    if not min(2, n_obs) <= n_neighbors <= n_obs:
         raise InputError(
-            f"`n_neighbors` must be between 1 and the number of cells, {n_obs:,} (it counts the cell itself); "
+            f"`n_neighbors` must be between 2 and the number of cells, {n_obs:,} (it counts the cell itself); "
             f"it is {n_neighbors}."
         )
     points = _unit(x, metric)

@@ -128,10 +128,15 @@ def test_all_cells_can_be_neighbours(cells: np.ndarray) -> None:
     np.testing.assert_array_equal(np.sort(found.indices, axis=1), np.tile(np.arange(20), (20, 1)))
 
 
-@pytest.mark.parametrize("n_neighbors", [-1, 0, 21])
+@pytest.mark.parametrize("n_neighbors", [-1, 0, 1, 21])
 def test_too_few_or_too_many_neighbours_are_refused(cells: np.ndarray, n_neighbors: int) -> None:
-    with pytest.raises(InputError, match=rf"`n_neighbors` must be between 1 and .*20.*it is {n_neighbors}"):
+    with pytest.raises(InputError, match=rf"`n_neighbors` must be between 2 and .*20.*it is {n_neighbors}"):
         neighbors(cells[:20], n_neighbors)
+
+
+def test_a_cell_that_is_alone_is_its_own_neighbour(cells: np.ndarray) -> None:
+    found = neighbors(cells[:1], 1)
+    assert (found.indices.tolist(), found.distances.tolist()) == ([[0]], [[0]])
 
 
 def test_cosine_sees_directions_only(cells: np.ndarray) -> None:
