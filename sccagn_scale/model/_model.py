@@ -155,6 +155,7 @@ class SCCAGN:
         The model itself, with the attributes that end in an underscore set.
         """
         size = input_size(self._adata, self.layer)
+        check_enough(size.n_obs, self.config)
         init = choose_init(self.config, self.n_clusters_given, size.n_obs)
         with workspace(size, dataclasses.replace(self.config, init=init), self._limits) as place:
             self._train(place, init)
@@ -193,8 +194,7 @@ class SCCAGN:
             Where `save` put the model.
         adata
             The same or other cells, with the genes that the model sees. Preprocessing repeats what was learned from the
-            training cells; the cell graph is that of the cells given, and joins fewer neighbours for the network to
-            average over where cells are few, up to 35 not at all; no cell is left out.
+            training cells; the graph is that of the cells given, of which few are joined with fewer; none is left out.
         layer, device, memory, store, scratch, dask, progress
             See `SCCAGN`.
 
@@ -293,7 +293,7 @@ class SCCAGN:
                 client=place.client,
                 stage=stage,
             )
-            check_enough(len(prepared.pcs), config)
+            check_enough(len(prepared.pcs), config, "that pass quality control")
             checked_n_clusters(self.n_clusters_given, len(prepared.pcs), "that pass quality control")
         with self._stage("Neighbors"):
             self._build_graph(prepared)

@@ -53,12 +53,12 @@ def checked_input(adata: AnnData | Atlas) -> AnnData | Atlas:
     return adata
 
 
-def check_enough(n_obs: int, config: Config) -> None:
+def check_enough(n_obs: int, config: Config, which: str = "in the input") -> None:
     """Refuse to train on fewer cells than each is to have neighbours."""
     if config.n_neighbors > n_obs:
         raise InputError(
             f"`n_neighbors` = {config.n_neighbors} needs at least as many cells (it counts the cell itself); "
-            f"{n_obs:,} pass quality control."
+            f"there are {n_obs:,} {which}."
         )
 
 
