@@ -264,7 +264,7 @@ def _show(facts: dict[str, Any], how: str, written: Sequence[Path], console: Con
 
 def _empty(facts: dict[str, Any]) -> str:
     n_empty = facts["n_clusters"] - len(facts["clusters"])
-    return f"; {n_empty} of them hold no cell" if n_empty > 0 else ""
+    return f"; {n_empty} of them hold{'s' if n_empty == 1 else ''} no cell" if n_empty > 0 else ""
 
 
 def _row(name: str, n_obs: int, total: int) -> tuple[str, str, str]:

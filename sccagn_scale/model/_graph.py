@@ -23,7 +23,7 @@ _FEWEST_NEIGHBORS = 5  # of a judge, itself included
 def search(
     points: np.ndarray, config: Config, device_type: str, scratch: Scratch = IN_MEMORY
 ) -> tuple[graph.Backend, graph.Neighbors]:
-    """Search the neighbours of the points [n, d], all of them where they are few; say how it was done."""
+    """Search the neighbours of the points [n, d], kept in `scratch`, all points where they are few; say how."""
     backend = graph.choose_backend(len(points), device_type) if config.knn_backend == "auto" else config.knn_backend
     n_neighbors = min(config.n_neighbors, len(points))
     found = graph.neighbors(
@@ -108,9 +108,9 @@ def join_new(found: graph.Neighbors, adjacency: sp.csr_matrix, n_trained: int, c
     """Join cells that a trained network is to read out, fewer of them where they are few.
 
     The neighbours of a handful of cells are of other types, and averaging over them makes all alike. So that a
-    neighbourhood is no larger a part of the cells than it was in training, n new cells have 15 n / `n_trained`
-    neighbours (with 15 in training); a part of √n / 3 is small enough in any case, and 15 enough. Up to 35 cells are
-    not joined at all, as many as in training just as there.
+    neighbourhood is no larger a part of the cells than it was in training, n new cells have k n / `n_trained`
+    neighbours, where k is the training cells' number; √n / 3 are few enough in any case, and k enough. So up to 35 of
+    many are not joined at all, and the training cells themselves as they were.
 
     Parameters
     ----------
@@ -123,7 +123,10 @@ def join_new(found: graph.Neighbors, adjacency: sp.csr_matrix, n_trained: int, c
     """
     n_obs = len(found.indices)
     n_nearest = max(1, math.isqrt(n_obs) // 3, round(config.n_neighbors * n_obs / n_trained))
-    return adjacency if n_nearest >= found.indices.shape[1] else _join_nearest(found, n_nearest, config)
+    if n_nearest >= found.indices.shape[1]:
+        return adjacency
+    log.info("The cells are few: the network averages each with %d of its neighbours.", n_nearest - 1)
+    return _join_nearest(found, n_nearest, config)
 
 
 def _join_nearest(found: graph.Neighbors, n_nearest: int, config: Config) -> sp.csr_matrix:

@@ -11,7 +11,6 @@
 #include <optional>
 #include <random>
 #include <thread>
-#include <type_traits>
 #include <vector>
 
 #define __global__
