@@ -37,7 +37,9 @@ def consensus(clusterings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
     began with.
     """
     clusterings = [by_size(labels) for labels in clusterings]  # so that no tie hangs on how clusters were numbered
-    agreement = [sum(adjusted_rand_score(one, other) for other in clusterings) for one in clusterings]
+    agreement = np.zeros(len(clusterings))
+    for i, j in combinations(range(len(clusterings)), 2):
+        agreement[[i, j]] += adjusted_rand_score(clusterings[i], clusterings[j])
     first = clusterings[int(np.argmax(agreement))]
     reference = first
     for _ in range(_ROUNDS):
