@@ -25,9 +25,11 @@ def available() -> int:
     try:
         lines = _MEMINFO.read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        limit = int((_GROUP / "memory.max").read_text())
-        free = min(free, max(0, limit - int((_GROUP / "memory.current").read_text())))
-    except (OSError, ValueError, StopIteration):
+        limit, taken = (int((_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        facts = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        cached = int(facts["active_file"]) + int(facts["inactive_file"])  # pages of files, which the system drops
+        free = min(free, max(0, limit - taken + cached))
+    except (OSError, ValueError, KeyError, StopIteration):
         pass  # not Linux, or no limit ("max")
     return free
 

@@ -114,8 +114,8 @@ class Config:
     neighbor_sampler
         What draws them: plain torch, or a compiled sampler of PyG's, if that package is installed.
     pretrain_steps
-        Most batches of pretraining. None by default: the network starts as smoothed PCA, and rebuilding cells from z
-        alone blurs what that sets apart.
+        Most batches of pretraining. By default there is none: the network starts as smoothed PCA, and rebuilding cells
+        from z alone blurs what that sets apart.
     pretrain_adversarial
         Whether pretraining has the adversarial loss too; joint training always has it.
     joint_steps

@@ -104,7 +104,8 @@ def test_available_memory_is_some_of_the_machines() -> None:
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable: 5000000 kB\n")
     (tmp_path / "memory.max").write_text("3000000000\n")
-    (tmp_path / "memory.current").write_text("1000000000\n")
+    (tmp_path / "memory.current").write_text("1800000000\n")
+    (tmp_path / "memory.stat").write_text("anon 1000000000\nactive_file 300000000\ninactive_file 500000000\n")
     monkeypatch.setattr(_memory, "_MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(_memory, "_GROUP", tmp_path)
     assert available() == 2 * 10**9

@@ -13,7 +13,7 @@ from sccagn_scale._keys import Keys
 from sccagn_scale.cli._console import Console, duration
 from sccagn_scale.cli._inputs import check_inputs, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
-from sccagn_scale.cli._output import check_distinct, named, write_figure, write_json
+from sccagn_scale.cli._output import by_option, check_distinct, named, write_figure, write_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,7 +42,7 @@ def check_paths(
     arguments
         Of the verb.
     reads, writes
-        Its further files and folders, by option: those read, and folders written.
+        Its further files and folders, by option: those read, and folders that are replaced whole.
     """
     from sccagn_scale.io import check_writable
 
@@ -52,9 +52,12 @@ def check_paths(
             "`--inplace` adds the results to one input file as it is, so there must be one INPUT and no "
             "`--results-only`; give `--output` instead."
         )
-    inputs = {f"INPUT {i}" if i else "INPUT": path for i, path in enumerate(arguments.input)}
     folders = {"--plots": arguments.plots, **writes, "--store": arguments.store}
-    check_distinct({**inputs, **reads}, {"--output": arguments.output, "--json": arguments.json, **folders})
+    check_distinct(
+        {**by_option(arguments.input), **reads},
+        {"--output": arguments.output, "--json": arguments.json, **folders},
+        whole=writes,
+    )
     if arguments.output is not None:
         check_writable(arguments.output, "--output")
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,23 +30,36 @@ def named(**options: str) -> Iterator[None]:
         raise InputError(message) from error
 
 
-def check_distinct(inputs: Mapping[str, Path | None], outputs: Mapping[str, Path | None]) -> None:
+def by_option(inputs: Sequence[Path]) -> dict[str, Path]:
+    """Name every INPUT as messages do."""
+    return {f"INPUT {i}" if i else "INPUT": path for i, path in enumerate(inputs)}
+
+
+def check_distinct(
+    inputs: Mapping[str, Path | None], outputs: Mapping[str, Path | None], *, whole: Collection[str] = ()
+) -> None:
     """Refuse an output that would overwrite an input or another output.
 
     Parameters
     ----------
     inputs, outputs
         Paths by the option that they came in; None where the option was not given.
+    whole
+        Outputs that are folders which are replaced whole, so that nothing else may be in them.
     """
     taken = {name: path for name, path in inputs.items() if path is not None}
     for name, path in outputs.items():
         if path is None:
             continue
         for other, used in taken.items():
-            if _same(path, used) or (other in inputs and _inside(path, used)):
+            if _same(path, used) or (other in inputs and used.is_dir() and _inside(path, used)):
                 raise InputError(
                     f"`{name}` must not be the same as `{other}` nor inside it, but {str(path)!r} is; give another."
                 )
+            if name in whole and _inside(used, path):
+                raise InputError(f"`{other}` must not be inside `{name}`, but {str(used)!r} is; give another.")
+            if other in whole and _inside(path, used):
+                raise InputError(f"`{name}` must not be inside `{other}`, but {str(path)!r} is; give another.")
         taken[name] = path
 
 
@@ -94,4 +107,4 @@ def _same(a: Path, b: Path) -> bool:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    return folder.is_dir() and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sccagn_scale.cli._console import Console, duration
 from sccagn_scale.cli._inputs import check_inputs, read_cells, read_config
 from sccagn_scale.cli._machine import limit_threads
-from sccagn_scale.cli._output import check_distinct, named, write_json
+from sccagn_scale.cli._output import by_option, check_distinct, named, write_json
 
 if TYPE_CHECKING:
     from sccagn_scale.model import Plan
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.json is not None:
             from sccagn_scale.io import check_writable
 
-            check_distinct({"INPUT": arguments.input[0], "--config": arguments.config}, {"--json": arguments.json})
+            check_distinct({**by_option(arguments.input), "--config": arguments.config}, {"--json": arguments.json})
             check_writable(arguments.json, "--json", kind="file")
         config = read_config(arguments)
         with console.stage("Read"):

@@ -63,7 +63,7 @@ def _kmeans(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
         points.shape[1],
         n_clusters,
         niter=_ROUNDS,
-        seed=seed,
+        seed=seed % 2**31,  # FAISS has no more
         min_points_per_centroid=1,
         max_points_per_centroid=_TRAIN_PER_CENTROID,
     )

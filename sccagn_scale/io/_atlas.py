@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from scipy import sparse
 from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale._threads import ahead
 
+from ._atomic import scratch_folder
 from ._blocks import Block, blocks_of, check_block_size
 from ._join import Columns, join_frames, join_genes
 from ._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, first_line, is_zarr, open_store
@@ -341,12 +342,13 @@ class _Scratch:
         InputError
             If it cannot be made.
         """
+        stack = ExitStack()
         try:
-            folder = tempfile.mkdtemp(dir=self._parent, prefix="sccagn_scale-")
+            folder = stack.enter_context(scratch_folder(self._parent or Path(tempfile.gettempdir())))
         except OSError as error:
             raise InputError(f"`scratch` must be a folder that takes new files: {first_line(error)}.") from error
-        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
+        self._remove = weakref.finalize(self, stack.close)
+        return folder
 
     def remove(self) -> None:
         """Remove it and what is in it."""

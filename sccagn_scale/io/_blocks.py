@@ -18,6 +18,7 @@ from scipy import sparse
 from sccagn_scale._errors import InputError
 from sccagn_scale._threads import ahead
 
+from ._atomic import scratch_folder
 from ._layout import layout_of, open_store
 from ._stored import HeldRows, Rows, StoredRows, choices, layers_in
 from ._transpose import transposed
@@ -77,7 +78,7 @@ def blocks_of(rows: Rows, block_size: int) -> Iterator[Block]:
 def _stored_blocks(rows: StoredRows, block_size: int) -> Iterator[Block]:
     with ExitStack() as stack:
         if rows.layout == "csc":
-            rows = transposed(rows, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sccagn_scale-"))))
+            rows = transposed(rows, stack.enter_context(scratch_folder(Path(tempfile.gettempdir()))))
         yield from blocks_of(rows, block_size)
 
 

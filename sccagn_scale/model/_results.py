@@ -40,8 +40,8 @@ def write_results(model: SCCAGN, adata: AnnData, keys: Keys) -> None:
             "method": "sccagn",
             "metric": model.config.metric,
             "random_state": model.random_state,
-            "use_rep": PCA,
-        },
+        }
+        | ({"use_rep": PCA} if model.config.graph_rep == "pca" else {}),  # genes scaled as here are nowhere in it
     }
     adata.uns[keys.uns] = facts(model)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +16,7 @@ import torch
 from sccagn_scale import pp
 from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config
+from sccagn_scale.io._atomic import replacing
 from sccagn_scale.model._prepare import Recipe
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Saved(NamedTuple):
 
 
 def save_model(model: SCCAGN, folder: str | Path) -> None:
-    """Write a folder of three files beside its place, then move it there; an earlier model is replaced whole."""
+    """Write a folder of three files, whole or not at all; an earlier model stays until this one takes its place."""
     if model.batch_key is not None:
         raise InputError(
             f"A model with `batch_key` = '{model.batch_key}' cannot be saved: Harmony corrects the cells that it is "
@@ -59,8 +58,7 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
         "n_obs": recipe.n_obs,
     }
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as name:
-            fresh = Path(name) / "new"
+        with replacing(target) as fresh:
             fresh.mkdir()
             (fresh / _MODEL).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
             np.savez(
@@ -72,9 +70,6 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
                 components=recipe.pca.components,
             )
             torch.save(model.module_.state_dict(), fresh / _WEIGHTS)
-            if target.exists():
-                shutil.move(target, Path(name) / "old")
-            fresh.rename(target)
     except OSError as error:
         raise InputError(f"`folder` '{target}' cannot be written: {error.strerror}.") from error
 
@@ -82,9 +77,26 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
 def checked_folder(folder: str | Path) -> Path:
     """Return the place of a model to come, or refuse one where something else is."""
     target = Path(folder)
-    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / _MODEL).is_file())):
-        raise InputError(f"`folder` must be new, empty or a saved model; '{target}' is something else.")
+    if not target.exists():
+        return target
+    if not target.is_dir():
+        raise InputError(f"`folder` must be a folder; '{target}' is a file.")
+    names = {path.name for path in target.iterdir()}
+    others = names - {_MODEL, _RECIPE, _WEIGHTS} or (set() if _is_ours(target / _MODEL) else names)
+    if others:
+        raise InputError(
+            f"`folder` must be new, empty or a saved model and nothing else, for it is replaced whole; '{target}' "
+            f"holds '{min(others)}', which is none of it."
+        )
     return target
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether `save_model` wrote this `model.json`, be it in another format."""
+    try:
+        return {"format", "config", "pc_scale"} <= json.loads(path.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def load_model(folder: str | Path) -> Saved:

@@ -15,6 +15,8 @@ from sccagn_scale._errors import InputError
 from sccagn_scale._memory import IN_MEMORY, Scratch, available
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
+from sccagn_scale.io._atomic import scratch_folder
+from sccagn_scale.io._layout import first_line
 from sccagn_scale.model._needs import Size, needs
 
 if TYPE_CHECKING:
@@ -71,6 +73,11 @@ def workspace(size: Size, config: Config, limits: Limits) -> Iterator[Workspace]
     with ExitStack() as stack:
         client = None
         if dask is not None:
+            if not size.is_on_disk:
+                raise InputError(
+                    f"`dask` = '{dask}' is of use for files, which the workers read; these cells are in memory. Leave "
+                    "it out, or give what `open_atlas` returns."
+                )
             client = stack.enter_context(_connected(dask))
             size = size._replace(is_on_disk=False)  # counts are in the cluster's memory
         most = max(need.memory for need in needs(size, config, on_disk=False).values())
@@ -78,7 +85,7 @@ def workspace(size: Size, config: Config, limits: Limits) -> Iterator[Workspace]
             yield Workspace(IN_MEMORY, None, client)
             return
         if store is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".sccagn_scale-", dir=scratch)))
+            folder = stack.enter_context(_temporary(Path(scratch or tempfile.gettempdir())))
         else:
             folder = _made(Path(store))
         cells = folder / CELLS
@@ -125,6 +132,16 @@ def _connected(dask: str) -> Iterator[Client]:
         ) from error
     with client:
         yield client
+
+
+@contextmanager
+def _temporary(parent: Path) -> Iterator[Path]:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder(parent))
+        except OSError as error:
+            raise InputError(f"`scratch` must be a folder that takes new files: {first_line(error)}.") from error
+        yield folder
 
 
 def _made(folder: Path) -> Path:

@@ -38,7 +38,7 @@ class Scan(NamedTuple):
     constant: np.ndarray  # bool [n_vars], genes of one and the same value in every cell
     is_whole: bool
     highest: float
-    kinds: dict[str, InputKind]  # what each of several files holds
+    kinds: dict[str, InputKind]  # what each of several files holds, where it holds any value
 
 
 def scan(matrix: Expression) -> Scan:
@@ -76,7 +76,11 @@ def scan(matrix: Expression) -> Scan:
             f"must point at counts or log-normalised values. The choices for `layer` are {matrix.choices}."
         )
     constant = (n_detected == 0) | (everywhere & (low == high))
-    kinds = {str(path): _kind(*found) for (path, _), found in zip(matrix.files, of_files, strict=True)}
+    kinds = {
+        str(path): _kind(is_whole, highest)
+        for (path, _), (is_whole, highest) in zip(matrix.files, of_files, strict=True)
+        if highest > 0  # without values it may be of any kind
+    }
     return Scan(n_detected, constant, is_whole, float(highest), kinds)
 
 

@@ -144,7 +144,7 @@ def select_matrix(
         stored.shape,
         stored.dtype,
         stored.nnz,
-        stored.names,
+        stored.names if isinstance(adata, Atlas) else adata.var_names,  # which may have been renamed since
         stored.where,
         stored.choices,
         stored.parts,
@@ -160,15 +160,16 @@ def _in_memory(adata: AnnData, layer: str | None, stage: Stage) -> Expression:
         raise InputError(f"The input is empty: {where} has {matrix.shape[0]} cells and {matrix.shape[1]} genes.")
     if not (np.issubdtype(matrix.dtype, np.number) or matrix.dtype == bool):
         raise InputError(f"{where} must hold numbers; its values are of type {matrix.dtype}.")
-    held = matrix.tocsr() if sp.issparse(matrix) else matrix
-    nnz = held.nnz if sp.issparse(matrix) else matrix.shape[0] * matrix.shape[1]
-    return Expression(matrix.shape, np.dtype(matrix.dtype), nnz, names, where, _choices(adata), (), _Held(held), stage)
+    nnz = matrix.nnz if sp.issparse(matrix) else matrix.shape[0] * matrix.shape[1]
+    dtype, choices = np.dtype(matrix.dtype), _choices(adata)
+    return Expression(matrix.shape, dtype, nnz, names, where, choices, (), _Held(matrix), stage)
 
 
 def _origin(stored: StoredMatrix, layer: str | None) -> dict[str, Any]:
     """What a cell store is made from; with a change in any of it the cells may be others."""
     files = {str(path.resolve()): _facts(path) for path, _ in stored.parts}
-    return {"files": files, "layer": layer, "shape": list(stored.shape), "dtype": str(stored.dtype)}
+    order = list(files)  # cells stand in the order of the files
+    return {"files": files, "order": order, "layer": layer, "shape": list(stored.shape), "dtype": str(stored.dtype)}
 
 
 def _facts(path: Path) -> dict[str, int]:
@@ -257,14 +258,16 @@ def tidy(block: sp.csr_matrix) -> sp.csr_matrix:
 
 
 class _Held:
-    """Blocks of a matrix in memory, sparse (CSR) or dense."""
+    """Blocks of a matrix in memory, sparse or dense; one that is not sparse by rows is copied in the first pass."""
 
     is_reading = False
 
-    def __init__(self, rows: Any) -> None:
-        self._rows = rows
+    def __init__(self, matrix: Any) -> None:
+        self._rows = matrix
 
     def each(self, work: Work[T], of_cells: OfCells) -> Iterator[T]:
+        if sp.issparse(self._rows):
+            self._rows = self._rows.tocsr()
         return mapped(
             lambda start: _on_part(work, start, self._block(start), of_cells), range(0, self._rows.shape[0], BLOCK_SIZE)
         )

@@ -212,4 +212,5 @@ def scale_to_unit(matrix: sp.csr_matrix, maxima: np.ndarray) -> None:
 
 def unit_length(matrix: sp.csr_matrix) -> None:
     """Bring every cell to Euclidean length 1, in place."""
-    normalize(matrix, norm="l2", axis=1, copy=False)
+    if matrix.shape[0]:  # a block may have no cell that passed quality control
+        normalize(matrix, norm="l2", axis=1, copy=False)

@@ -16,6 +16,7 @@ from anndata import AnnData
 
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress
+from sccagn_scale._threads import n_threads
 from sccagn_scale.io import check_writable, read
 from sccagn_scale.io._atomic import replacing_hdf5
 from sccagn_scale.io._write_atlas import RowWriter
@@ -208,7 +209,7 @@ def _draw_in_order(
         return model.draw(types[start : start + _CHUNK], np.random.default_rng(stream))
 
     pending: deque[Future[sp.csr_matrix]] = deque()
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS, n_ahead))
+    pool = ThreadPoolExecutor(min(n_threads(), _MAX_THREADS, n_ahead))
     try:
         for start in range(0, len(types), _CHUNK):
             pending.append(pool.submit(draw, start))

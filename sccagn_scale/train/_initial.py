@@ -258,7 +258,7 @@ def kmeans(
         n_clusters,
         niter=n_iter,
         nredo=n_init,
-        seed=random_state,
+        seed=random_state % 2**31,  # FAISS has no more
         min_points_per_centroid=1,
         max_points_per_centroid=max(256, 100_000 // n_clusters),
     )
@@ -281,7 +281,7 @@ def _ward(points: np.ndarray, random_state: int, *, at_least: int = 0) -> tuple[
     if len(points) <= _WARD_UP_TO:
         leaves, places = np.arange(len(points)), points
     else:
-        n_seeds = max(_WARD_SEEDS, at_least)
+        n_seeds = min(len(points), max(_WARD_SEEDS, at_least))
         leaves = kmeans(points, n_seeds, n_init=1, n_iter=10, random_state=random_state)
         places = centers(points, leaves)
     return leaves, hierarchy.ward(places.astype(np.float64))[:, :2].astype(np.int64)

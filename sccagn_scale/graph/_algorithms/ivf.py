@@ -86,7 +86,8 @@ def _n_probes(points: np.ndarray, k: int, list_of: np.ndarray, near: _Near) -> i
     true = list_of[torch_exact.search_some(points, rows, k)]
     for n_probes in _PROBES:
         lists = near.lists(list_of[rows], n_probes)
-        away = ((near.centroids[lists] - points[rows, None]) ** 2).sum(axis=2)
+        pairs = zip(rows, lists, strict=True)
+        away = np.stack([((near.centroids[own] - points[row]) ** 2).sum(axis=1) for row, own in pairs])
         away[lists < 0] = np.inf
         nearest = np.argpartition(away, min(n_probes, away.shape[1]) - 1, axis=1)[:, :n_probes]
         probed = np.take_along_axis(lists, nearest, 1)
