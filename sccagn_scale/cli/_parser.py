@@ -86,7 +86,7 @@ _RECLUSTER = """\
 Split or merge the clusters that `cluster` found, without training: seconds, and
 X is not read. New clusters are parts or unions of those that there are; those
 that stay keep their names, a union of 1 and 4 is called 1+4, and parts of 3 are
-called 3.0, 3.1, and so on."""
+called 3,0, 3,1, and so on."""
 
 _RECLUSTER_END = """\
 written into the AnnData, beside what there is:

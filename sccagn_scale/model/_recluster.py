@@ -33,7 +33,7 @@ def recluster(
     """Split or merge clusters that `cluster` found, in seconds: it looks at the embedding alone.
 
     Clusters are nested. Fewer are unions of those that there are: merged next are the two that add least to the sum of
-    squares within clusters (Ward 1963). More are parts of them: divided next is the cluster whose two parts, of five
+    squares within clusters (Ward 1963). More are parts of them: divided next is always the one whose two parts, of five
     cells at least, have centres farthest apart, large or small.
 
     Parameters
@@ -53,7 +53,7 @@ def recluster(
 
     Returns
     -------
-    `key_added`. Sets `obs[key_added]`, categorical of strings (unions are called "1+4", parts of 3 "3.0", "3.1", …, the
+    `key_added`. Sets `obs[key_added]`, categorical of strings (unions are called "1+4", parts of 3 "3,0", "3,1", …, the
     largest first, all others as before), `obs[f"{key_added}_confidence"]`, the soft assignment of a cell to its own
     cluster, float32, and `uns[key_added]`: `key`, `n_clusters` and `random_state`. Cells without a cluster stay so.
 
@@ -124,7 +124,7 @@ def _changed(
     both = np.column_stack([labels, parts])
     kinds, part = np.unique(both, axis=0, return_inverse=True)
     n_parts = np.bincount(kinds[:, 0])
-    return part.ravel(), [names[c] if n_parts[c] == 1 else f"{names[c]}.{i}" for c, i in kinds.tolist()]
+    return part.ravel(), [names[c] if n_parts[c] == 1 else f"{names[c]},{i}" for c, i in kinds.tolist()]
 
 
 def _confidence(z: np.ndarray, labels: np.ndarray, nu: float) -> np.ndarray:

@@ -6,13 +6,15 @@ Ward's criterion weighs a cluster by its cells here, for clusters differ in size
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.train._initial import by_size, centers, kmeans
-from sccagn_scale.train._tree import cut
+from sccagn_scale.train._tree import cut, fall_apart
 
 _PIECES = 64  # of a cluster, at most, that a split can tell apart
 _CELLS_OF_A_PIECE = 5  # at least
@@ -59,9 +61,9 @@ def merged(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarra
 def divided(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.ndarray:
     """Part of its own cluster that each point is in, int64 [n_obs], 0 the largest, where there are `n_clusters` parts.
 
-    How a cluster falls apart is known from up to 64 pieces, by k-means, that Ward's criterion joins. The next to be
-    divided is always the part whose two parts have centres farthest from one another: the same for large and small.
-    Pieces have five points at least, so that no stray few become a part.
+    How a cluster falls apart is known from up to 64 pieces, by k-means, that Ward's criterion joins. Of the parts that
+    there are, the next to be divided is always the one whose own two parts have centres farthest from one another: the
+    same for large and small. Pieces have five points at least, so that no stray few become a part.
 
     Raises
     ------
@@ -73,11 +75,10 @@ def divided(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random_s
         rows = np.flatnonzero(labels == cluster)
         own = pieces[rows] = _pieces(points[rows], random_state)
         trees.append(ward_tree(centers(points[rows], own), np.bincount(own)))
-    cuts = _cuts([tree.gaps for tree in trees], n_clusters)
     parts = np.zeros_like(pieces)
-    for cluster, (tree, n_cuts) in enumerate(zip(trees, cuts, strict=True)):
+    for cluster, (tree, is_divided) in enumerate(zip(trees, _divisions(trees, n_clusters), strict=True)):
         rows = np.flatnonzero(labels == cluster)
-        parts[rows] = by_size(cut(tree.joined, n_cuts + 1)[pieces[rows]])
+        parts[rows] = by_size(fall_apart(tree.joined, is_divided)[pieces[rows]])
     return parts
 
 
@@ -95,15 +96,34 @@ def _pieces(points: np.ndarray, random_state: int) -> np.ndarray:
     return pieces
 
 
-def _cuts(gaps: list[np.ndarray], n_clusters: int) -> np.ndarray:
-    """How often each tree is cut, from its top, int64 [n_trees]: always the tree with the widest gap to come."""
-    # a cut that opens a way to a wider gap is as good as that
-    widest = [np.maximum.accumulate(own) for own in gaps]
-    every, tree = np.concatenate(widest), np.repeat(np.arange(len(gaps)), [len(own) for own in gaps])
-    most = len(gaps) + np.count_nonzero(every)
+def _divisions(trees: Sequence[WardTree], n_clusters: int) -> list[np.ndarray]:
+    """Which nodes of each tree are divided, bool [m − 1] each, where all have `n_clusters` parts."""
+    can_be = [_has_gap(tree) for tree in trees]
+    most = len(trees) + sum(map(np.count_nonzero, can_be))
     if n_clusters > most:
         raise InputError(
             f"`n_clusters` must be at most {most}, as far as so few cells can be divided; it is {n_clusters}."
         )
-    chosen = np.argsort(-every, kind="stable")[: n_clusters - len(gaps)]
-    return np.bincount(tree[chosen], minlength=len(gaps))
+    divided = [np.zeros(len(tree.gaps), bool) for tree in trees]
+    whole: list[tuple[float, int, int]] = []  # what is not divided yet: −gap, tree, row of the node
+
+    def consider(tree: int, row: int) -> None:
+        if row >= 0 and can_be[tree][row]:
+            heapq.heappush(whole, (-trees[tree].gaps[row], tree, row))
+
+    for tree in range(len(trees)):
+        consider(tree, len(trees[tree].gaps) - 1)
+    for _ in range(n_clusters - len(trees)):
+        _, tree, row = heapq.heappop(whole)
+        divided[tree][row] = True
+        for node in trees[tree].joined[row]:
+            consider(tree, node - len(trees[tree].gaps) - 1)  # below 0 for a leaf
+    return divided
+
+
+def _has_gap(tree: WardTree) -> np.ndarray:
+    """Whether there is any distance within a node, bool [m − 1]."""
+    within = np.concatenate([np.zeros(len(tree.gaps) + 1, bool), tree.gaps > 0])
+    for row, parts in enumerate(tree.joined, start=len(tree.gaps) + 1):
+        within[row] |= within[parts].any()
+    return within[len(tree.gaps) + 1 :]

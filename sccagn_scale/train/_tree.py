@@ -15,8 +15,21 @@ def cut(joined: np.ndarray, n_clusters: int) -> np.ndarray:
     n_clusters
         From 1 to m.
     """
+    return fall_apart(joined, np.arange(len(joined)) > len(joined) - n_clusters)
+
+
+def fall_apart(joined: np.ndarray, is_divided: np.ndarray) -> np.ndarray:
+    """Find the cluster of every leaf, int64 [m], where some of the nodes are divided.
+
+    Parameters
+    ----------
+    joined
+        See `cut`.
+    is_divided
+        bool [m − 1], of node m + i whether what it was made of is apart; if so, it is of all nodes above it too.
+    """
     n_leaves = len(joined) + 1
     of_node = np.arange(2 * n_leaves - 1)
-    for node in range(n_leaves - n_clusters - 1, -1, -1):  # a node's own cluster is known before its parts'
-        of_node[joined[node]] = of_node[n_leaves + node]
+    for i in np.flatnonzero(~is_divided)[::-1]:  # a node's own cluster is known before its parts'
+        of_node[joined[i]] = of_node[n_leaves + i]
     return np.unique(of_node[:n_leaves], return_inverse=True)[1]

@@ -37,13 +37,13 @@ def test_the_file_has_the_new_clusters_beside_the_old(clustered: Path, capsys: p
     out = capsys.readouterr().out
     assert "4, where sccagn has 2" in out
     assert [line.split()[:3] for line in out.splitlines() if "%" in line] == [
-        ["0.0", "50", "35.7%"],
-        ["0.1", "40", "28.6%"],
-        ["1.0", "30", "21.4%"],
-        ["1.1", "20", "14.3%"],
+        ["0,0", "50", "35.7%"],
+        ["0,1", "40", "28.6%"],
+        ["1,0", "30", "21.4%"],
+        ["1,1", "20", "14.3%"],
     ]
     adata = ad.read_h5ad(clustered)
-    assert adata.obs["sccagn_k4"].value_counts().to_dict() == {"0.0": 50, "0.1": 40, "1.0": 30, "1.1": 20}
+    assert adata.obs["sccagn_k4"].value_counts().to_dict() == {"0,0": 50, "0,1": 40, "1,0": 30, "1,1": 20}
     assert adata.obs["sccagn"].nunique() == 2
     np.testing.assert_array_equal(adata.X, before[0])
     np.testing.assert_array_equal(adata.layers["counts"], before[1])
@@ -54,7 +54,7 @@ def test_another_file_and_name_leave_the_first_as_it_was(clustered: Path, capsys
     assert main(["recluster", str(clustered), "-o", str(out), "-k", "3", "--key-added", "fine", "--quiet"]) == 0
     assert capsys.readouterr().out == ""
     assert clustered.read_bytes() == before
-    assert sorted(ad.read_h5ad(out).obs["fine"].unique()) == ["0.0", "0.1", "1"]
+    assert sorted(ad.read_h5ad(out).obs["fine"].unique()) == ["0,0", "0,1", "1"]
 
 
 @pytest.mark.parametrize(

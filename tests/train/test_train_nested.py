@@ -13,7 +13,7 @@ from train_samples import same_partition
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.train import divided, merged
-from sccagn_scale.train._nested import _cuts, ward_tree
+from sccagn_scale.train._nested import WardTree, _divisions, ward_tree
 from sccagn_scale.train._tree import cut
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=9)
@@ -112,9 +112,28 @@ def test_points_that_coincide_cannot_be_divided() -> None:
         divided(points, labels, 4)
 
 
-def test_a_cut_that_opens_a_wider_gap_counts_as_that() -> None:
-    gaps = [np.array([1.0, 9.0, 2.0]), np.array([3.0]), np.array([0.0, 5.0])]
-    assert _cuts(gaps, 3).tolist() == [0, 0, 0]
-    assert _cuts(gaps, 5).tolist() == [2, 0, 0]
-    assert _cuts(gaps, 6).tolist() == [2, 0, 1]
-    assert _cuts(gaps, 8).tolist() == [3, 1, 1]
+def test_the_part_with_the_widest_gap_of_its_own_is_next() -> None:
+    # leaves 0 1 2 3: (0 1) 9 apart, then with 2, then with 3; leaves 0 1; leaves 0 1 2, of which two coincide
+    trees = [
+        WardTree(np.array([[0, 1], [2, 4], [3, 5]]), np.array([9.0, 1.0, 2.0])),
+        WardTree(np.array([[0, 1]]), np.array([3.0])),
+        WardTree(np.array([[0, 1], [2, 3]]), np.array([0.0, 5.0])),
+    ]
+    found = {n: [own.tolist() for own in _divisions(trees, n)] for n in range(3, 9)}
+    assert found[3] == [[False, False, False], [False], [False, False]]
+    assert found[4] == [[False, False, False], [False], [False, True]]
+    assert found[5] == [[False, False, False], [True], [False, True]]
+    assert found[6] == [[False, False, True], [True], [False, True]]
+    assert found[8] == [[True, True, True], [True], [False, True]]
+    with pytest.raises(InputError, match="at most 8"):
+        _divisions(trees, 9)
+
+
+def test_a_few_far_points_do_not_shatter_their_cluster() -> None:
+    """Ward joins them early: a cut through the whole tree would go through all that was joined later first."""
+    rng = np.random.default_rng(0)
+    means, sizes = np.outer([0, 12, 30, 35], [1, 0, 0, 0, 0]), [3000, 6, 600, 600]
+    group = np.repeat(np.arange(4), sizes)
+    points = (means[group] + np.array([1, 0.1, 0.3, 0.3])[group, None] * rng.normal(size=(len(group), 5))).astype("f4")
+    labels = np.array([0, 0, 1, 1])[group]
+    assert same_partition(10 * labels + divided(points, labels, 3), np.array([0, 0, 2, 3])[group])
