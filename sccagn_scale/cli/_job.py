@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
@@ -73,6 +73,9 @@ def read_input(arguments: argparse.Namespace, console: Console) -> Atlas:
     """Open the input, and refuse an output that would lack what it has."""
     with console.stage("Read"):
         cells = read_cells(arguments.input, scratch=target(arguments).parent)
+        # files in a folder are known only now, and may be links
+        outputs = {"--output": arguments.output, "--json": arguments.json}
+        check_distinct({f"INPUT {path}": path for path in cells.files}, outputs)
         _check_output(arguments, cells)
         from sccagn_scale.io import free_keys
 
@@ -126,6 +129,8 @@ def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
     from sccagn_scale.pp import BLOCK_SIZE, same_matrices
 
     with named(path="INPUT" if arguments.inplace else "--output", source="INPUT"):
+        if cells.changed_files:
+            _write_alone(arguments, cells)
         if arguments.inplace:
             with same_matrices(arguments.input[0], arguments.store and arguments.store / CELLS):
                 add_results(cells.adata, arguments.input[0])
@@ -135,6 +140,20 @@ def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
             write_copy(cells.adata, cells.files[0], arguments.output)
         else:
             write_atlas(cells.adata, cells.matrix().blocks(BLOCK_SIZE), arguments.output)
+
+
+def _write_alone(arguments: argparse.Namespace, cells: Atlas) -> NoReturn:
+    """Keep the results of a run whose input has become another, without matrices that they may not belong to."""
+    from sccagn_scale.io import write
+
+    kept = target(arguments)
+    if arguments.inplace:
+        kept = kept.with_name(f"{kept.stem}_{arguments.key_added}{kept.suffix}")
+    write(cells.adata, kept)
+    raise InputError(
+        f"`INPUT` must stay as it is during the run, but {str(cells.changed_files[0])!r} was changed or removed. The "
+        f"results of the cells that it had are in {str(kept)!r}, without a matrix."
+    )
 
 
 def conclude(

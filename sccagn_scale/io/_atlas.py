@@ -25,7 +25,7 @@ from sccagn_scale._threads import ahead
 from ._atomic import scratch_folder
 from ._blocks import Block, blocks_of, check_block_size
 from ._join import Columns, join_frames, join_genes
-from ._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, first_line, is_zarr, open_store
+from ._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, file_facts, first_line, is_zarr, open_store
 from ._read import read_frame, read_with
 from ._stored import RAW_NAMES, HeldRows, Rows, StoredRows, choices, layers_in, supported
 from ._transpose import transposed
@@ -130,6 +130,11 @@ class Atlas:
     def is_one_file(self) -> bool:
         """Whether there is one file, in which matrices stay: all but those of 10x are such."""
         return len(self._opened) == 1 and not self._opened[0].is_held
+
+    @property
+    def changed_files(self) -> list[Path]:
+        """Those that have been written, replaced or removed since they were opened; their cells may be others now."""
+        return [file.path for file in self._opened if file.has_changed]
 
     def close(self) -> None:
         """Remove what was written to `scratch`; matrices that were stored by columns cannot be read any more."""
@@ -292,6 +297,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._facts = file_facts(path) if path.exists() else {}
         self.frame, self.notes = read_with(read_frame, path)
         self._held, self.frame.X = self.frame.X, None  # of 10x
         self.layers: dict[str | None, str] = {None: "X"}
@@ -305,6 +311,14 @@ class _File:
     def is_held(self) -> bool:
         """Whether its matrix is in memory."""
         return self._held is not None
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether it is another than when it was opened, unless its matrix was read then."""
+        try:
+            return not self.is_held and file_facts(self.path) != self._facts
+        except OSError:
+            return True
 
     def is_raw(self, layer: str | None) -> bool:
         """Whether it is `.raw.X`, and no layer of that name."""

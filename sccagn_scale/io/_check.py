@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy.typing as npt
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
@@ -61,3 +62,10 @@ def matrices_of(adata: AnnData) -> Iterator[tuple[str, Any]]:
         yield f"layers[{name!r}]", matrix
     if adata.raw is not None:
         yield "raw.X", adata.raw.X
+
+
+def plain_names(adata: AnnData) -> None:
+    """Turn names of pandas' own string type, which AnnData does not write unless told to, into ordinary ones."""
+    for frame in (adata.obs, adata.var):
+        if isinstance(frame.index.dtype, pd.StringDtype):
+            frame.index = frame.index.astype(object)

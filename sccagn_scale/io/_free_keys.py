@@ -11,7 +11,7 @@ from sccagn_scale._keys import NEIGHBORS, ORIGIN, PCA, Keys
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_RESERVED = {NEIGHBORS, PCA.removeprefix("X_"), ORIGIN}
+_RESERVED = {NEIGHBORS, PCA.removeprefix("X_"), ORIGIN, "umap", "tsne", "diffmap"}
 
 
 def free_keys(key_added: str, adata: AnnData) -> Keys:
@@ -27,6 +27,8 @@ def free_keys(key_added: str, adata: AnnData) -> Keys:
     keys = Keys(key_added)
     if key_added in _RESERVED:
         raise InputError(f"`key_added` must not be {key_added!r}, which stands for something else; give another name.")
+    if adata.obs.index.name in (keys.labels, keys.confidence):
+        raise InputError(f"`key_added` = {key_added!r} must not be the name of obs's index; give another name.")
     if _is_ours(keys, adata):
         return keys
     for part, name in (("obs", keys.labels), ("obs", keys.confidence), ("obsm", keys.embedding), ("uns", keys.uns)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pandas as pd
 from anndata import AnnData
 from anndata.utils import make_index_unique
 
-from sccagn_scale._errors import InputError
+from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale._keys import ORIGIN
 
 from ._layout import HDF5_SUFFIXES
@@ -85,10 +86,24 @@ def join_frames(files: Sequence[Path], frames: Sequence[AnnData], genes: pd.Inde
             f"adata.obs_names = {Path(holders[1]).stem + ':'!r} + adata.obs_names, and write it anew."
         )
     obs = anndata.concat([AnnData(obs=frame.obs) for frame in frames], join="outer").obs
+    for name in obs:
+        if _is_mixed(obs[name]):
+            warnings.warn(
+                f"Column {name!r} of `obs` holds text in some files and other values in others: taken as text.",
+                InputWarning,
+                stacklevel=4,
+            )
+            obs[name] = obs[name].astype(object).map(str, na_action="ignore").astype("category")
     codes = np.repeat(np.arange(len(files)), [frame.n_obs for frame in frames])
     obs[ORIGIN] = pd.Categorical.from_codes(codes, _origins(files))
     vars_only = [AnnData(var=frame.var.loc[genes]) for frame in frames]
     return AnnData(obs=obs, var=anndata.concat(vars_only, merge="same").var.loc[genes])
+
+
+def _is_mixed(column: pd.Series) -> bool:
+    """Whether a column holds values of several types, which cannot be written."""
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    return values.dtype == object and values.dropna().map(type).nunique() > 1
 
 
 def _example(names: pd.Index) -> str:

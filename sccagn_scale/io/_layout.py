@@ -164,3 +164,9 @@ def open_store(path: Path) -> Iterator[Any]:
             raise
         except Exception as error:
             raise damaged(path, first_line(error)) from error
+
+
+def file_facts(path: Path) -> dict[str, int]:
+    """What changes when a file, or what is in a folder, is written anew: `size` and `mtime_ns`."""
+    found = [entry.stat() for entry in (path, *(path.rglob("*") if path.is_dir() else ()))]
+    return {"size": sum(one.st_size for one in found), "mtime_ns": max(one.st_mtime_ns for one in found)}

@@ -16,7 +16,7 @@ from scipy import sparse
 from sccagn_scale._errors import InputError, InputWarning
 
 from ._blocks import iter_blocks
-from ._check import as_signed, matrices_of, matrix_fault
+from ._check import as_signed, matrices_of, matrix_fault, plain_names
 from ._layout import Layout, damaged, first_line, import_zarr, layout_of, open_hdf5, open_store
 from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 
@@ -85,6 +85,7 @@ def read_with(
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
         try:
             adata, notes = reader(path, layout)
+            plain_names(adata)
             return adata, notes + _make_names_unique(adata)
         except (InputError, MemoryError, ImportError, Warning):
             raise

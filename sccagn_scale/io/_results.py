@@ -15,6 +15,7 @@ from anndata.io import write_elem
 from sccagn_scale._errors import InputError, InputWarning
 
 from ._atomic import copy_file, replacing, replacing_hdf5
+from ._check import plain_names
 from ._layout import damaged, first_line, layout_of, open_hdf5, open_zarr
 from ._read import read
 from ._write import check_writable, write, writing
@@ -110,6 +111,7 @@ def _change(
             f"`path` must end in {'.zarr' if is_zarr else '.h5ad'}, as matrices stay as they are stored in "
             f"{str(source)!r}, but is {str(path)!r}; give it that ending."
         )
+    plain_names(adata)
     adata.strings_to_categoricals()
     if is_zarr:
         stored = open_zarr(source)
@@ -184,4 +186,5 @@ def _check_shape(adata: anndata.AnnData, root: h5py.Group | zarr.Group, source: 
 
 def _length(frame: Any) -> int:
     """The number of rows of a stored data frame, which before AnnData 0.7 was one dataset."""
-    return int((frame[frame.attrs["_index"]] if hasattr(frame, "keys") else frame).shape[0])
+    names = frame[frame.attrs["_index"]] if hasattr(frame, "keys") else frame
+    return int((names["values"] if hasattr(names, "keys") else names).shape[0])  # nullable strings have a mask too

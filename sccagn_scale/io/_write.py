@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ from anndata.io import write_elem, write_zarr
 from sccagn_scale._errors import InputError
 
 from ._atomic import replacing, replacing_hdf5, scratch_folder
+from ._check import plain_names
 from ._layout import first_line, import_zarr, is_zarr
 
 SUFFIXES = (".h5ad", ".zarr")
+_STREAMS = re.compile("/dev/std|/dev/fd/|/proc/[^/]+/fd/")
 _WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -44,6 +47,7 @@ def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     check_writable(path, "path")
+    plain_names(adata)
     adata.strings_to_categoricals()
     if adata.raw is not None:
         adata.strings_to_categoricals(adata.raw.var)
@@ -134,6 +138,8 @@ def check_writable(
         import_zarr(name)
     try:
         target = Path(os.path.realpath(path))
+        if _STREAMS.match(os.path.abspath(path)):  # what they go to, be it a file, is not ours to replace
+            raise InputError(f"`{name}` must name a file of its own, but {str(path)!r} is a stream.")
         _check_in_the_way(target, str(path), name, is_folder=is_store or kind == "folder")
         if is_store and target.is_dir() and any(target.iterdir()) and not is_zarr(target):
             raise InputError(f"`{name}` must not be a folder of other things, but {str(path)!r} is no zarr store.")
@@ -148,8 +154,9 @@ def check_writable(
 def _check_in_the_way(target: Path, path: str, name: str, *, is_folder: bool) -> None:
     if not target.exists():
         return
-    if target.is_dir() != is_folder:
-        wanted, found = ("folder", "file") if is_folder else ("file", "folder")
+    if target.is_dir() != is_folder or not (is_folder or target.is_file()):
+        wanted = "folder" if is_folder else "file"
+        found = "folder" if target.is_dir() else "file" if target.is_file() else "device or a pipe"
         raise InputError(f"`{name}` must name a {wanted}, but {path!r} is a {found}.")
     # asked of the mode and not of the system, which lets root write anything
     if not target.stat().st_mode & _WRITE_BITS:

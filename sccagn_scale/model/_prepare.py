@@ -201,7 +201,7 @@ def prepare_like(
             InputWarning,
             stacklevel=3,
         )
-    pp.recognize(found, recipe.input_kind)
+    log.info("The values are taken as %s, as those of the model were.", pp.KINDS[recipe.input_kind])
     counted = np.zeros(matrix.shape[1], bool)
     counted[where[where >= 0]] = True
     totals, _ = pp.cell_sums(matrix, counted)

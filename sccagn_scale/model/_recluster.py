@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,7 +95,9 @@ def _check_there(adata: AnnData, keys: Keys) -> None:
                 f"`key` must name results of `cluster`, but there is no {part}[{name!r}]; cluster the cells first, or "
                 "give the name that was given then."
             )
-    if "nu" not in adata.uns[keys.uns].get("params", {}):
+    record = adata.uns[keys.uns]
+    params = record.get("params") if isinstance(record, Mapping) else None
+    if not isinstance(params, Mapping) or "nu" not in params:
         raise InputError(f"`key` must name results of `cluster`, but uns[{keys.uns!r}] is not what `cluster` writes.")
 
 

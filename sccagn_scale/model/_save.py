@@ -17,6 +17,7 @@ from sccagn_scale import pp
 from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config
 from sccagn_scale.io._atomic import replacing
+from sccagn_scale.io._layout import first_line
 from sccagn_scale.model._prepare import Recipe
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
         )
     target = checked_folder(folder)
     recipe = model.recipe_
+    if not recipe.genes.is_unique:
+        raise InputError(
+            f"A model of genes whose names repeat, such as '{recipe.genes[recipe.genes.duplicated()][0]}', cannot be "
+            "saved: other cells' genes are found by name. Call adata.var_names_make_unique() before training."
+        )
     facts: dict[str, Any] = {
         "format": _FORMAT,
         "config": dataclasses.asdict(model.config),
@@ -70,8 +76,8 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
                 components=recipe.pca.components,
             )
             torch.save(model.module_.state_dict(), fresh / _WEIGHTS)
-    except OSError as error:
-        raise InputError(f"`folder` '{target}' cannot be written: {error.strerror}.") from error
+    except (OSError, RuntimeError) as error:  # torch has its own for a full disk
+        raise InputError(f"`folder` '{target}' cannot be written: {first_line(error)}.") from error
 
 
 def checked_folder(folder: str | Path) -> Path:

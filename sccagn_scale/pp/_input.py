@@ -72,7 +72,7 @@ def scan(matrix: Expression) -> Scan:
         raise InputError(f"{matrix.where} holds {n_bad:,} NaN or infinite values; remove or replace them first.")
     if lowest < 0:
         raise InputError(
-            f"{matrix.where} holds negative values (lowest {lowest:.3g}), so it is z-scored or corrected data; `layer` "
+            f"{matrix.where} holds negative values (lowest {lowest:.3g}), as z-scored or corrected data do; `layer` "
             f"must point at counts or log-normalised values. The choices for `layer` are {matrix.choices}."
         )
     constant = (n_detected == 0) | (everywhere & (low == high))

@@ -18,6 +18,7 @@ from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT_STAGE, Stage
 from sccagn_scale._threads import ahead, mapped
 from sccagn_scale.io import Atlas, CellStore, CellStoreWriter, StoredMatrix, open_atlas
+from sccagn_scale.io._layout import file_facts
 from sccagn_scale.io._store import PackedRows, check_replaceable, write_made_from
 from sccagn_scale.io._stored import row_range
 
@@ -167,15 +168,9 @@ def _in_memory(adata: AnnData, layer: str | None, stage: Stage) -> Expression:
 
 def _origin(stored: StoredMatrix, layer: str | None) -> dict[str, Any]:
     """What a cell store is made from; with a change in any of it the cells may be others."""
-    files = {str(path.resolve()): _facts(path) for path, _ in stored.parts}
+    files = {str(path.resolve()): file_facts(path) for path, _ in stored.parts}
     order = list(files)  # cells stand in the order of the files
     return {"files": files, "order": order, "layer": layer, "shape": list(stored.shape), "dtype": str(stored.dtype)}
-
-
-def _facts(path: Path) -> dict[str, int]:
-    """What changes when a file, or what is in a folder, is written anew."""
-    found = [entry.stat() for entry in (path, *(path.rglob("*") if path.is_dir() else ()))]
-    return {"size": sum(one.st_size for one in found), "mtime_ns": max(one.st_mtime_ns for one in found)}
 
 
 @contextmanager
@@ -195,12 +190,12 @@ def same_matrices(path: Path, store: Path | None) -> Iterator[None]:
     if store is None:
         yield
         return
-    name, before = str(path.resolve()), _facts(path)
+    name, before = str(path.resolve()), file_facts(path)
     yield
     try:
         made_from = CellStore.open(store).made_from
         if made_from.get("files", {}).get(name) == before:
-            write_made_from(store, made_from | {"files": made_from["files"] | {name: _facts(path)}})
+            write_made_from(store, made_from | {"files": made_from["files"] | {name: file_facts(path)}})
     except InputError as error:
         log.info("The cell store will be made anew: %s", error)
 
@@ -276,8 +271,11 @@ class _Held:
         end = min(start + BLOCK_SIZE, self._rows.shape[0])
         if sp.issparse(self._rows):
             return tidy(row_range(self._rows, start, end))
+        rows = self._rows[start:end]
+        if hasattr(rows, "compute"):  # of Dask, whose chunks may be sparse
+            rows = rows.compute()
         # SciPy has no sparse float16
-        return tidy(sp.csr_matrix(self._rows[start:end].astype(np.float32, copy=False)))
+        return tidy(sp.csr_matrix(rows.astype(np.float32, copy=False)))
 
 
 class _Packed:
@@ -343,7 +341,14 @@ class _Stored:
                 block = tidy(stored)
                 writer.append(block)
                 yield _on_part(work, start, block, of_cells)
-        self._store = CellStore.open(self._folder)
+        store = CellStore.open(self._folder)
+        difference = _difference(store.made_from, self._made_from)
+        if difference is not None:
+            raise InputError(
+                f"`store` '{self._folder}' was replaced by another run at the same time: {difference}. Give each input "
+                "a store of its own."
+            )
+        self._store = store
 
 
 def _reusable(folder: Path, made_from: dict[str, Any]) -> CellStore | None:

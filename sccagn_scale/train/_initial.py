@@ -349,6 +349,7 @@ def rounding(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
         away = (points[rows] - middles[labels[rows]]).astype(np.float64)
         scatter += away.T @ away
     values, vectors = np.linalg.eigh(scatter / len(points))
-    if values[-1] <= 0:  # every cell lies on its centre
+    spread = points.var(axis=0, dtype=np.float64).sum()
+    if values[-1] <= np.finfo(np.float32).eps * spread:  # every cell lies on its centre, but for rounding
         return np.eye(points.shape[1], dtype=np.float32)
     return ((vectors / np.sqrt(np.maximum(values, 1e-3 * values[-1]))) @ vectors.T).astype(np.float32)

@@ -181,7 +181,7 @@ def test_a_failure_leaves_no_folder(
 
 
 def test_too_little_memory_is_refused(atlas: Atlas, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"`memory` = 0\.0 GB is too little: .* still takes about 0\.\d GB"):
+    with pytest.raises(InputError, match=r"`memory` = 1,000 bytes is too little: .* still takes about \d\d\d MB"):
         SCCAGN(atlas, 3, FAST, memory=1000, scratch=tmp_path).train()
     assert [entry.name for entry in tmp_path.iterdir()] == ["cells.h5ad"]
 

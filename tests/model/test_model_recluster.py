@@ -35,7 +35,7 @@ def test_clusters_are_parts_or_unions_of_those_there_were(clustered: ad.AnnData)
         after = clustered.obs[f"sccagn_k{wanted}"]
         assert after.nunique() == wanted == len(after.cat.categories)
         for old, new in zip(before, after, strict=True):
-            assert old in new.split("+") or old == new.partition(".")[0]
+            assert old in new.split("+") or old == new.partition(",")[0]
         pairs = set(zip(before, after.astype(str), strict=True))
         assert len(pairs) == max(6, wanted)
     pd.testing.assert_series_equal(clustered.obs["sccagn_k6"].astype(str), before, check_names=False)
