@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +17,56 @@ from numpy.typing import DTypeLike
 
 from sccagn_scale._errors import InputError
 
-_MEMINFO, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+_MEMINFO, _OWN_GROUPS, _GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def available() -> int:
-    """Bytes of memory that a process may still take without swapping; what a container's limit leaves, if less."""
+    """Bytes of memory that a process may still take without swapping; what a container or job has left, if less."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         lines = _MEMINFO.read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        limit, taken = (int((_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        facts = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
-        cached = int(facts["active_file"]) + int(facts["inactive_file"])  # pages of files, which the system drops
-        free = min(free, max(0, limit - taken + cached))
-    except (OSError, ValueError, KeyError, StopIteration):
-        pass  # not Linux, or no limit ("max")
-    return free
+    except (OSError, ValueError, StopIteration):
+        pass  # not Linux
+    return min([free, *(max(0, limit - taken) for limit, taken in _limits())])
+
+
+def limit() -> int | None:
+    """Bytes of memory that a container or job may take; None if there is no limit below the machine's memory."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lowest = min((limit for limit, _ in _limits()), default=machine)
+    return lowest if lowest < machine else None
+
+
+def _limits() -> Iterator[tuple[int, int]]:
+    """Limit of each control group that this process is in, directly or through others, and what is taken of it.
+
+    Of version 1 too. A container may see its own group as the top, whatever the path says.
+    """
+    try:
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, names, stat = _GROUPS, ("memory.max", "memory.current"), ("active_file", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top, names = _GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            stat = ("total_active_file", "total_inactive_file")
+        else:
+            continue
+        own = top / path.lstrip("/")
+        for group in {own, *own.parents, top}:
+            if not group.is_relative_to(top):
+                continue
+            try:
+                limit, taken = (int((group / name).read_text()) for name in names)
+                facts = dict(fact.split() for fact in (group / "memory.stat").read_text().splitlines())
+                cached = sum(int(facts[name]) for name in stat)  # pages of files, which the system drops
+            except (OSError, ValueError, KeyError):
+                continue  # no limit ("max")
+            yield limit, taken - cached
 
 
 class Scratch:

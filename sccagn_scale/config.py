@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from sccagn_scale._errors import InputError
 
 Preset = Literal["default", "paper"]
@@ -335,6 +337,8 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         if isinstance(value, (list, tuple)) and len(value) == len(get_args(hint)):
             return tuple(_checked(name, part, v) for part, v in zip(get_args(hint), value, strict=True))
         raise InputError(f"`{name}` must be {len(get_args(hint))} whole numbers; it is {value!r}.")
+    if isinstance(value, np.generic):
+        value = value.item()
     whole_for_float = hint is float and isinstance(value, int) and not isinstance(value, bool)
     if whole_for_float or (isinstance(value, hint) and (hint is bool or not isinstance(value, bool))):
         if hint is float and not math.isfinite(value):

@@ -23,6 +23,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = {
     "_errors": 0,
     "_progress": 0,
+    "_console": 0,
     "_threads": 0,
     "_memory": 0,
     "_keys": 0,

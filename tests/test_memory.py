@@ -101,13 +101,43 @@ def test_available_memory_is_some_of_the_machines() -> None:
     assert 2**24 < available() <= total
 
 
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with 5,000,000 KiB free, in whose folder of control groups there is none yet."""
     (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable: 5000000 kB\n")
-    (tmp_path / "memory.max").write_text("3000000000\n")
-    (tmp_path / "memory.current").write_text("1800000000\n")
-    (tmp_path / "memory.stat").write_text("anon 1000000000\nactive_file 300000000\ninactive_file 500000000\n")
     monkeypatch.setattr(_memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(_memory, "_GROUP", tmp_path)
-    assert available() == 2 * 10**9
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available() == 5_000_000 * 1024
+    monkeypatch.setattr(_memory, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(_memory, "_GROUPS", tmp_path / "groups")
+    return tmp_path / "groups"
+
+
+def group(folder: Path, limit: str, taken: int, cached: int = 0, *, version: int = 2) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = "{0}active_file {1}\n{0}inactive_file {1}\n".format("" if version == 2 else "total_", cached // 2)
+    (folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).write_text(f"{limit}\n")
+    (folder / ("memory.current" if version == 2 else "memory.usage_in_bytes")).write_text(f"{taken}\n")
+    (folder / "memory.stat").write_text(
+        f"anon 1\n{before}active_file {cached // 2}\n{before}inactive_file {cached // 2}\n"
+    )
+
+
+def test_a_containers_limit_counts_and_pages_of_files_do_not(groups: Path) -> None:
+    groups.with_name("own").write_text("0::/../somewhere/outside\n")  # as seen from inside
+    group(groups, "3000000000", 1_800_000_000, 800_000_000)
+    assert (available(), _memory.limit()) == (2 * 10**9, 3 * 10**9)
+    group(groups, "max", 1_800_000_000)
+    assert (available(), _memory.limit()) == (5_000_000 * 1024, None)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_tightest_of_nested_groups_counts(groups: Path, version: int) -> None:
+    """As in a job of Slurm or a service of systemd, whose group lies below the top."""
+    controllers, top = ("", groups) if version == 2 else ("cpu,memory", groups / "memory")
+    groups.with_name("own").write_text(f"7:pids:/\n3:{controllers}:/slurm/job_5/step_0\n")
+    group(top / "slurm" / "job_5" / "step_0", "4000000000", 10**9, version=version)
+    group(top / "slurm" / "job_5", "3000000000", 2 * 10**9, version=version)
+    assert (available(), _memory.limit()) == (10**9, 3 * 10**9)
+
+
+def test_a_machine_without_groups_has_no_limit(groups: Path) -> None:
+    assert (available(), _memory.limit()) == (5_000_000 * 1024, None)

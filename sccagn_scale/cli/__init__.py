@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.cli._parser import PROGRAM, build_parser
 
 __all__ = ["main"]
 
-_MISTAKE, _FAILED, _INTERRUPTED = 2, 1, 130
+_MISTAKE, _FAILED, _INTERRUPTED, _TERMINATED = 2, 1, 130, 143
+
+
+class _Terminated(BaseException):
+    """The process was asked to end, as a workload manager does when time is up."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns
     -------
-    Exit code: 0, or 2 for a mistake in the arguments or the input, 1 when memory ran out, 130 when interrupted.
+    Exit code: 0, or 2 for a mistake in the arguments or the input, 1 when memory ran out or the output cannot be shown,
+    130 when interrupted, 143 when terminated. Either way nothing half-written is left.
 
     Raises
     ------
@@ -38,12 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return _MISTAKE
     try:
-        importlib.import_module(f"sccagn_scale.cli._{arguments.verb}").run(arguments)
-        sys.stdout.flush()
+        with _ending_in_order():
+            importlib.import_module(f"sccagn_scale.cli._{arguments.verb}").run(arguments)
+            sys.stdout.flush()
     except InputError as error:
         return _complain(f"error: {error}", _MISTAKE)
     except KeyboardInterrupt:
         return _complain("interrupted", _INTERRUPTED)
+    except _Terminated:
+        return _complain("terminated", _TERMINATED)
     except BrokenPipeError:
         # The reader of our output has left, as `head` does. Nothing more can be said, at exit neither.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -53,6 +64,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _complain(f"error: not enough memory: {_one_line(error)}; use fewer cells or a larger machine.", _FAILED)
     return 0
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM unwind what is running, so that temporary folders are removed."""
+
+    def end(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(text: str, code: int) -> int:

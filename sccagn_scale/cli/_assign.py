@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
+from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
-from sccagn_scale.cli._console import Console
 from sccagn_scale.cli._job import OPTIONS, check_paths, conclude, model_options, read_input, write_cells
 from sccagn_scale.cli._machine import limit_threads
 from sccagn_scale.cli._output import named

@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
-from sccagn_scale.cli._console import Console
 from sccagn_scale.cli._inputs import read_config
 from sccagn_scale.cli._job import OPTIONS, check_paths, conclude, model_options, read_input, write_cells
 from sccagn_scale.cli._machine import limit_threads

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
-from sccagn_scale.cli._console import Console
 from sccagn_scale.cli._output import check_distinct, named, write_figure, write_json
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sccagn_scale._console import Console, duration
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
-from sccagn_scale.cli._console import Console, duration
 from sccagn_scale.cli._inputs import check_inputs, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
 from sccagn_scale.cli._output import by_option, check_distinct, named, write_figure, write_json
@@ -203,10 +203,13 @@ def _draw(arguments: argparse.Namespace, adata: AnnData, console: Console) -> li
     record = adata.uns.get(Keys(key).uns, {})
     seed = int(record.get("params", {}).get("random_state", 0))
     figures = {"cells.png": lambda: pl.embedding(adata, key_added=key, random_state=seed)}
-    if any(map(len, record.get("history", {}).values())):  # there is none where nothing was trained
+    is_trained = record.get("stopped") != "loaded"
+    if is_trained and any(map(len, record.get("history", {}).values())):
         figures["training.png"] = lambda: pl.history(adata, key)
-    if "score" in (record.get("n_clusters_evidence") or {}):
+    if is_trained and "score" in (record.get("n_clusters_evidence") or {}):
         figures["n_clusters.png"] = lambda: pl.n_clusters_curve(adata, key)
+    for name in {"training.png", "n_clusters.png"} - figures.keys():
+        (arguments.plots / name).unlink(missing_ok=True)  # of an earlier run, which this one's others replace
     with console.stage("Draw", total=len(figures)) as stage:
         for name, draw in figures.items():
             write_figure(draw(), arguments.plots / name)

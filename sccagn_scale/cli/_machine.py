@@ -35,14 +35,12 @@ def cpu() -> str:
 
 
 def memory() -> str:
-    """Memory of the machine, and the limit of this process's container when there is one."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    text = f"{total / 2**30:.1f} GiB"
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-    except (OSError, ValueError):  # no container, or "max"
-        return text
-    return f"{text}, of which {limit / 2**30:.1f} GiB may be used" if limit < total else text
+    """Memory of the machine, and the limit of this process's container or job when there is one."""
+    from sccagn_scale._memory import limit
+
+    text = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+    allowed = limit()
+    return text if allowed is None else f"{text}, of which {allowed / 2**30:.1f} GiB may be used"
 
 
 def limit_threads(n: int) -> None:

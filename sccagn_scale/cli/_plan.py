@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from sccagn_scale.cli._console import Console, duration
+from sccagn_scale._console import Console, duration
 from sccagn_scale.cli._inputs import check_inputs, read_cells, read_config
 from sccagn_scale.cli._machine import limit_threads
 from sccagn_scale.cli._output import by_option, check_distinct, named, write_json

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
-from sccagn_scale.cli._console import Console
 from sccagn_scale.cli._inputs import check_inputs, read_cells
 from sccagn_scale.cli._output import check_distinct, named
 

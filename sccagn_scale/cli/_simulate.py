@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
+from sccagn_scale._console import Console, duration
 from sccagn_scale._errors import InputError
-from sccagn_scale.cli._console import Console, duration
 from sccagn_scale.cli._machine import peak_rss_mb
 from sccagn_scale.cli._output import check_distinct, named
 

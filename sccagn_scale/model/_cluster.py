@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sccagn_scale._progress import SILENT, Progress
+from sccagn_scale._progress import Progress
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.io import free_keys
 from sccagn_scale.model._model import SCCAGN
@@ -24,7 +24,7 @@ def cluster(
     key_added: str = "sccagn",
     random_state: int = 0,
     device: Device = "auto",
-    progress: Progress = SILENT,
+    progress: Progress | bool = False,
 ) -> None:
     """Cluster cells and write clusters, confidence, embedding and graph into the AnnData.
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 
 from sccagn_scale import graph, train
+from sccagn_scale._console import shown
 from sccagn_scale._errors import InputError
-from sccagn_scale._progress import SILENT, Progress, Stage
+from sccagn_scale._progress import Progress, Stage
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import embed
 from sccagn_scale.io import free_keys
@@ -24,23 +24,24 @@ from sccagn_scale.loader import whole_graph
 from sccagn_scale.model._batches import make_loader
 from sccagn_scale.model._graph import build_graph, find_judges, join_new
 from sccagn_scale.model._initial import choose_init, find_initial
-from sccagn_scale.model._prepare import Prepared, input_size, n_passes, prepare, prepare_like
+from sccagn_scale.model._network import loaded_network, started_network
+from sccagn_scale.model._prepare import Prepared, input_size, n_passes, n_passes_like, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
-from sccagn_scale.model._save import load_model, save_model
+from sccagn_scale.model._save import Saved, load_model, save_model
 from sccagn_scale.model._setup import (
     Device,
     Seeded,
     check_enough,
+    check_same_cells,
     checked_batch_key,
     checked_input,
     checked_n_clusters,
     checked_random_state,
     pick_device,
 )
-from sccagn_scale.model._start import find_start
 from sccagn_scale.model._views import find_views
-from sccagn_scale.model._workspace import Limits, Workspace, workspace
-from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize, transform_latent
+from sccagn_scale.model._workspace import Limits, Workspace, checked_limits, workspace
+from sccagn_scale.nn import LossWeights, transform_latent
 from sccagn_scale.ops import student_t_assign, student_t_label
 from sccagn_scale.train import Init, Optimizer
 
@@ -86,7 +87,23 @@ class SCCAGN:
         Address of a Dask scheduler, or `"local"` for a cluster on this machine: its workers read the files, keep the
         counts in their memory and do the preprocessing, with the same numbers. None: no cluster.
     progress
-        Told of every stage.
+        True: show every stage, and what is found out on the way, as the command line does. Or what is told of stages.
+
+    Attributes
+    ----------
+    labels_
+        Cluster of each cell, int64 [n_obs], 0 the largest of the training cells; −1 for cells that failed quality
+        control.
+    confidence_, soft_assignments_
+        Largest soft assignment of each cell, float32 [n_obs], and all, [n_obs, n_clusters]; NaN for such cells.
+    embedding_
+        z, float32 [n_obs, n_latent]; NaN for such cells.
+    n_clusters_, estimate_
+        Clusters given or estimated, and what speaks for their number (`candidates`, `scores`, the `plausible` range);
+        None where it was given.
+    history_, stopped_
+        Losses and the fraction of cells that changed cluster, one row for each epoch; and what ended joint training,
+        `"loaded"` for a model that was read from disk.
 
     Raises
     ------
@@ -103,19 +120,13 @@ class SCCAGN:
     """
 
     labels_: np.ndarray
-    """Cluster of each cell, int64 [n_obs], 0 the largest; −1 for cells that failed quality control."""
     confidence_: np.ndarray
-    """Largest soft assignment of each cell, float32 [n_obs]; NaN for cells that failed quality control."""
     embedding_: np.ndarray
-    """z, float32 [n_obs, n_latent]; NaN for cells that failed quality control."""
     history_: pd.DataFrame
-    """Losses and the fraction of cells that changed cluster, one row for each epoch."""
     n_clusters_: int
-    """Clusters given or estimated."""
     estimate_: train.Estimate | None
-    """What speaks for the number of clusters; None where it was given."""
     stopped_: Literal["settled", "plateau", "budget", "loaded"]
-    """What ended joint training; `"loaded"` for a model that was read from disk."""
+    loaded_from: str | None = None
 
     def __init__(
         self,
@@ -131,12 +142,12 @@ class SCCAGN:
         store: str | Path | None = None,
         scratch: str | Path | None = None,
         dask: str | None = None,
-        progress: Progress = SILENT,
+        progress: Progress | bool = False,
     ) -> None:
         self.config = config if isinstance(config, Config) else Config.preset(config or "default")
         self.layer, self.random_state = layer, checked_random_state(random_state)
-        self._adata, self._progress = checked_input(adata), progress
-        self._limits = Limits(memory, store, scratch, dask)
+        self._adata, self._listener = checked_input(adata), progress
+        self._limits = checked_limits(Limits(memory, store, scratch, dask))
         self.n_clusters_given = checked_n_clusters(n_clusters, adata.n_obs)
         self.device = pick_device(device)
         self.batch_key = checked_batch_key(batch_key, adata, self.config)
@@ -144,7 +155,8 @@ class SCCAGN:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            when = " before `train` has run" if name.endswith("_") and not name.startswith("_") else ""
+            is_early = name.endswith("_") and not name.startswith("_") and "labels_" not in vars(self)
+            when = " before `train` has run" if is_early else ""
             raise AttributeError(f"{type(self).__name__} has no `{name}`{when}.")
 
     def train(self) -> Self:
@@ -157,7 +169,8 @@ class SCCAGN:
         size = input_size(self._adata, self.layer)
         check_enough(size.n_obs, self.config)
         init = choose_init(self.config, self.n_clusters_given, size.n_obs)
-        with workspace(size, dataclasses.replace(self.config, init=init), self._limits) as place:
+        settled = dataclasses.replace(self.config, init=init)
+        with shown(self._listener) as self._progress, workspace(size, settled, self._limits) as place:
             self._train(place, init)
         return self
 
@@ -184,7 +197,7 @@ class SCCAGN:
         store: str | Path | None = None,
         scratch: str | Path | None = None,
         dask: str | None = None,
-        progress: Progress = SILENT,
+        progress: Progress | bool = False,
     ) -> Self:
         """Assign the cells of an AnnData to the clusters of a saved model; nothing is trained.
 
@@ -208,13 +221,13 @@ class SCCAGN:
             If the folder holds no model, genes are missing, or the input cannot be used.
         """
         saved = load_model(folder)
-        model = cls(
-            adata, None, saved.config, layer=layer, random_state=saved.random_state, device=device, progress=progress
-        )
+        model = cls(adata, None, saved.config, layer=layer, random_state=saved.random_state, device=device)
+        model.loaded_from = str(folder)
         needed = dataclasses.replace(saved.config, init="leiden")  # whatever it is, nothing is clustered
-        with workspace(input_size(adata, layer), needed, Limits(memory, store, scratch, dask)) as place:
+        limits = checked_limits(Limits(memory, store, scratch, dask))
+        with shown(progress) as model._progress, workspace(input_size(adata, layer), needed, limits) as place:
             model._scratch = place.scratch
-            with model._stage("Preprocess"):
+            with model._stage("Preprocess", adata.n_obs * n_passes_like(saved.config, place.scratch)) as stage:
                 model.recipe_ = saved.recipe
                 prepared = prepare_like(
                     saved.recipe,
@@ -225,11 +238,12 @@ class SCCAGN:
                     scratch=place.scratch,
                     store=place.store,
                     client=place.client,
+                    stage=stage,
                 )
             with model._stage("Neighbors"):
                 model._build_graph(prepared)
             with model._stage("Read out"):
-                model._restore(prepared, saved.weights)
+                model._restore(prepared, saved)
         return model
 
     @property
@@ -246,14 +260,15 @@ class SCCAGN:
         Parameters
         ----------
         adata
-            Has the cells that the model was made with, in that order.
+            Has the cells that the model was made with, by their names and in that order.
         key_added
             First part of the keys below.
 
         Returns
         -------
         Nothing; sets these, all following scanpy's conventions (cells that failed quality control have no cluster, no
-        neighbours, and NaN in every float field):
+        neighbours, and NaN in every float field, which scanpy's UMAP does not take: leave them out first). Arrays are
+        the model's own rather than copies, where all cells were kept:
 
         `obs[key_added]`
             Cluster, categorical of strings, "0" the largest.
@@ -271,9 +286,8 @@ class SCCAGN:
         `uns[key_added]`
             `params`, `versions`, `n_clusters`, `n_clusters_evidence`, `preprocessing`, `graph`, `history`, `stopped`.
         """
-        n_obs = len(self.labels_)
-        if adata.n_obs != n_obs:
-            raise InputError(f"`adata` must hold the {n_obs:,} cells the model was made with; it has {adata.n_obs:,}.")
+        if adata is not self._adata:
+            check_same_cells(adata, self._adata.obs.index)
         write_results(self, adata, free_keys(key_added, adata))
 
     def _train(self, place: Workspace, init: Init) -> None:
@@ -299,7 +313,8 @@ class SCCAGN:
             self._build_graph(prepared)
         normalized = scratch.keep_csr(graph.normalized(self.adjacency_))
         whole = whole_graph(prepared.x, normalized, self.device)
-        self.module_ = self._make_module(prepared, normalized)
+        network = started_network(prepared.x, normalized, config, random_state=self.random_state)
+        self.module_ = network.to(self.device)
         generator = torch.Generator(self.device).manual_seed(self.random_state)
         where: Any = {"device": self.device, "random_state": self.random_state}
         history = train.History()
@@ -388,40 +403,16 @@ class SCCAGN:
             prepared.points, self.config, self.device.type, random_state=self.random_state, scratch=self._scratch
         )
 
-    def _make_module(self, prepared: Prepared, normalized: sp.csr_matrix) -> SCCAGNModule:
-        start = find_start(prepared.x, normalized, self.config, random_state=self.random_state)
-        with Seeded(self.random_state):
-            module = self._new_module(prepared.x.shape[1])
-        axes, mean, scale = map(torch.from_numpy, start)
-        initialize(module, axes, mean, scale=scale)
-        return module.to(self.device)
-
-    def _new_module(self, n_input: int) -> SCCAGNModule:
-        config = self.config
-        return SCCAGNModule(
-            n_input,
-            config.n_hidden,
-            config.n_latent,
-            conv=config.conv,
-            fusion=config.fusion,
-            n_heads=config.n_heads,
-            n_anchors=config.n_anchors if config.attention_scope == "anchors" else None,
-            phi=config.phi,
-            discriminator=config.discriminator,
-        )
-
     def _optimizer(self, generator: torch.Generator) -> Optimizer:
         rates = self.config.learning_rate, self.config.discriminator_learning_rate
         return Optimizer(self.module_, *rates, generator=generator)
 
-    def _restore(self, prepared: Prepared, weights: dict[str, torch.Tensor]) -> None:
-        """Take saved weights and read the cells out with them."""
-        module = self._new_module(prepared.x.shape[1])
-        self.n_clusters_ = self.n_clusters_given = len(weights["centroids"])
-        module.set_centroids(weights["centroids"])
-        module.load_state_dict(weights)
-        self.module_ = module.to(self.device)
-        self.estimate_, self.stopped_, self.history_ = None, "loaded", train.History().frame()
+    def _restore(self, prepared: Prepared, saved: Saved) -> None:
+        """Take a saved model's weights and read the cells out with them."""
+        self.module_ = loaded_network(prepared.x.shape[1], self.config, saved.weights).to(self.device)
+        self.n_clusters_ = len(saved.weights["centroids"])
+        self.n_clusters_given = None if saved.estimate else self.n_clusters_
+        self.estimate_, self.stopped_, self.history_ = saved.estimate, "loaded", saved.history
         joined = join_new(self.neighbors_, self.adjacency_, self.recipe_.n_obs, self.config)
         normalized = self._scratch.keep_csr(graph.normalized(joined))
         whole = whole_graph(prepared.x, normalized, self.device)

@@ -84,6 +84,11 @@ def n_passes(config: Config, scratch: Scratch) -> int:
     return 7 if _uses_genes(config) else 5
 
 
+def n_passes_like(config: Config, scratch: Scratch) -> int:
+    """How often `prepare_like` goes through the cells."""
+    return 4 if _uses_genes(config) and scratch.folder is not None else 3
+
+
 def prepare(
     adata: AnnData | Atlas,
     config: Config,

@@ -15,6 +15,8 @@ from sccagn_scale import graph
 from sccagn_scale._compat import package_version
 from sccagn_scale._keys import CONNECTIVITIES, DISTANCES, NEIGHBORS, PCA, Keys
 from sccagn_scale._memory import IN_MEMORY, Scratch
+from sccagn_scale._threads import n_threads
+from sccagn_scale.train import Estimate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 def write_results(model: SCCAGN, adata: AnnData, keys: Keys) -> None:
     """Set every key that `SCCAGN.write_to` documents."""
     names = [str(i) for i in range(model.n_clusters_)]
-    labels = pd.Categorical.from_codes(model.labels_, pd.Index(names)).remove_unused_categories()
+    labels = pd.Categorical.from_codes(model.labels_, pd.Index(names))
+    if model.loaded_from is None:
+        labels = labels.remove_unused_categories()  # of a loaded model all stay: colours go by their places
     adata.obs[keys.labels] = pd.Series(labels, index=adata.obs_names)
     adata.obs[keys.confidence] = model.confidence_
     adata.obsm[keys.embedding] = model.embedding_
@@ -60,14 +64,6 @@ def _over_all(matrix: sp.csr_matrix, keep: np.ndarray) -> sp.csr_matrix:
 def facts(model: SCCAGN) -> dict[str, Any]:
     """What was done and decided, of plain types: the content of `uns[key_added]`."""
     config = {name: _writable(value) for name, value in dataclasses.asdict(model.config).items()}
-    evidence = {}
-    if model.estimate_ is not None:
-        evidence = {
-            "method": model.estimate_.method,
-            "n_clusters": model.estimate_.candidates,
-            "score": model.estimate_.scores,
-            "plausible": list(model.estimate_.plausible),
-        }
     return {
         "params": config
         | {
@@ -76,11 +72,13 @@ def facts(model: SCCAGN) -> dict[str, Any]:
             "batch_key": _writable(model.batch_key),
             "random_state": model.random_state,
             "device": model.device.type,
+            "n_threads": n_threads(),
+            "model": _writable(model.loaded_from),
         }
         | ({} if model.batch_key is None else {"harmonypy": package_version("harmonypy")}),
         "versions": versions(),
         "n_clusters": model.n_clusters_,
-        "n_clusters_evidence": evidence,
+        "n_clusters_evidence": evidence(model.estimate_),
         "preprocessing": {
             "input_kind": model.recipe_.input_kind,
             "n_obs_kept": int(model.keep_obs_.sum()),
@@ -91,6 +89,18 @@ def facts(model: SCCAGN) -> dict[str, Any]:
         "graph": model.graph_facts_,
         "history": {name: model.history_[name].to_numpy() for name in model.history_},
         "stopped": model.stopped_,
+    }
+
+
+def evidence(estimate: Estimate | None) -> dict[str, Any]:
+    """What speaks for the number of clusters; nothing where it was given."""
+    if estimate is None:
+        return {}
+    return {
+        "method": estimate.method,
+        "n_clusters": estimate.candidates,
+        "score": estimate.scores,
+        "plausible": list(estimate.plausible),
     }
 
 
@@ -110,9 +120,9 @@ def scatter(values: np.ndarray, keep: np.ndarray, scratch: Scratch = IN_MEMORY) 
 
 
 def versions() -> dict[str, str]:
-    packages = ("sccagn-scale", "torch", "torch-geometric", "faiss-cpu", "anndata", "numpy", "scipy", "scikit-learn")
+    others = ("torch", "torch-geometric", "faiss-cpu", "anndata", "numpy", "scipy", "scikit-learn")
     found = {"python": platform.python_version()}
-    for package in packages:
+    for package in ("sccagn-scale", "sccagn-scale-ext", *others):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -13,18 +14,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sccagn_scale import pp
+from sccagn_scale import pp, train
 from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config
 from sccagn_scale.io._atomic import replacing
 from sccagn_scale.io._layout import first_line
 from sccagn_scale.model._prepare import Recipe
+from sccagn_scale.model._results import evidence, versions
 
 if TYPE_CHECKING:
     from sccagn_scale.model._model import SCCAGN
 
 _MODEL, _RECIPE, _WEIGHTS = "model.json", "recipe.npz", "weights.pt"
-_FORMAT = 2
+_HISTORY = "history/"
+_FORMAT = 3
 _UNREADABLE = (
     *(OSError, LookupError, ValueError, EOFError, RuntimeError, TypeError, AttributeError),
     *(pickle.UnpicklingError, zipfile.BadZipFile),
@@ -38,6 +41,8 @@ class Saved(NamedTuple):
     recipe: Recipe
     weights: dict[str, torch.Tensor]
     random_state: int
+    estimate: train.Estimate | None
+    history: pd.DataFrame
 
 
 def save_model(model: SCCAGN, folder: str | Path) -> None:
@@ -62,11 +67,15 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
         "target_sum": recipe.target_sum,
         "pc_scale": recipe.pc_scale,
         "n_obs": recipe.n_obs,
+        "n_clusters": model.n_clusters_,
+        "n_clusters_evidence": evidence(model.estimate_),
+        "versions": versions(),
     }
+    history = model.history_.items()
     try:
         with replacing(target) as fresh:
             fresh.mkdir()
-            (fresh / _MODEL).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            (fresh / _MODEL).write_text(json.dumps(facts, indent=2, default=np.ndarray.tolist) + "\n", encoding="utf-8")
             np.savez(
                 fresh / _RECIPE,
                 genes=recipe.genes.to_numpy(dtype=str),
@@ -74,6 +83,7 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
                 maxima=recipe.maxima,
                 mean=recipe.pca.mean,
                 components=recipe.pca.components,
+                **{f"{_HISTORY}{name}": column.to_numpy(None if name != "stage" else str) for name, column in history},
             )
             torch.save(model.module_.state_dict(), fresh / _WEIGHTS)
     except (OSError, RuntimeError) as error:  # torch has its own for a full disk
@@ -107,6 +117,8 @@ def _is_ours(path: Path) -> bool:
 
 def load_model(folder: str | Path) -> Saved:
     """Read what `save_model` wrote."""
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(f"`folder` must be the path of a saved model; it is of type {type(folder).__name__}.")
     source = Path(folder)
     try:
         facts = json.loads((source / _MODEL).read_text(encoding="utf-8"))
@@ -126,6 +138,18 @@ def load_model(folder: str | Path) -> Saved:
             facts["n_obs"],
         )
         config = Config(**facts["config"])
+        estimate = _estimate(facts["n_clusters"], **facts["n_clusters_evidence"])
+        names = [name for name in arrays if name.startswith(_HISTORY)]
+        history = pd.DataFrame({name.removeprefix(_HISTORY): arrays[name] for name in names})
     except _UNREADABLE as error:
         raise InputError(f"`folder` '{source}' holds no model that can be read: {error}.") from error
-    return Saved(config, recipe, weights, facts["random_state"])
+    return Saved(config, recipe, weights, facts["random_state"], estimate, history)
+
+
+def _estimate(chosen: int, **evidence: Any) -> train.Estimate | None:
+    """What `evidence` of `_results` was made of."""
+    if not evidence:
+        return None
+    low, high = evidence["plausible"]
+    candidates, scores = np.array(evidence["n_clusters"]), np.array(evidence["score"])
+    return train.Estimate(chosen, evidence["method"], candidates, scores, (low, high))

@@ -6,6 +6,7 @@ import re
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 
@@ -59,6 +60,18 @@ def check_enough(n_obs: int, config: Config, which: str = "in the input") -> Non
         raise InputError(
             f"`n_neighbors` = {config.n_neighbors} needs at least as many cells (it counts the cell itself); "
             f"there are {n_obs:,} {which}."
+        )
+
+
+def check_same_cells(adata: AnnData, names: pd.Index) -> None:
+    """Refuse to write results to other cells than they are of, or in another order."""
+    if adata.n_obs != len(names):
+        raise InputError(f"`adata` must hold the {len(names):,} cells the model was made with; it has {adata.n_obs:,}.")
+    if not adata.obs_names.equals(names):
+        i = int(np.argmax(np.asarray(adata.obs_names != names)))
+        raise InputError(
+            f"`adata` must hold the cells the model was made with, in that order; its cell {i} is "
+            f"'{adata.obs_names[i]}', the model's '{names[i]}'."
         )
 
 

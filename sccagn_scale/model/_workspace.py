@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -46,6 +47,18 @@ class Workspace(NamedTuple):
     scratch: Scratch  # arrays of all cells
     store: Path | None  # the cell store; None: counts that are read from a file are kept in memory
     client: Client | None  # of the Dask cluster whose workers keep the counts instead
+
+
+def checked_limits(limits: Limits) -> Limits:
+    """Return them, or refuse what is no number of bytes and no path."""
+    allowed_memory(limits.memory)
+    for name in ("store", "scratch"):
+        path = getattr(limits, name)
+        if path is not None and not isinstance(path, str | os.PathLike):
+            raise InputError(f"`{name}` must be a path or None; it is {path!r}.")
+    if limits.dask is not None and not isinstance(limits.dask, str):
+        raise InputError(f"`dask` must be 'local', the address of a scheduler, or None; it is {limits.dask!r}.")
+    return limits
 
 
 def allowed_memory(memory: int | None) -> int:

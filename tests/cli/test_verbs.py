@@ -17,8 +17,8 @@ import pytest
 from cli_samples import exit_code
 
 from sccagn_scale._compat import package_version
+from sccagn_scale._console import duration
 from sccagn_scale.cli import main
-from sccagn_scale.cli._console import duration
 from sccagn_scale.cli._evaluate import _letters
 from sccagn_scale.cli._machine import peak_rss_mb
 from sccagn_scale.cli._output import plain
@@ -95,7 +95,7 @@ def test_evaluate_without_a_graph_to_draw_writes_nothing(clustered: Path, capsys
 def test_evaluate_uses_letters_in_a_narrow_terminal(
     clustered: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sccagn_scale.cli._console._UNFOLDED", 30)
+    monkeypatch.setattr("sccagn_scale._console._UNFOLDED", 30)
     assert main(["evaluate", str(clustered), "--truth", "cell_type"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["cluster", "A", "B", "C"] for line in lines)

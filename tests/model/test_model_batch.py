@@ -45,7 +45,7 @@ def test_the_network_and_the_graph_are_made_of_corrected_components(monkeypatch:
     corrected = np.random.default_rng(0).normal(size=(300, 50)).astype(np.float32)
     monkeypatch.setattr("sccagn_scale.pp.correct_batches", lambda *_, **__: corrected)
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(SCCAGN, "_make_module", lambda self, prepared, _: seen.update(vars(prepared)) or 1 / 0)
+    monkeypatch.setattr(SCCAGN, "_build_graph", lambda self, prepared: seen.update(vars(prepared)) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         SCCAGN(two_batches(), 3, TINY, batch_key="batch").train()
     np.testing.assert_array_equal(seen["pcs"], corrected)

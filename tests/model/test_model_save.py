@@ -43,7 +43,7 @@ def test_few_cells_get_the_clusters_that_they_have_among_many(tmp_path: Path, n_
 def test_a_model_of_another_format_is_told(tmp_path: Path) -> None:
     SCCAGN(planted(), 3, TINY).train().save(tmp_path / "kept")
     path = tmp_path / "kept" / "model.json"
-    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    path.write_text(path.read_text().replace('"format": 3', '"format": 1'))
     with pytest.raises(InputError, match=r"holds no model that can be read: it has format 1, and this version"):
         SCCAGN.load(tmp_path / "kept", planted())
 

@@ -1,8 +1,9 @@
-"""What a user sees while a verb runs: a bar for each stage, notes, and nothing of what other packages say."""
+"""What a user sees while a run goes on: a bar for each stage, notes, and nothing of what other packages say."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any, TextIO
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from sccagn_scale._errors import InputWarning
-from sccagn_scale._progress import Stage
+from sccagn_scale._errors import InputError, InputWarning
+from sccagn_scale._progress import SILENT, Stage
+from sccagn_scale._progress import Progress as Listener
 
 _UNFOLDED = 100_000
 """Width of output that is no terminal: lines are for programs then, and stay whole."""
@@ -144,6 +146,20 @@ class Console:
             logger.setLevel(level)
 
 
+@contextmanager
+def shown(progress: Listener | bool) -> Iterator[Listener]:
+    """Give what stages are told to: for True a console, for False nobody, else what was given itself."""
+    if progress is True:
+        with Console() as console:
+            yield console
+    elif progress is False:
+        yield SILENT
+    elif callable(getattr(progress, "stage", None)):
+        yield progress
+    else:
+        raise InputError(f"`progress` must be True, False, or have a method `stage`; it is {progress!r}.")
+
+
 class _Bar:
     """A stage as a row with a bar; it stays when the stage is done."""
 
@@ -208,5 +224,7 @@ def _value(value: float | int | str) -> str:
 
 
 def _rich(*, stderr: bool) -> RichConsole:
+    if hasattr(stream := sys.stderr if stderr else sys.stdout, "reconfigure"):
+        stream.reconfigure(errors="replace")  # not every terminal has a × or a –
     console = RichConsole(stderr=stderr, highlight=False)
     return console if console.is_terminal else RichConsole(stderr=stderr, highlight=False, width=_UNFOLDED)
