@@ -116,9 +116,7 @@ def group(folder: Path, limit: str, taken: int, cached: int = 0, *, version: int
     pages = "{0}active_file {1}\n{0}inactive_file {1}\n".format("" if version == 2 else "total_", cached // 2)
     (folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).write_text(f"{limit}\n")
     (folder / ("memory.current" if version == 2 else "memory.usage_in_bytes")).write_text(f"{taken}\n")
-    (folder / "memory.stat").write_text(
-        f"anon 1\n{before}active_file {cached // 2}\n{before}inactive_file {cached // 2}\n"
-    )
+    (folder / "memory.stat").write_text(f"anon 1\n{pages}")
 
 
 def test_a_containers_limit_counts_and_pages_of_files_do_not(groups: Path) -> None:
