@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 
 from sccagn_scale._errors import InputError
@@ -254,3 +255,10 @@ def test_every_setting_is_described_to_help() -> None:
         field.name for field in dataclasses.fields(Config)
     ]
     assert sum(line.startswith("    ") for line in described) >= len(dataclasses.fields(Config))
+
+
+def test_numbers_may_be_numpys() -> None:
+    config = Config(n_neighbors=np.int64(20), resolution=np.float32(0.5), n_hidden=tuple(np.array([50, 60, 60])))
+    assert config == Config(n_neighbors=20, resolution=0.5, n_hidden=(50, 60, 60))
+    assert {type(config.n_neighbors), type(config.n_hidden[0])} == {int}
+    assert type(config.resolution) is float

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anndata as ad
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
@@ -147,3 +149,98 @@ def test_what_is_no_size(text: str, capsys: pytest.CaptureFixture[str]) -> None:
         build_parser().parse_args(["plan", "a.h5ad", f"--memory={text}"])
     assert stopped.value.code == 2
     assert "a size" in capsys.readouterr().err
+
+
+def test_a_file_behind_a_link_in_a_folder_is_an_input_too(cells: Path, model: Any) -> None:
+    folder = cells.with_name("staged")
+    folder.mkdir()
+    (folder / "a.h5ad").symlink_to(cells)
+    before = _digest(cells)
+    for options in (["-o", cells], ["-o", cells.with_name("out.h5ad"), "--json", cells]):
+        assert _cluster(folder, *options) == 2
+    assert _digest(cells) == before
+    assert not model.calls
+
+
+@pytest.mark.parametrize("kept", ["--output", "--json"])
+def test_nothing_else_goes_into_the_folder_of_a_model(
+    cells: Path, capsys: pytest.CaptureFixture[str], kept: str
+) -> None:
+    folder = cells.with_name("model")
+    folder.mkdir()
+    places = {"--output": cells.with_name("out.h5ad"), "--json": cells.with_name("run.json")}
+    places[kept] = folder / places[kept].name
+    options = [part for option, path in places.items() for part in (option, path)]
+    assert _cluster(cells, *options, "--model", folder) == 2
+    assert f"`{kept}` must not be inside `--model`" in capsys.readouterr().err
+    assert _cluster(cells, "-o", folder / "deep" / "out.h5ad", "--model", cells.parent) == 2
+
+
+def _spoil(model: Any, monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    train = model.train
+    monkeypatch.setattr(model, "train", lambda self: (change(), train(self))[1])
+
+
+def test_an_input_that_becomes_another_costs_no_results(
+    cells: Path, model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shuffled, names = ad.read_h5ad(cells)[::-1].copy(), ad.read_h5ad(cells).obs_names.tolist()
+    _spoil(model, monkeypatch, lambda: shuffled.write_h5ad(cells))
+    out = cells.with_name("out.h5ad")
+    assert _cluster(cells, "-o", out) == 2
+    err = capsys.readouterr().err
+    assert f"`INPUT` must stay as it is during the run, but '{cells}' was changed or removed" in err
+    assert f"in '{out}', without a matrix" in err
+    written = ad.read_h5ad(out)
+    assert (written.obs_names.tolist(), written.X) == (names, None)
+    assert "sccagn" in written.obs
+
+
+@pytest.mark.parametrize("change", ["column", "removed"])
+def test_what_others_wrote_into_the_input_meanwhile_stays(
+    cells: Path, model: Any, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    def annotate() -> None:
+        adata = ad.read_h5ad(cells)
+        adata.obs["new"] = 1
+        adata.write_h5ad(cells)
+
+    _spoil(model, monkeypatch, annotate if change == "column" else cells.unlink)
+    assert _cluster(cells, "--inplace") == 2
+    beside = ad.read_h5ad(cells.with_name("cells_sccagn.h5ad"))
+    assert (beside.shape, beside.X) == ((40, 9), None)
+    assert "sccagn" in beside.obs
+    if change == "column":
+        assert "new" in ad.read_h5ad(cells).obs
+        assert "sccagn" not in ad.read_h5ad(cells).obs
+
+
+def test_pictures_of_an_earlier_run_do_not_stay_beside_those_of_this(cells: Path) -> None:
+    out, plots = cells.with_name("out.h5ad"), cells.with_name("plots")
+    assert _cluster(cells, "-o", out, "--plots", plots) == 0
+    (plots / "mine.png").write_text("")
+    assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png", "n_clusters.png", "mine.png"}
+    assert _cluster(cells, "-o", out, "--plots", plots, "-k", 4) == 0  # whose number has no curve
+    assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png", "mine.png"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([True, False], ["yes", "no"]),
+        ([1, 2], ["one", "two"]),
+        (pd.Categorical([1, 2]), pd.Categorical(["one", "two"])),
+    ],
+)
+def test_columns_of_two_types_are_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first: Any, second: Any
+) -> None:
+    for name, column in (("a", first), ("b", second)):
+        adata = ad.AnnData(sp.csr_matrix(np.ones((2, 3), np.float32)))
+        adata.obs_names = [f"{name}{i}" for i in range(2)]
+        adata.obs["mixed"] = column
+        adata.write_h5ad(tmp_path / f"{name}.h5ad")
+    out = tmp_path / "out.h5ad"
+    assert _cluster(tmp_path / "a.h5ad", tmp_path / "b.h5ad", "-o", out) == 0
+    assert ad.read_h5ad(out).obs["mixed"].tolist() == [*map(str, first), *map(str, second)]
+    assert "Column 'mixed' of `obs` holds" in capsys.readouterr().err

@@ -116,8 +116,11 @@ def test_another_layer(cells: Path) -> None:
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),
         (["{cells}", "--json", "{cells}"], "`--json` must not be the same as `INPUT`"),
+        (["{other}", "{cells}", "--json", "{cells}"], "`--json` must not be the same as `INPUT 1`"),
     ],
 )
 def test_mistakes(cells: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
-    assert main(["plan", *(argument.format(cells=cells) for argument in arguments)]) == 2
+    other = cells.with_name("other.h5ad")
+    other.write_bytes(cells.read_bytes())
+    assert main(["plan", *(argument.format(cells=cells, other=other) for argument in arguments)]) == 2
     assert message in capsys.readouterr().err

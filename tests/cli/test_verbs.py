@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -279,3 +280,37 @@ def test_letters_and_durations() -> None:
         "1 h 00 min",
         "2 h 07 min",
     ]
+
+
+def test_letters_that_the_output_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "atlas.h5ad"
+    assert main(["simulate", "-o", str(file), "--cells", "300", "--genes", "60", "-q"]) == 0
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "sccagn_scale", "plan", str(file)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (result.returncode, "Traceback" in result.stderr) == (0, False)
+    assert "300 cells ? 60 genes" in result.stdout
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_ended_leaves_nothing(tmp_path: Path, ended_by: signal.Signals) -> None:
+    """With all on disk, so that there is something to leave."""
+    file = tmp_path / "atlas.h5ad"
+    assert main(["simulate", "-o", str(file), "--cells", "3000", "--genes", "300", "-q"]) == 0
+    code = (
+        "import sys; from sccagn_scale.cli import main; from sccagn_scale.model import _workspace\n"
+        "from sccagn_scale.model._needs import Need\n"
+        "_workspace.needs = lambda size, config, *, on_disk: {'all': Need(0 if on_disk else 2**60, 1)}\n"
+        f"sys.exit(main(['cluster', {str(file)!r}, '-o', {str(tmp_path / 'out.h5ad')!r}, '-k', '5']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("Preprocess:"):
+                break
+        assert len(list(tmp_path.iterdir())) == 2  # the workspace
+        process.send_signal(ended_by)
+        said = process.stderr.read()
+    assert process.returncode == 128 + ended_by
+    assert said.splitlines()[-1] == f"sccagn-scale: {'terminated' if ended_by == signal.SIGTERM else 'interrupted'}"
+    assert list(tmp_path.iterdir()) == [file]

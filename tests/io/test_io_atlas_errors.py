@@ -326,3 +326,17 @@ def test_a_scratch_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     fails(atlas.matrix, "`scratch` must be a folder that takes new files")
+
+
+def test_files_that_changed_are_known(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.h5ad", tmp_path / "b.h5ad"]
+    for path in paths:
+        adata = anndata.AnnData(np.eye(3))
+        adata.obs_names = [f"{path.stem}{i}" for i in range(3)]
+        adata.write_h5ad(path)
+    atlas = io.open_atlas(paths)
+    assert atlas.changed_files == []
+    os.utime(paths[1], ns=(5, 5))
+    assert atlas.changed_files == [paths[1]]
+    paths[0].unlink()
+    assert atlas.changed_files == paths

@@ -100,3 +100,11 @@ def test_other_files_and_folders(tmp_path: Path) -> None:
     refused(tmp_path, "must name a file, but .* is a folder", kind="file")
     refused(tmp_path / "file", "must name a folder, but .* is a file", kind="folder")
     refused(tmp_path / "file" / "deep" / "plots", "is a file", kind="folder")
+
+
+def test_a_stream_or_a_device_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    refused(tmp_path / "pipe", "must name a file, but '.*pipe' is a device or a pipe", kind="file")
+    for stream in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        refused(stream, f"must name a file of its own, but '{stream}' is a stream", kind="file")
+    assert os.listdir(tmp_path) == ["pipe"]

@@ -65,3 +65,11 @@ def test_names_that_no_file_can_hold(name: Any) -> None:
 def test_names_that_stand_for_something_else(name: str) -> None:
     with pytest.raises(InputError, match=f"`key_added` must not be '{name}'"):
         free_keys(name, cells())
+
+
+def test_the_index_of_obs_has_its_name() -> None:
+    adata = AnnData(shape=(2, 0))
+    for name in ("mine", "mine_confidence"):
+        adata.obs.index.name = name
+        with pytest.raises(InputError, match=r"`key_added` = 'mine' must not be the name of obs's index"):
+            free_keys("mine", adata)

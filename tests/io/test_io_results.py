@@ -404,3 +404,23 @@ def test_a_killed_process_leaves_the_old_or_the_new(tmp_path: Path, kind: str) -
     # the last run was not killed, and has cleared what the others left; but for folders from before they were locked
     left = [name for name in os.listdir(path.parent) if name != path.name]
     assert all(name.startswith(".sccagn_scale.") and not any((path.parent / name).iterdir()) for name in left)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_of_pandas_own_strings(
+    tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str
+) -> None:
+    names = adata.obs_names.tolist()
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        adata.obs_names, adata.var_names = (index.astype("string") for index in (adata.obs_names, adata.var_names))
+        path = store(adata, tmp_path, kind)
+    opened = io.open_atlas(path).adata
+    for name in ("obs", "uns", "obsm"):
+        setattr(opened, name, getattr(results, name))
+    opened.obs_names = opened.obs_names.astype("string")
+    io.add_results(opened, path)
+    assert read(path).obs_names.tolist() == names
+    whole = io.read(path)
+    whole.obs_names = whole.obs_names.astype("string")
+    io.write(whole, path)
+    assert read(path).obs["sccagn"].tolist() == list("abab")

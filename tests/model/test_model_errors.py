@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from model_samples import TINY, assert_same, content, planted
 
 from sccagn_scale import SCCAGN, Config, InputError, cluster, open_atlas, recluster
+from sccagn_scale.model import _workspace
+from sccagn_scale.model._needs import Need
 
 
 @pytest.mark.parametrize(
@@ -146,3 +149,65 @@ def test_failure_while_training_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(RuntimeError, match="out of luck"):
         cluster(adata, 3, TINY)
     assert_same(before, content(adata))
+
+
+def test_results_are_for_the_same_cells_in_the_same_order() -> None:
+    adata = planted()
+    model = SCCAGN(adata, 3, TINY).train()
+    for other, message in (
+        (adata[::-1].copy(), r"its cell 0 is 'cell299', the model's 'cell0'\."),
+        (adata[np.r_[:7, 8, 7, 9:300]].copy(), r"its cell 7 is 'cell8', the model's 'cell7'\."),
+        (adata[:299].copy(), r"the 300 cells the model was made with; it has 299\."),
+    ):
+        before = content(other)
+        with pytest.raises(InputError, match=message):
+            model.write_to(other)
+        assert_same(before, content(other))
+    model.write_to(adata.copy())
+    adata.obs_names = [f"renamed{i}" for i in range(300)]
+    model.write_to(adata)  # they are still the same
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"progress": None}, "`progress` must be True, False, or have a method `stage`; it is None"),
+        ({"store": 5}, "`store` must be a path or None; it is 5"),
+        ({"scratch": 5}, "`scratch` must be a path or None; it is 5"),
+        ({"dask": 5}, "`dask` must be 'local', the address of a scheduler, or None; it is 5"),
+        ({"dask": "local"}, "`dask` = 'local' is of use for files, which the workers read; these cells are in memory"),
+        ({"memory": "8G"}, "`memory` must be a whole number of bytes"),
+    ],
+)
+def test_where_and_how_it_runs(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        SCCAGN(planted(), 3, TINY, **options).train()
+
+
+def test_a_scratch_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_workspace, "needs", lambda size, config, *, on_disk: {"all": Need(0 if on_disk else 2, 1)})
+    with pytest.raises(InputError, match=r"`scratch` must be a folder that takes new files: .*No such file"):
+        SCCAGN(planted(), 3, TINY, memory=1, scratch=tmp_path / "none").train()
+
+
+@pytest.mark.parametrize("changes", [{"init": "kmeans"}, {"batch_size": 64}])
+def test_the_largest_seed_is_taken_everywhere(changes: dict[str, Any]) -> None:
+    model = SCCAGN(planted(), 3, dataclasses.replace(TINY, **changes), random_state=2**32 - 1).train()
+    assert set(model.labels_) == {0, 1, 2}
+
+
+def test_copies_of_a_few_cells() -> None:
+    """Clusters of cells that are all alike have no extent; rounding must not be taken for one."""
+    copies = ad.AnnData(sp.csr_matrix(planted((20, 15, 10)).X[np.repeat(np.arange(45), 10)]))
+    model = SCCAGN(copies, 45, TINY).train()
+    assert np.isfinite(model.embedding_).all()
+    assert np.abs(model.embedding_).max() < 1e3
+
+
+def test_the_last_block_may_have_no_cell_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 100)
+    adata = planted()
+    lil = adata.X.tolil()
+    lil[200:] = 0
+    adata.X = lil.tocsr()
+    assert (SCCAGN(adata, 3, TINY).train().labels_[200:] == -1).all()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -126,3 +129,18 @@ def test_mistakes_are_told(clustered: ad.AnnData) -> None:
     clustered.obsm["X_sccagn"][3] = np.nan
     with pytest.raises(InputError, match="some cells have a cluster and no embedding"):
         recluster(clustered, 3)
+
+
+@pytest.mark.parametrize("record", ["text", {"params": None}, {"params": {}}])
+def test_a_record_of_others_is_told(clustered: ad.AnnData, record: Any) -> None:
+    clustered.uns["sccagn"] = record
+    with pytest.raises(InputError, match=r"`key` must name results of `cluster`, but uns\['sccagn'\] is not what"):
+        recluster(clustered, 9)
+
+
+def test_names_of_parts_stay_apart_in_a_table(clustered: ad.AnnData, tmp_path: Path) -> None:
+    """0.1 and 0.10 would be one number."""
+    recluster(clustered, 60, key_added="fine")
+    assert any(name.endswith(",10") for name in clustered.obs["fine"].cat.categories)
+    clustered.obs[["fine"]].to_csv(tmp_path / "fine.csv")
+    assert pd.read_csv(tmp_path / "fine.csv")["fine"].nunique() == 60

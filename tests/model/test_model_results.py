@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import warnings
 from pathlib import Path
 
@@ -142,3 +144,25 @@ def test_model_attributes() -> None:
     np.testing.assert_array_equal(adata.obs["sccagn"].astype(int), model.labels_)
     with pytest.raises(InputError, match=r"`adata` must hold the 300 cells the model was made with; it has 299\."):
         model.write_to(adata[1:].copy())
+
+
+def test_the_graph_of_genes_names_no_representation() -> None:
+    params = {}
+    for rep in ("pca", "genes"):
+        adata = planted()
+        cluster(adata, 3, dataclasses.replace(TINY, graph_rep=rep))
+        params[rep] = adata.uns["neighbors"]["params"]
+    assert params["pca"]["use_rep"] == "X_pca"
+    assert "use_rep" not in params["genes"]
+
+
+def test_progress_shows_what_the_command_line_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    adata = planted()
+    cluster(adata, None, TINY)
+    assert capsys.readouterr() == ("", "")
+    cluster(adata, None, TINY, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    stages = [line.split(":")[0] for line in err.splitlines() if re.match(r"[A-Z][a-z ]+: \d", line)]
+    assert stages == ["Preprocess", "Neighbors", "Pretrain", "Initial clusters", "Joint training", "Read out"]
+    assert "The number of clusters is estimated as 3" in err

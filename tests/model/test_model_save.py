@@ -69,3 +69,98 @@ def test_a_damaged_model_is_told(tmp_path: Path, name: str, content: bytes | Non
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"`folder` '.*kept' holds no model that can be read"):
         SCCAGN.load(tmp_path / "kept", planted())
+
+
+def test_evidence_and_history_are_kept(tmp_path: Path) -> None:
+    adata = planted()
+    trained = SCCAGN(adata, None, TINY).train()
+    assert trained.estimate_ is not None
+    trained.write_to(adata)
+    trained.save(tmp_path / "kept")
+    again = planted()
+    loaded = SCCAGN.load(tmp_path / "kept", again)
+    loaded.write_to(again)
+    before, after = adata.uns["sccagn"], again.uns["sccagn"]
+    for part in ("n_clusters_evidence", "history"):
+        assert before[part].keys() == after[part].keys()
+        for name, values in before[part].items():
+            np.testing.assert_array_equal(after[part][name], values)
+    assert (before["params"]["n_clusters"], after["params"]["n_clusters"]) == ("auto", "auto")
+    assert (before["params"]["model"], after["params"]["model"]) == ("none", str(tmp_path / "kept"))
+    loaded.save(tmp_path / "once more")
+    assert SCCAGN.load(tmp_path / "once more", planted()).estimate_.n_clusters == trained.n_clusters_
+
+
+def test_all_clusters_keep_their_places_where_some_have_no_cell(tmp_path: Path) -> None:
+    adata = planted()
+    trained = SCCAGN(adata, 3, FAST).train()
+    trained.save(tmp_path / "kept")
+    some = adata[trained.labels_ == 1].copy()
+    SCCAGN.load(tmp_path / "kept", some).write_to(some)
+    assert some.obs["sccagn"].cat.categories.tolist() == ["0", "1", "2"]
+    assert (some.obs["sccagn"] == "1").all()
+
+
+@pytest.mark.parametrize("names", [["model.json"], ["model.json", "thesis.tex"], ["data"], [".hidden"]])
+def test_folders_of_other_things_are_left_alone(tmp_path: Path, names: list[str]) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text('{"layers": []}')
+    with pytest.raises(InputError, match=r"`folder` must be new, empty or a saved model and nothing else, .*which"):
+        SCCAGN(planted(), 3, TINY).train().save(folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(names, '{"layers": []}')
+
+
+def test_a_file_in_a_saved_model_is_left_alone(tmp_path: Path) -> None:
+    model = SCCAGN(planted(), 3, TINY).train()
+    model.save(tmp_path / "kept")
+    (tmp_path / "kept" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds 'notes\.txt', which is none of it"):
+        model.save(tmp_path / "kept")
+    (tmp_path / "kept" / "notes.txt").unlink()
+    model.save(tmp_path / "kept")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("unexpected pos"), OSError(28, "No space left")])
+def test_a_save_that_fails_leaves_the_earlier_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    model = SCCAGN(planted(), 3, TINY).train()
+    model.save(tmp_path / "kept")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torch.save", fail)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else InputError) as caught:
+        model.save(tmp_path / "kept")
+    assert isinstance(error, KeyboardInterrupt) or f"cannot be written: {error}" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_link_to_a_model_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("there")
+    (tmp_path / "there").mkdir()
+    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {"model.json", "recipe.npz", "weights.pt"}
+
+
+def test_genes_are_found_by_name_so_names_must_not_repeat(tmp_path: Path) -> None:
+    adata = planted()
+    adata.var_names = ["one"] * 2 + adata.var_names[2:].tolist()
+    model = SCCAGN(adata, 3, TINY).train()
+    with pytest.raises(InputError, match=r"names repeat, such as 'one', cannot be saved.*var_names_make_unique"):
+        model.save(tmp_path / "kept")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"`folder` must be the path of a saved model; it is of type AnnData"):
+        SCCAGN.load(planted(), tmp_path / "kept")  # type: ignore[arg-type]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"`folder` must be a folder; '.*file' is a file"):
+        SCCAGN(planted(), 3, TINY).train().save(tmp_path / "file")

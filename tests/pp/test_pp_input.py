@@ -7,6 +7,7 @@ import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anndata as ad
@@ -19,7 +20,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from sccagn_scale import pp
 from sccagn_scale._errors import InputError, InputWarning
-from sccagn_scale.io import StoredMatrix
+from sccagn_scale.io import StoredMatrix, open_atlas
 from sccagn_scale.pp import recognize, scan, select_matrix
 
 COUNTS = np.array([[0, 3, 0, 1], [2, 0, 0, 7], [0, 0, 0, 0]])
@@ -271,3 +272,44 @@ def test_a_first_pass_that_was_broken_off_is_started_anew(small_blocks: None, tm
     next(matrix.blocks())
     for _ in range(2):
         np.testing.assert_array_equal(np.concatenate([b.toarray() for b in matrix.blocks()]), dense)
+
+
+def test_names_of_a_backed_anndata_are_its_own(tmp_path: Path) -> None:
+    ad.AnnData(csr(np.eye(3))).write_h5ad(tmp_path / "cells.h5ad")
+    adata = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    adata.var_names = ["x", "y", "z"]
+    assert select_matrix(adata).names.tolist() == ["x", "y", "z"]
+
+
+def test_chunks_of_dask_may_be_sparse() -> None:
+    da = pytest.importorskip("dask.array")
+    dense = np.random.default_rng(0).poisson(1, (30, 8)).astype(np.float32)
+    for matrix in (da.from_array(dense, chunks=(7, 8)), da.from_array(dense, chunks=(7, 8)).map_blocks(sp.csr_matrix)):
+        np.testing.assert_array_equal(held(ad.AnnData(matrix)).toarray(), dense)
+
+
+def test_a_matrix_by_columns_is_copied_in_the_first_pass_and_not_before() -> None:
+    class Counted(sp.csc_matrix):
+        copies = 0
+
+        def tocsr(self, copy: bool = False) -> sp.csr_matrix:
+            Counted.copies += 1
+            return super().tocsr(copy)
+
+    names = ad.AnnData(csr(np.eye(4))).var_names
+    adata = SimpleNamespace(X=Counted(np.eye(4)), var_names=names, layers={}, raw=None, isbacked=False)
+    matrix = select_matrix(adata)  # type: ignore[arg-type]
+    assert (matrix.nnz, Counted.copies) == (4, 0)
+    for _ in range(2):
+        scan(matrix)
+    assert Counted.copies == 1
+
+
+@pytest.mark.parametrize("other", [np.zeros((5, 3)), np.full((5, 3), 0.5)])
+def test_a_file_without_values_is_of_any_kind(tmp_path: Path, other: np.ndarray) -> None:
+    for name, values in (("a", np.full((5, 3), 0.7)), ("b", other), ("c", np.zeros((5, 3)))):
+        adata = ad.AnnData(csr(values))
+        adata.obs_names = [f"{name}{i}" for i in range(5)]
+        adata.write_h5ad(tmp_path / f"{name}.h5ad")
+    found = scan(select_matrix(open_atlas([tmp_path / f"{name}.h5ad" for name in "abc"])))
+    assert recognize(found) == "log"

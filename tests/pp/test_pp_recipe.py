@@ -162,3 +162,10 @@ def test_unit_length_is_one_or_zero(dense: np.ndarray) -> None:
     pp.unit_length(matrix)
     lengths = np.linalg.norm(matrix.toarray(), axis=1)
     np.testing.assert_allclose(lengths, (dense > 0).any(axis=1), atol=1e-6)
+
+
+def test_a_block_may_have_no_cell() -> None:
+    block = sp.csr_matrix((0, 5), dtype=np.float32)
+    pp.unit_length(block)
+    pp.scale_to_unit(block, np.ones(5, np.float32))
+    assert block.shape == (0, 5)

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from sccagn_scale import pp
 from sccagn_scale._errors import InputError
-from sccagn_scale.io import CellStore, StoredMatrix, add_results
+from sccagn_scale.io import CellStore, StoredMatrix, add_results, open_atlas
 from sccagn_scale.pp import same_matrices, select_matrix
 
 COUNTS = np.random.default_rng(0).negative_binomial(0.1, 0.003, (30, 300))  # one value in twelve is above 255
@@ -242,3 +242,36 @@ def test_a_store_that_cannot_be_written_is_still_read(tmp_path: Path, reads: lis
     with pytest.raises(InputError, match="`store` must not be write-protected"):
         select_matrix(backed(path), store=store)
     store.chmod(0o700)
+
+
+def test_the_same_files_in_another_order_are_another_input(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sccagn_scale")
+    paths = [tmp_path / "a.h5ad", tmp_path / "b.h5ad"]
+    for path, values in zip(paths, (COUNTS, COUNTS[::-1]), strict=True):
+        backed(path, values)
+        adata = ad.read_h5ad(path)
+        adata.obs_names = [f"{path.stem}{i}" for i in range(adata.n_obs)]
+        adata.write_h5ad(path)
+    for order in (paths, paths[::-1], paths[::-1]):
+        found = dense(select_matrix(open_atlas(order), store=tmp_path / "store"))
+        expected = np.vstack([COUNTS if path == paths[0] else COUNTS[::-1] for path in order])
+        np.testing.assert_array_equal(found, expected)
+    assert re.search(r"made anew: order was \[.*a\.h5ad.*\] and is \[.*b\.h5ad", caplog.messages[0])
+    assert "taken from the cell store" in caplog.messages[1]
+
+
+def test_a_store_that_another_run_replaced_meanwhile(tmp_path: Path) -> None:
+    mine, others = (select_matrix(backed(tmp_path / f"{i}.h5ad", COUNTS), store=tmp_path / "store") for i in range(2))
+    ongoing = mine.each(lambda start, block: None)
+    original = CellStore.open
+
+    def later(folder: Path) -> CellStore:  # the other one ends between our writing and our reading
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CellStore, "open", original)
+            dense(others)
+        return original(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CellStore, "open", later)
+        with pytest.raises(InputError, match=r"`store` '.*' was replaced by another run at the same time: files .* is"):
+            list(ongoing)

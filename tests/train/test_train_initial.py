@@ -322,3 +322,17 @@ def test_rounding_leaves_directions_without_variance_finite() -> None:
     points[:, 5] = 1.0
     assert np.isfinite(rounding(points, truth)).all()
     np.testing.assert_array_equal(rounding(np.ones((4, 2), np.float32), np.zeros(4, np.int64)), np.eye(2))
+
+
+def test_ward_has_no_more_leaves_than_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_initial, "_WARD_UP_TO", 100)
+    points = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
+    assert len(np.unique(ward(points, 70))) == 70
+
+
+def test_clusters_without_extent_but_for_rounding_are_left_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 20)
+    points = rng.normal(size=(6, 4)).astype(np.float32)[labels] * 100
+    points *= 1 + 1e-7 * rng.normal(size=points.shape).astype(np.float32)
+    np.testing.assert_array_equal(rounding(points, labels), np.eye(4))
