@@ -67,7 +67,9 @@ def n_clusters_curve(adata: AnnData, key_added: str = "sccagn") -> Figure:
     panel.plot(tried[order], score[order], "o-", color=_BLUE, markersize=4, linewidth=1.5)
     panel.axvline(chosen, color=_ORANGE, linewidth=1, linestyle="--", zorder=0)
     plausible = evidence.get("plausible")
+    notes = [str(evidence["method"])] if evidence.get("method") else []
     if plausible is not None and len(plausible) == 2:
+        notes.append("grey: scores within 1 % of the best")
         low, high = map(float, plausible)
         panel.axvspan(low - 0.3, high + 0.3, color="0.94", linewidth=0, zorder=0)
     at = np.flatnonzero(tried == chosen)
@@ -88,8 +90,8 @@ def n_clusters_curve(adata: AnnData, key_added: str = "sccagn") -> Figure:
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_xlabel("number of clusters")
     panel.set_ylabel("score")
-    if evidence.get("method"):
-        figure.supxlabel(textwrap.fill(str(evidence["method"]), 80), fontsize=8, color="0.4")
+    if notes:
+        figure.supxlabel(textwrap.fill("; ".join(notes), 80), fontsize=8, color="0.4")
     _open_frame(panel)
     return figure
 
@@ -135,7 +137,7 @@ def history(adata: AnnData, key_added: str = "sccagn") -> Figure:
         panel.plot(epoch[seen], values[seen], color=_BLUE, linewidth=1.5, marker="o" if seen.sum() < 3 else None)
         panel.set_title(_PANELS[name], fontsize=10)
         panel.set_xlim(0.5, n_epochs + 0.5)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
         panel.set_xlabel("epoch", fontsize=9)
         panel.tick_params(labelsize=8)
         if name == "changed":
@@ -143,6 +145,8 @@ def history(adata: AnnData, key_added: str = "sccagn") -> Figure:
             panel.set_ylim(bottom=0)
         elif _spans_decades(values[seen]):
             panel.set_yscale("log")
+        else:
+            _widen(panel, values[seen])
         _open_frame(panel)
     for panel in panels[len(series) :]:
         panel.remove()
@@ -178,6 +182,14 @@ def _shade(panel: Axes, pretrain: NDArray[np.bool_], *, named: bool) -> None:
 
 def _spans_decades(values: NDArray[np.float64]) -> bool:
     return bool(values.min() > 0 and values.max() > 30 * values.min())
+
+
+def _widen(panel: Axes, values: NDArray[np.float64]) -> None:
+    """Show at least a tenth of the values' size, so that what hardly changes looks so."""
+    low, high = panel.get_ylim()
+    missing = 0.1 * abs(float(values.mean())) - (high - low)
+    if missing > 0:
+        panel.set_ylim(low - missing / 2, high + missing / 2)
 
 
 def _open_frame(panel: Axes) -> None:

@@ -92,7 +92,7 @@ class Expression:
             seconds = time.perf_counter() - begun
             told = {}
             if seconds > _MEASURABLE:
-                told["cells/s"] = round(seen / seconds)
+                told["cells/s a pass"] = round(seen / seconds)
                 if self._source.is_reading:
                     told["MB/s"] = round(self._n_bytes * seen / self.shape[0] / seconds / 1e6)
             self._stage.advance(n_cells, **told)

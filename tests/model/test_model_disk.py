@@ -117,7 +117,7 @@ def test_every_pass_is_told(
     SCCAGN(atlas, 3, config, memory=on_disk if is_small else 10**9, scratch=tmp_path, progress=watcher).train()
     told = watcher.told["Preprocess"]
     assert sum(n for n, _ in told) == watcher.totals["Preprocess"]
-    assert all(info["cells/s"] > 0 for _, info in told)
+    assert all(info["cells/s a pass"] > 0 for _, info in told)
     reading = [n for n, info in told if "MB/s" in info]  # the first pass alone, but for its end
     assert 0 < sum(reading) <= atlas.n_obs
 

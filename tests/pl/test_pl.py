@@ -247,7 +247,9 @@ def test_n_clusters_curve_shades_what_is_plausible() -> None:
     adata = _clustered()
     assert not pl.n_clusters_curve(adata).axes[0].patches
     adata.uns["sccagn"]["n_clusters_evidence"]["plausible"] = [3, 4]
-    (span,) = pl.n_clusters_curve(adata).axes[0].patches
+    figure = pl.n_clusters_curve(adata)
+    assert figure.get_supxlabel() == "stability; grey: scores within 1 % of the best"
+    (span,) = figure.axes[0].patches
     assert span.get_extents().width > 0
     assert 2 < span.get_x() < 3 < span.get_x() + span.get_width() - 1 < 4
 
@@ -298,3 +300,15 @@ def test_unmatched_groups_get_colours_of_their_own() -> None:
     colors = matched(["#ff0000", "#00ff00"], table)
     assert colors[:2] == ["#ff0000", "#00ff00"]
     assert len({to_rgb(color) for color in colors}) == 4
+
+
+def test_a_loss_that_hardly_changes_looks_so() -> None:
+    adata = _clustered()
+    for n_epochs in (1, 2, 40):
+        losses = 0.623 + 0.001 * np.linspace(0, 1, n_epochs)
+        adata.uns["sccagn"]["history"] = {"stage": np.array(["joint"] * n_epochs), "loss": losses}
+        (panel,) = pl.history(adata).axes
+        low, high = panel.get_ylim()
+        assert low < losses.min() <= losses.max() < high
+        assert high - low >= 0.0999 * 0.623
+        assert all(tick == round(tick) for tick in panel.get_xticks())
