@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -224,7 +223,5 @@ def _value(value: float | int | str) -> str:
 
 
 def _rich(*, stderr: bool) -> RichConsole:
-    if hasattr(stream := sys.stderr if stderr else sys.stdout, "reconfigure"):
-        stream.reconfigure(errors="replace")  # not every terminal has a × or a –
     console = RichConsole(stderr=stderr, highlight=False)
     return console if console.is_terminal else RichConsole(stderr=stderr, highlight=False, width=_UNFOLDED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -40,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         From the argument parser: code 2 for arguments that cannot be read, 0 for `--help` and `--version`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has a × or a –
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.verb is None:
