@@ -16,7 +16,7 @@ import torch
 from sccagn_scale import graph, train
 from sccagn_scale._console import shown
 from sccagn_scale._errors import InputError
-from sccagn_scale._progress import Progress, Stage
+from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import embed
 from sccagn_scale.io import free_keys
@@ -172,6 +172,7 @@ class SCCAGN:
         settled = dataclasses.replace(self.config, init=init)
         with shown(self._listener) as self._progress, workspace(size, settled, self._limits) as place:
             self._train(place, init)
+        self._progress = SILENT
         return self
 
     def save(self, folder: str | Path) -> None:
@@ -244,6 +245,7 @@ class SCCAGN:
                 model._build_graph(prepared)
             with model._stage("Read out"):
                 model._restore(prepared, saved)
+        model._progress = SILENT
         return model
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import re
 import warnings
 from pathlib import Path
@@ -166,3 +167,11 @@ def test_progress_shows_what_the_command_line_shows(capsys: pytest.CaptureFixtur
     stages = [line.split(":")[0] for line in err.splitlines() if re.match(r"[A-Z][a-z ]+: \d", line)]
     assert stages == ["Preprocess", "Neighbors", "Pretrain", "Initial clusters", "Joint training", "Read out"]
     assert "The number of clusters is estimated as 3" in err
+
+
+def test_a_model_can_be_pickled_whatever_it_showed(tmp_path: Path) -> None:
+    model = SCCAGN(planted(), 3, TINY, progress=True).train()
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.labels_, model.labels_)
+    model.save(tmp_path / "kept")
+    pickle.dumps(SCCAGN.load(tmp_path / "kept", planted(), progress=True))
