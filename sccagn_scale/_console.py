@@ -145,18 +145,21 @@ class Console:
             logger.setLevel(level)
 
 
+def checked_listener(progress: Listener | bool) -> Listener | bool:
+    """Return what `shown` takes, or refuse what it does not."""
+    if isinstance(progress, bool) or callable(getattr(progress, "stage", None)):
+        return progress
+    raise InputError(f"`progress` must be True, False, or have a method `stage`; it is {progress!r}.")
+
+
 @contextmanager
 def shown(progress: Listener | bool) -> Iterator[Listener]:
     """Give what stages are told to: for True a console, for False nobody, else what was given itself."""
     if progress is True:
         with Console() as console:
             yield console
-    elif progress is False:
-        yield SILENT
-    elif callable(getattr(progress, "stage", None)):
-        yield progress
     else:
-        raise InputError(f"`progress` must be True, False, or have a method `stage`; it is {progress!r}.")
+        yield SILENT if progress is False else progress
 
 
 class _Bar:

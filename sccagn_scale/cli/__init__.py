@@ -75,12 +75,14 @@ def _ending_in_order() -> Iterator[None]:
     """Let SIGTERM unwind what is running, so that temporary folders are removed."""
 
     def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
         raise _Terminated
 
-    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
-        yield
+    before = signal.getsignal(signal.SIGTERM)
+    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
+        yield  # to be ignored, somebody else's, or not heard in this thread
         return
-    before = signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:

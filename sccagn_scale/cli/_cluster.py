@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sccagn_scale._console import Console
@@ -35,11 +37,10 @@ def run(arguments: argparse.Namespace) -> None:
         config = read_config(arguments)
         cells = read_input(arguments, console)
         model = _train(arguments, cells, config, console)
-        with console.stage("Write"):
+        with console.stage("Write"), ExitStack() as last:
+            if arguments.model is not None:  # whatever becomes of the cells
+                last.callback(_save, model, arguments.model)
             write_cells(arguments, cells)
-            if arguments.model is not None:
-                with named(folder="--model", path="--model"):
-                    model.save(arguments.model)
         models = [] if arguments.model is None else [arguments.model]
         estimated = arguments.n_clusters is None
         how = _how(cells.adata.uns.get(arguments.key_added, {})) if estimated else "as asked for"
@@ -65,6 +66,11 @@ def _train(arguments: argparse.Namespace, cells: Atlas, config: Config, console:
         ).train()
         model.write_to(cells.adata, key_added=arguments.key_added)
     return model
+
+
+def _save(model: SCCAGN, folder: Path) -> None:
+    with named(folder="--model", path="--model"):
+        model.save(folder)
 
 
 def _how(record: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -147,8 +148,10 @@ def _write_alone(arguments: argparse.Namespace, cells: Atlas) -> NoReturn:
     from sccagn_scale.io import write
 
     kept = target(arguments)
-    if arguments.inplace:
-        kept = kept.with_name(f"{kept.stem}_{arguments.key_added}{kept.suffix}")
+    for i in itertools.count(1) if arguments.inplace else ():
+        kept = arguments.input[0].with_stem(f"{arguments.input[0].stem}_{arguments.key_added}{'' if i == 1 else i}")
+        if not kept.exists():
+            break
     write(cells.adata, kept)
     raise InputError(
         f"`INPUT` must stay as it is during the run, but {str(cells.changed_files[0])!r} was changed or removed. The "
@@ -209,7 +212,8 @@ def _draw(arguments: argparse.Namespace, adata: AnnData, console: Console) -> li
     if is_trained and "score" in (record.get("n_clusters_evidence") or {}):
         figures["n_clusters.png"] = lambda: pl.n_clusters_curve(adata, key)
     for name in {"training.png", "n_clusters.png"} - figures.keys():
-        (arguments.plots / name).unlink(missing_ok=True)  # of an earlier run, which this one's others replace
+        if (arguments.plots / name).is_file():  # of an earlier run, which this one's others replace
+            (arguments.plots / name).unlink()
     with console.stage("Draw", total=len(figures)) as stage:
         for name, draw in figures.items():
             write_figure(draw(), arguments.plots / name)
@@ -227,6 +231,8 @@ def _facts(arguments: argparse.Namespace, adata: AnnData, console: Console, esti
     confidence = adata.obs.get(keys.confidence)
     clusters = []
     for name, n_obs in labels.value_counts(sort=False).items():
+        if not n_obs:  # of a loaded model's clusters some may have none of these cells
+            continue
         mean = None if confidence is None else float(confidence[(labels == name).to_numpy()].mean())
         clusters.append({"name": str(name), "n_obs": int(n_obs), "mean_confidence": mean})
     return {

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
                 random_state=arguments.seed,
             )
         with console.stage("Write"):
-            _write(adata, source, target)
+            _write(cells, source, target)
         _show(adata, arguments.key, name, console)
         console.print()
         console.print(f"[bold]{'Written':<10}[/bold]{escape(str(target))}")
@@ -73,14 +73,16 @@ def _check_kind(cells: Atlas, target: Path) -> None:
         )
 
 
-def _write(adata: AnnData, source: Path, target: Path) -> None:
+def _write(cells: Atlas, source: Path, target: Path) -> None:
     from sccagn_scale.io import add_results, write_copy
 
+    if cells.changed_files:
+        raise InputError(f"`FILE` must stay as it is meanwhile, but {str(source)!r} was changed or removed; try again.")
     with named(path="FILE" if source == target else "--output", source="FILE"):
         if source == target:
-            add_results(adata, source)
+            add_results(cells.adata, source)
         else:
-            write_copy(adata, source, target)
+            write_copy(cells.adata, source, target)
 
 
 def _show(adata: AnnData, key: str, name: str, console: Console) -> None:

@@ -66,6 +66,9 @@ def matrices_of(adata: AnnData) -> Iterator[tuple[str, Any]]:
 
 def plain_names(adata: AnnData) -> None:
     """Turn names of pandas' own string type, which AnnData does not write unless told to, into ordinary ones."""
-    for frame in (adata.obs, adata.var):
-        if isinstance(frame.index.dtype, pd.StringDtype):
-            frame.index = frame.index.astype(object)
+    if isinstance(adata.obs_names.dtype, pd.StringDtype):
+        adata.obs_names = adata.obs_names.astype(object)  # and those of frames in obsm with them
+    if isinstance(adata.var_names.dtype, pd.StringDtype):
+        adata.var_names = adata.var_names.astype(object)
+    if adata.raw is not None and isinstance(adata.raw.var_names.dtype, pd.StringDtype):
+        adata.raw.var.index = adata.raw.var_names.astype(object)

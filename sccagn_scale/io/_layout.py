@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -167,6 +167,13 @@ def open_store(path: Path) -> Iterator[Any]:
 
 
 def file_facts(path: Path) -> dict[str, int]:
-    """What changes when a file, or what is in a folder, is written anew: `size` and `mtime_ns`."""
-    found = [entry.stat() for entry in (path, *(path.rglob("*") if path.is_dir() else ()))]
+    """What changes when a file, or what is in a folder, is written anew: `size` and `mtime_ns`.
+
+    Links are followed; one that leads nowhere, as an editor's lock may, says nothing.
+    """
+    found = [path.stat()]
+    for folder, below, names in os.walk(path, followlinks=True):
+        for name in (*below, *names):
+            with suppress(FileNotFoundError):
+                found.append(os.stat(os.path.join(folder, name)))
     return {"size": sum(one.st_size for one in found), "mtime_ns": max(one.st_mtime_ns for one in found)}

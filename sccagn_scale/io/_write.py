@@ -31,7 +31,7 @@ def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
 
     It is written under a temporary name in the same folder, flushed to the disk, and renamed. After a failure there is
     no temporary, and a previous file is as it was. As in AnnData's own writers, columns of strings in `obs` and `var`
-    become categorical.
+    become categorical; names of pandas' own string type become ordinary ones.
 
     Parameters
     ----------

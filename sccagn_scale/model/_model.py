@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from sccagn_scale import graph, train
-from sccagn_scale._console import shown
+from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Preset
@@ -146,7 +146,7 @@ class SCCAGN:
     ) -> None:
         self.config = config if isinstance(config, Config) else Config.preset(config or "default")
         self.layer, self.random_state = layer, checked_random_state(random_state)
-        self._adata, self._listener = checked_input(adata), progress
+        self._adata, self._listener = checked_input(adata), checked_listener(progress)
         self._limits = checked_limits(Limits(memory, store, scratch, dask))
         self.n_clusters_given = checked_n_clusters(n_clusters, adata.n_obs)
         self.device = pick_device(device)
@@ -170,9 +170,11 @@ class SCCAGN:
         check_enough(size.n_obs, self.config)
         init = choose_init(self.config, self.n_clusters_given, size.n_obs)
         settled = dataclasses.replace(self.config, init=init)
-        with shown(self._listener) as self._progress, workspace(size, settled, self._limits) as place:
-            self._train(place, init)
-        self._progress = SILENT
+        try:
+            with shown(self._listener) as self._progress, workspace(size, settled, self._limits) as place:
+                self._train(place, init)
+        finally:
+            self._progress = SILENT
         return self
 
     def save(self, folder: str | Path) -> None:
@@ -227,7 +229,7 @@ class SCCAGN:
         needed = dataclasses.replace(saved.config, init="leiden")  # whatever it is, nothing is clustered
         limits = checked_limits(Limits(memory, store, scratch, dask))
         with shown(progress) as model._progress, workspace(input_size(adata, layer), needed, limits) as place:
-            model._scratch = place.scratch
+            model._scratch, model.obs_names_ = place.scratch, adata.obs.index
             with model._stage("Preprocess", adata.n_obs * n_passes_like(saved.config, place.scratch)) as stage:
                 model.recipe_ = saved.recipe
                 prepared = prepare_like(
@@ -288,12 +290,11 @@ class SCCAGN:
         `uns[key_added]`
             `params`, `versions`, `n_clusters`, `n_clusters_evidence`, `preprocessing`, `graph`, `history`, `stopped`.
         """
-        if adata is not self._adata:
-            check_same_cells(adata, self._adata.obs.index)
+        check_same_cells(adata, self.obs_names_, may_be_renamed=adata is self._adata)
         write_results(self, adata, free_keys(key_added, adata))
 
     def _train(self, place: Workspace, init: Init) -> None:
-        self._scratch = place.scratch
+        self._scratch, self.obs_names_ = place.scratch, self._adata.obs.index
         config, scratch = self.config, place.scratch
         scaled = init == "consensus"
         with self._stage("Preprocess", self._adata.n_obs * n_passes(config, scratch)) as stage:

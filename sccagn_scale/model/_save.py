@@ -92,7 +92,7 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
 
 def checked_folder(folder: str | Path) -> Path:
     """Return the place of a model to come, or refuse one where something else is."""
-    target = Path(folder)
+    target = _path(folder)
     if not target.exists():
         return target
     if not target.is_dir():
@@ -107,6 +107,12 @@ def checked_folder(folder: str | Path) -> Path:
     return target
 
 
+def _path(folder: str | Path) -> Path:
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(f"`folder` must be the path of a saved model; it is of type {type(folder).__name__}.")
+    return Path(folder)
+
+
 def _is_ours(path: Path) -> bool:
     """Whether `save_model` wrote this `model.json`, be it in another format."""
     try:
@@ -117,9 +123,7 @@ def _is_ours(path: Path) -> bool:
 
 def load_model(folder: str | Path) -> Saved:
     """Read what `save_model` wrote."""
-    if not isinstance(folder, str | os.PathLike):
-        raise InputError(f"`folder` must be the path of a saved model; it is of type {type(folder).__name__}.")
-    source = Path(folder)
+    source = _path(folder)
     try:
         facts = json.loads((source / _MODEL).read_text(encoding="utf-8"))
         if facts["format"] != _FORMAT:

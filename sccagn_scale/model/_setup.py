@@ -63,12 +63,23 @@ def check_enough(n_obs: int, config: Config, which: str = "in the input") -> Non
         )
 
 
-def check_same_cells(adata: AnnData, names: pd.Index) -> None:
-    """Refuse to write results to other cells than they are of, or in another order."""
+def check_same_cells(adata: AnnData, names: pd.Index, *, may_be_renamed: bool) -> None:
+    """Refuse to write results to other cells than they are of, or in another order.
+
+    Parameters
+    ----------
+    adata
+        To be written to.
+    names
+        Of the cells when the run began.
+    may_be_renamed
+        Whether it is the AnnData of the run, whose names may have been changed since.
+    """
     if adata.n_obs != len(names):
         raise InputError(f"`adata` must hold the {len(names):,} cells the model was made with; it has {adata.n_obs:,}.")
-    if not adata.obs_names.equals(names):
-        i = int(np.argmax(np.asarray(adata.obs_names != names)))
+    differ = adata.obs_names.to_numpy(object) != names.to_numpy(object)
+    if differ.any() and not (may_be_renamed and not adata.obs_names.isin(names).all()):
+        i = int(np.argmax(differ))
         raise InputError(
             f"`adata` must hold the cells the model was made with, in that order; its cell {i} is "
             f"'{adata.obs_names[i]}', the model's '{names[i]}'."

@@ -120,3 +120,17 @@ def test_genes_that_the_model_needs_are_named(kept: Path, tmp_path: Path, capsys
     assert main(["assign", str(tmp_path / "few.h5ad"), "--model", str(kept), "-o", str(tmp_path / "out.h5ad")]) == 2
     assert "`INPUT` lacks 5 of the 50 genes that the model was trained on" in capsys.readouterr().err
     assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_clusters_without_cells_are_counted_and_not_listed(
+    kept: Path, more: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adata = ad.read_h5ad(more)
+    labels = SCCAGN.load(kept, adata).labels_
+    adata[labels == 1].copy().write_h5ad(more)
+    out = more.with_name("out.h5ad")
+    assert main(["assign", str(more), "--model", str(kept), "-o", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "2 of them hold no cell" in said
+    assert [line.split()[0] for line in said.splitlines() if "%" in line] == ["1"]
+    assert ad.read_h5ad(out).obs["sccagn"].cat.categories.tolist() == ["0", "1", "2"]

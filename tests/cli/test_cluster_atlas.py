@@ -206,8 +206,11 @@ def test_what_others_wrote_into_the_input_meanwhile_stays(
         adata.write_h5ad(cells)
 
     _spoil(model, monkeypatch, annotate if change == "column" else cells.unlink)
-    assert _cluster(cells, "--inplace") == 2
-    beside = ad.read_h5ad(cells.with_name("cells_sccagn.h5ad"))
+    cells.with_name("cells_sccagn.h5ad").write_text("mine")
+    assert _cluster(cells, "--inplace", "--model", cells.with_name("model")) == 2
+    assert cells.with_name("cells_sccagn.h5ad").read_text() == "mine"
+    assert cells.with_name("model").is_dir()
+    beside = ad.read_h5ad(cells.with_name("cells_sccagn2.h5ad"))
     assert (beside.shape, beside.X) == ((40, 9), None)
     assert "sccagn" in beside.obs
     if change == "column":
@@ -222,6 +225,17 @@ def test_pictures_of_an_earlier_run_do_not_stay_beside_those_of_this(cells: Path
     assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png", "n_clusters.png", "mine.png"}
     assert _cluster(cells, "-o", out, "--plots", plots, "-k", 4) == 0  # whose number has no curve
     assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png", "mine.png"}
+
+
+def test_a_column_with_gaps_beside_one_of_fractions_is_written(tmp_path: Path) -> None:
+    for name, column in (("a", pd.array([1, None], "Int64")), ("b", [0.5, 1.5])):
+        adata = ad.AnnData(sp.csr_matrix(np.ones((2, 3), np.float32)))
+        adata.obs_names = [f"{name}{i}" for i in range(2)]
+        adata.obs["score"] = column
+        adata.write_h5ad(tmp_path / f"{name}.h5ad")
+    out = tmp_path / "out.h5ad"
+    assert _cluster(tmp_path / "a.h5ad", tmp_path / "b.h5ad", "-o", out) == 0
+    np.testing.assert_array_equal(ad.read_h5ad(out).obs["score"], [1, np.nan, 0.5, 1.5])
 
 
 @pytest.mark.parametrize(

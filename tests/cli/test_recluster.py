@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import h5py
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 from cli_samples import exit_code
 
+from sccagn_scale import train
 from sccagn_scale.cli import main
 
 
@@ -88,3 +91,19 @@ def test_mistakes_are_told_and_nothing_is_written(
 def test_what_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recluster", str(tmp_path / "no.h5ad"), "--inplace", "-k", "3"]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_file_that_becomes_another_is_left_alone(
+    clustered: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = clustered.read_bytes()
+    divided = train.divided
+
+    def meanwhile(*arguments: Any, **options: Any) -> np.ndarray:
+        os.utime(clustered, ns=(5, 5))
+        return divided(*arguments, **options)
+
+    monkeypatch.setattr("sccagn_scale.train.divided", meanwhile)
+    assert main(["recluster", str(clustered), "--inplace", "-k", "4"]) == 2
+    assert "`FILE` must stay as it is meanwhile" in capsys.readouterr().err
+    assert clustered.read_bytes() == before

@@ -340,3 +340,16 @@ def test_files_that_changed_are_known(tmp_path: Path) -> None:
     assert atlas.changed_files == [paths[1]]
     paths[0].unlink()
     assert atlas.changed_files == paths
+
+
+def test_changes_behind_links_are_known_and_links_to_nowhere_do_no_harm(tmp_path: Path) -> None:
+    path = store(random_atlas(0, (5, 4)), tmp_path / "a", "zarr 2")
+    (path / "X").rename(tmp_path / "elsewhere")
+    (path / "X").symlink_to(tmp_path / "elsewhere")
+    (path / ".#lock").symlink_to("nobody@nowhere")
+    atlas = io.open_atlas(path)
+    assert atlas.matrix().read(0, 5).shape == (5, 4)
+    assert atlas.changed_files == []
+    chunk = next(entry for entry in sorted((tmp_path / "elsewhere").rglob("*")) if entry.is_file())
+    os.utime(chunk, ns=(2**62, 2**62))
+    assert atlas.changed_files == [path]

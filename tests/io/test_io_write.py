@@ -359,3 +359,14 @@ def test_an_hdf5_file_written_by_hand(tmp_path: Path) -> None:
         with h5py.File(tmp_path / name) as file:
             assert {key: item[:].tolist() for key, item in file.items()} == content
     assert sorted(os.listdir(tmp_path)) == ["a.h5", "b.h5"]
+
+
+def test_frames_and_raw_have_ordinary_names_too(tmp_path: Path) -> None:
+    adata = anndata.AnnData(np.eye(3, dtype=np.float32))
+    adata.obs_names, adata.var_names = (pd.Index(list("abc"), dtype="string") for _ in range(2))
+    adata.obsm["frame"] = pd.DataFrame({"x": [1, 2, 3]}, index=adata.obs_names)
+    adata.raw = adata
+    io.write(adata, tmp_path / "a.h5ad")
+    back = io.read(tmp_path / "a.h5ad").copy()
+    assert back.obs_names.tolist() == back.obsm["frame"].index.tolist() == back.raw.var_names.tolist() == list("abc")
+    adata.copy()

@@ -164,8 +164,16 @@ def test_results_are_for_the_same_cells_in_the_same_order() -> None:
             model.write_to(other)
         assert_same(before, content(other))
     model.write_to(adata.copy())
+    text = adata.copy()
+    text.obs_names = text.obs_names.astype("string")
+    model.write_to(text)
+    whole = adata.copy()
     adata.obs_names = [f"renamed{i}" for i in range(300)]
     model.write_to(adata)  # they are still the same
+    adata._inplace_subset_obs(np.arange(100))
+    with pytest.raises(InputError, match=r"the 300 cells the model was made with; it has 100\."):
+        model.write_to(adata)
+    model.write_to(whole)
 
 
 @pytest.mark.parametrize(

@@ -175,3 +175,9 @@ def test_a_model_can_be_pickled_whatever_it_showed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.labels_, model.labels_)
     model.save(tmp_path / "kept")
     pickle.dumps(SCCAGN.load(tmp_path / "kept", planted(), progress=True))
+    negative = planted()
+    negative.X.data[0] = -1
+    failed = SCCAGN(negative, 3, TINY, progress=True)
+    with pytest.raises(InputError, match="negative"):
+        failed.train()
+    pickle.dumps(failed)
