@@ -211,7 +211,7 @@ def _draw(arguments: argparse.Namespace, adata: AnnData, console: Console) -> li
         figures["training.png"] = lambda: pl.history(adata, key)
     if is_trained and "score" in (record.get("n_clusters_evidence") or {}):
         figures["n_clusters.png"] = lambda: pl.n_clusters_curve(adata, key)
-    for name in {"training.png", "n_clusters.png"} - figures.keys():
+    for name in {"training.png", "n_clusters.png"} - figures.keys() if is_trained else ():
         if (arguments.plots / name).is_file():  # of an earlier run, which this one's others replace
             (arguments.plots / name).unlink()
     with console.stage("Draw", total=len(figures)) as stage:

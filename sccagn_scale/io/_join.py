@@ -87,6 +87,7 @@ def join_frames(files: Sequence[Path], frames: Sequence[AnnData], genes: pd.Inde
         )
     obs = anndata.concat([AnnData(obs=frame.obs) for frame in frames], join="outer").obs
     for name in obs:
+        obs[name] = obs[name].infer_objects()  # numbers of several types come as objects
         if isinstance(obs[name].dtype, pd.Float32Dtype | pd.Float64Dtype):  # which AnnData does not write
             obs[name] = obs[name].astype(np.float64)
         if _is_mixed(obs[name]):

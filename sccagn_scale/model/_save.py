@@ -97,6 +97,8 @@ def checked_folder(folder: str | Path) -> Path:
         return target
     if not target.is_dir():
         raise InputError(f"`folder` must be a folder; '{target}' is a file.")
+    if target.resolve() == Path.cwd():
+        raise InputError(f"`folder` must not be the current one, '{folder}': it is replaced whole. Name another.")
     names = {path.name for path in target.iterdir()}
     others = names - {_MODEL, _RECIPE, _WEIGHTS} or (set() if _is_ours(target / _MODEL) else names)
     if others:

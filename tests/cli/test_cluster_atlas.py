@@ -227,15 +227,18 @@ def test_pictures_of_an_earlier_run_do_not_stay_beside_those_of_this(cells: Path
     assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png", "mine.png"}
 
 
-def test_a_column_with_gaps_beside_one_of_fractions_is_written(tmp_path: Path) -> None:
-    for name, column in (("a", pd.array([1, None], "Int64")), ("b", [0.5, 1.5])):
+@pytest.mark.parametrize(
+    ("first", "numbers"), [(pd.array([1, None], "Int64"), [1, np.nan]), ([True, False], [1, 0]), ([1, 2], [1, 2])]
+)
+def test_numbers_of_several_types_are_written(tmp_path: Path, first: Any, numbers: list[float]) -> None:
+    for name, column in (("a", first), ("b", [0.5, 1.5])):
         adata = ad.AnnData(sp.csr_matrix(np.ones((2, 3), np.float32)))
         adata.obs_names = [f"{name}{i}" for i in range(2)]
         adata.obs["score"] = column
         adata.write_h5ad(tmp_path / f"{name}.h5ad")
     out = tmp_path / "out.h5ad"
     assert _cluster(tmp_path / "a.h5ad", tmp_path / "b.h5ad", "-o", out) == 0
-    np.testing.assert_array_equal(ad.read_h5ad(out).obs["score"], [1, np.nan, 0.5, 1.5])
+    np.testing.assert_array_equal(ad.read_h5ad(out).obs["score"], [*numbers, 0.5, 1.5])
 
 
 @pytest.mark.parametrize(

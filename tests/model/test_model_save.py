@@ -164,3 +164,12 @@ def test_what_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"`folder` must be a folder; '.*file' is a file"):
         SCCAGN(planted(), 3, TINY).train().save(tmp_path / "file")
+
+
+def test_the_current_folder_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = SCCAGN(planted(), 3, TINY).train()
+    with pytest.raises(InputError, match=r"`folder` must not be the current one, '\.'"):
+        model.save(".")
+    model.save("kept")
+    assert Path.cwd() == tmp_path
