@@ -69,6 +69,15 @@ def _limits() -> Iterator[tuple[int, int]]:
             yield limit, taken - cached
 
 
+def in_words(n_bytes: float) -> str:
+    """A number of bytes for people: `1,000 bytes`, `617 MB`, `1.23 GB`, `45.6 GB`."""
+    if n_bytes < 1e6:
+        return f"{n_bytes:,.0f} bytes"
+    if n_bytes < 1e9:
+        return f"{n_bytes / 1e6:,.0f} MB"
+    return f"{n_bytes / 1e9:,.{1 if n_bytes >= 1e10 else 2}f} GB"
+
+
 class Scratch:
     """Holds the large arrays of a run, in memory or in files that nobody else sees.
 
@@ -103,7 +112,7 @@ class Scratch:
                 mapped = mmap.mmap(file.fileno(), n_bytes)
         except OSError as error:
             raise InputError(
-                f"`store` needs {n_bytes / 1e9:,.2f} GB more on the disk of '{self.folder}', which could not be had: "
+                f"`store` needs {in_words(n_bytes)} more on the disk of '{self.folder}', which could not be had: "
                 f"{error.strerror}. Make room, or name a folder on another disk."
             ) from error
         self._maps = [known for known in self._maps if known() is not None] + [weakref.ref(mapped)]

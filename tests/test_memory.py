@@ -90,7 +90,7 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(
-        InputError, match=r"`store` needs 0\.02 GB more on the disk of '.*', which could not be had: No space"
+        InputError, match=r"`store` needs 17 MB more on the disk of '.*', which could not be had: No space"
     ):
         Scratch(tmp_path).empty(LARGE, np.uint8)
     assert list(tmp_path.iterdir()) == []
@@ -139,3 +139,11 @@ def test_the_tightest_of_nested_groups_counts(groups: Path, version: int) -> Non
 
 def test_a_machine_without_groups_has_no_limit(groups: Path) -> None:
     assert (available(), _memory.limit()) == (5_000_000 * 1024, None)
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "words"),
+    [(1000, "1,000 bytes"), (617.4e6, "617 MB"), (1.234e9, "1.23 GB"), (45.64e9, "45.6 GB"), (5e12, "5,000.0 GB")],
+)
+def test_sizes_in_words(n_bytes: float, words: str) -> None:
+    assert _memory.in_words(n_bytes) == words

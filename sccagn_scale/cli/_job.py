@@ -130,8 +130,8 @@ def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
     from sccagn_scale.pp import BLOCK_SIZE, same_matrices
 
     with named(path="INPUT" if arguments.inplace else "--output", source="INPUT"):
-        if cells.changed_files:
-            _write_alone(arguments, cells)
+        for changed in cells.changed_files:
+            _write_alone(arguments, cells, changed)
         if arguments.inplace:
             with same_matrices(arguments.input[0], arguments.store and arguments.store / CELLS):
                 add_results(cells.adata, arguments.input[0])
@@ -143,18 +143,17 @@ def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
             write_atlas(cells.adata, cells.matrix().blocks(BLOCK_SIZE), arguments.output)
 
 
-def _write_alone(arguments: argparse.Namespace, cells: Atlas) -> NoReturn:
-    """Keep the results of a run whose input has become another, without matrices that they may not belong to."""
+def _write_alone(arguments: argparse.Namespace, cells: Atlas, changed: Path) -> NoReturn:
+    """Keep the results of a run whose input has changed, without matrices that they may not belong to."""
     from sccagn_scale.io import write
 
     kept = target(arguments)
-    for i in itertools.count(1) if arguments.inplace else ():
-        kept = arguments.input[0].with_stem(f"{arguments.input[0].stem}_{arguments.key_added}{'' if i == 1 else i}")
-        if not kept.exists():
-            break
+    if arguments.inplace:  # beside it, under a name that is free
+        places = (kept.with_stem(f"{kept.stem}_{arguments.key_added}{i or ''}") for i in itertools.count())
+        kept = next(place for place in places if not place.exists())
     write(cells.adata, kept)
     raise InputError(
-        f"`INPUT` must stay as it is during the run, but {str(cells.changed_files[0])!r} was changed or removed. The "
+        f"`INPUT` must stay as it is during the run, but {str(changed)!r} was changed or removed. The "
         f"results of the cells that it had are in {str(kept)!r}, without a matrix."
     )
 

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from sccagn_scale._console import Console, duration
+from sccagn_scale._memory import in_words
 from sccagn_scale.cli._inputs import check_inputs, read_cells, read_config
 from sccagn_scale.cli._machine import limit_threads
 from sccagn_scale.cli._output import by_option, check_distinct, named, write_json
@@ -83,6 +84,4 @@ def _show(planned: Plan, console: Console) -> None:
 
 
 def _size(n_bytes: int) -> str:
-    if n_bytes < 1e6:
-        return "–"
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.0f} MB"
+    return "–" if n_bytes < 1e6 else in_words(n_bytes)

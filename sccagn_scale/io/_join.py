@@ -85,22 +85,27 @@ def join_frames(files: Sequence[Path], frames: Sequence[AnnData], genes: pd.Inde
             f"({repeats.sum():,} names repeat in all); put a prefix before the names in each, as in "
             f"adata.obs_names = {Path(holders[1]).stem + ':'!r} + adata.obs_names, and write it anew."
         )
-    obs = anndata.concat([AnnData(obs=frame.obs) for frame in frames], join="outer").obs
-    for name in obs:
-        obs[name] = obs[name].infer_objects()  # numbers of several types come as objects
-        if isinstance(obs[name].dtype, pd.Float32Dtype | pd.Float64Dtype):  # which AnnData does not write
-            obs[name] = obs[name].astype(np.float64)
-        if _is_mixed(obs[name]):
-            warnings.warn(
-                f"Column {name!r} of `obs` holds text in some files and other values in others: taken as text.",
-                InputWarning,
-                stacklevel=4,
-            )
-            obs[name] = obs[name].astype(object).map(str, na_action="ignore").astype("category")
+    obs = _writable(anndata.concat([AnnData(obs=frame.obs) for frame in frames], join="outer").obs)
     codes = np.repeat(np.arange(len(files)), [frame.n_obs for frame in frames])
     obs[ORIGIN] = pd.Categorical.from_codes(codes, _origins(files))
     vars_only = [AnnData(var=frame.var.loc[genes]) for frame in frames]
     return AnnData(obs=obs, var=anndata.concat(vars_only, merge="same").var.loc[genes])
+
+
+def _writable(obs: pd.DataFrame) -> pd.DataFrame:
+    """Give columns that have another type in each file, and so none that AnnData writes, one that it does."""
+    obs = obs.infer_objects()  # numbers of several types come as objects
+    for name in obs:
+        if isinstance(obs[name].dtype, pd.Float32Dtype | pd.Float64Dtype):
+            obs[name] = obs[name].astype(np.float64)
+        if _is_mixed(obs[name]):
+            warnings.warn(
+                f"Column {name!r} of `obs` holds values of several types, from file to file: taken as text.",
+                InputWarning,
+                stacklevel=5,
+            )
+            obs[name] = obs[name].astype(object).map(str, na_action="ignore").astype("category")
+    return obs
 
 
 def _is_mixed(column: pd.Series) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
-from sccagn_scale._memory import IN_MEMORY, Scratch, available
+from sccagn_scale._memory import IN_MEMORY, Scratch, available, in_words
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
 from sccagn_scale.io._atomic import scratch_folder
@@ -108,8 +108,8 @@ def workspace(size: Size, config: Config, limits: Limits) -> Iterator[Workspace]
         _check(size, config, folder, allowed, memory)
         log.info(
             "In memory the run would take about %s, more than the %s that it may: large arrays are kept on disk.",
-            _size(most),
-            _size(allowed),
+            in_words(most),
+            in_words(allowed),
         )
         yield Workspace(Scratch(folder), cells, client)
 
@@ -170,18 +170,12 @@ def _check(size: Size, config: Config, folder: Path, allowed: int, memory: int |
     least, disk = max(need.memory for need in on_disk), max(need.disk for need in on_disk)
     if memory is not None and least > allowed:
         raise InputError(
-            f"`memory` = {_size(allowed)} is too little: with large arrays on disk the run still takes about "
-            f"{_size(least)}. Allow that much, or use fewer cells or a smaller `n_neighbors`."
+            f"`memory` = {in_words(allowed)} is too little: with large arrays on disk the run still takes about "
+            f"{in_words(least)}. Allow that much, or use fewer cells or a smaller `n_neighbors`."
         )
     free = shutil.disk_usage(folder).free
     if disk > free:
         raise InputError(
-            f"`store` needs about {_size(disk)} on the disk of '{folder}', which has {_size(free)} free. "
+            f"`store` needs about {in_words(disk)} on the disk of '{folder}', which has {in_words(free)} free. "
             "Name a folder on another disk, or allow more `memory`."
         )
-
-
-def _size(n_bytes: float) -> str:
-    if n_bytes < 1e6:
-        return f"{n_bytes:,.0f} bytes"
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e10 else f"{n_bytes / 1e6:,.0f} MB"

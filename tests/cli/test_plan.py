@@ -34,7 +34,7 @@ def test_in_memory(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(cells), "--memory", "4G", "--json", str(told)]) == 0
     out = capsys.readouterr().out
     assert "300 cells × 80 genes" in out
-    assert "4.0 GB may be taken: the run fits, with large arrays in memory" in out
+    assert "4.00 GB may be taken: the run fits, with large arrays in memory" in out
     plan = json.loads(told.read_text())
     assert (plan["n_obs"], plan["n_vars"]) == (300, 80)
     assert plan["n_values"] == ad.read_h5ad(cells).X.nnz
