@@ -105,6 +105,6 @@ def test_other_files_and_folders(tmp_path: Path) -> None:
 def test_a_stream_or_a_device_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     refused(tmp_path / "pipe", "must name a file, but '.*pipe' is a device or a pipe", kind="file")
-    for stream in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+    for stream in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
         refused(stream, f"must name a file of its own, but '{stream}' is a stream", kind="file")
     assert os.listdir(tmp_path) == ["pipe"]
