@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import scipy.sparse as sp
 
 from sccagn_scale import graph, train
+from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config
 from sccagn_scale.model._graph import Judges
 from sccagn_scale.model._views import FEW_CELLS, View
+from sccagn_scale.model._voters import Voters, clusterings_of
 
 log = logging.getLogger("sccagn_scale")
 
 _SKETCH = 10_000
 """Groups of cells on which communities are sought where there are at least twice as many cells."""
+
+_DIVIDED_FROM = 900
+"""Cells from which on the clusters of the estimate are divided where more are wanted: of so many, numbers of clusters
+are judged over all 15 neighbours."""
 
 
 def choose_init(config: Config, n_clusters: int | None, n_obs: int) -> train.Init:
@@ -33,7 +39,7 @@ def find_initial(
     n_clusters: int | None,
     config: Config,
     *,
-    judges: Judges | None = None,
+    find_judges: Callable[[], Judges],
     init: train.Init,
     views: Iterable[View] = (),
     random_state: int,
@@ -50,72 +56,101 @@ def find_initial(
         K, or None.
     config
         The settings.
-    judges
-        Of `find_judges`, where K is not given.
+    find_judges
+        Finds the cells by which numbers of clusters are judged, where they are.
     init
         That of `config`, or what `choose_init` makes of "auto".
     views
-        Of `find_views`, for `init="consensus"`; each is let go of before the next is asked for.
+        Of `find_views`, for `init="consensus"`; of many cells each is let go of before the next is asked for.
 
     Returns
     -------
     Labels int64 [n], and what speaks for K, if that was not given.
     """
-    estimate = judge = None
+    if init == "consensus" and len(z) <= FEW_CELLS:
+        return _of_few(pcs, z, n_clusters, config, find_judges(), views, random_state)
+    estimate = finder = None
     if n_clusters is None:
-        assert judges is not None
-        judge = train.CommunityFinder(judges.adjacency, random_state)
-        estimate = _estimate(judge, judges, z, config, init, random_state)
+        judges = find_judges()
+        finder = train.CommunityFinder(judges.adjacency, random_state)
+        estimate = _announced(train.estimate_n_clusters(finder, config.resolution), judges)
         n_clusters = estimate.n_clusters
-    if init in ("leiden", "consensus"):
-        groups = _sketch(pcs, random_state)
-        if judge is not None and judges is not None and judges.adjacency is adjacency:
-            finder = judge
-        else:
-            finder = train.CommunityFinder(adjacency, random_state, groups=groups)
-        if init == "leiden":
-            return finder.into(n_clusters, pcs), estimate
-        if init == "consensus":
-            mixtures, communities = [], []
-            for own, embeddings in views:
-                mixtures += [_mixture(points, n_clusters, config, random_state) for points in embeddings]
-                over = finder if own is adjacency else train.CommunityFinder(own, random_state, groups=groups)
-                communities.append(over.into(n_clusters, pcs))
-                del own, embeddings, over  # before the next graph is made
-            if len(z) <= FEW_CELLS:
-                return train.consensus(mixtures + communities, n_clusters), estimate
-            voters = train.steadiest([mixtures, communities])
-            log.info(
-                "Over three cell graphs, %s agree more: the first clusters are theirs.",
-                "mixtures of Gaussians" if voters is mixtures else "Leiden communities",
-            )
-            return train.consensus(voters, n_clusters), estimate
     if init == "mixture":
-        return _mixture(z, n_clusters, config, random_state), estimate
+        shrinkage = config.mixture_shrinkage
+        return train.mixture(z, n_clusters, shrinkage=shrinkage, random_state=random_state), estimate
     if init == "ward":
         return train.ward(z, n_clusters, random_state=random_state), estimate
-    return train.kmeans(z, n_clusters, n_init=config.n_init, random_state=random_state), estimate
+    if init == "kmeans":
+        return train.kmeans(z, n_clusters, n_init=config.n_init, random_state=random_state), estimate
+    groups = _sketch(pcs, random_state)
+    if init == "leiden":
+        if finder is None or finder.adjacency is not adjacency:
+            finder = train.CommunityFinder(adjacency, random_state, groups=groups)
+        return finder.into(n_clusters, pcs), estimate
+    mixtures, communities = [], []
+    for view in views:
+        finder = train.CommunityFinder(view.adjacency, random_state, groups=groups)
+        of_points, of_graph = clusterings_of(view, finder, n_clusters, pcs, config, random_state)
+        mixtures += of_points
+        communities.append(of_graph)
+        del view, finder  # before the next graph is made
+    steadiest = train.steadiest([mixtures, communities])
+    log.info(
+        "Over three cell graphs, %s agree more: the first clusters are theirs.",
+        "mixtures of Gaussians" if steadiest is mixtures else "Leiden communities",
+    )
+    return train.consensus(steadiest, n_clusters), estimate
 
 
-def _mixture(points: np.ndarray, n_clusters: int, config: Config, random_state: int) -> np.ndarray:
-    return train.mixture(points, n_clusters, shrinkage=config.mixture_shrinkage, random_state=random_state)
-
-
-def _estimate(
-    finder: train.CommunityFinder,
-    judges: Judges,
+def _of_few(
+    pcs: np.ndarray,
     z: np.ndarray,
+    n_clusters: int | None,
     config: Config,
-    init: train.Init,
+    judges: Judges,
+    views: Iterable[View],
     random_state: int,
-) -> train.Estimate:
-    """Estimate the number of clusters, and say so."""
-    if init == "consensus" and len(z) <= FEW_CELLS:
-        estimate = train.estimate_by_mixtures(
-            finder, z[judges.cells], config.resolution, shrinkage=config.mixture_shrinkage, random_state=random_state
+) -> tuple[np.ndarray, train.Estimate | None]:
+    """Take what a dozen clusterings agree on, into as many clusters as are wanted or as the cells bear out.
+
+    The two may differ. A mixture of more components than there are types spends the further ones on the types with most
+    cells, whose inner shape is worth most likelihood. So where more are wanted than the cells bear out, the clusters
+    that these bear out are divided; but not of a few hundred cells, among which a handful decides what is far apart.
+    Where fewer are wanted, it is the vote or unions of those clusters: whichever has the higher modularity, by which
+    the number is estimated too.
+    """
+    judge = train.CommunityFinder(judges.adjacency, random_state)
+    voters = Voters(pcs, views, judge, config=config, random_state=random_state)
+
+    def estimate() -> train.Estimate:
+        shrinkage = config.mixture_shrinkage
+        return train.estimate_by_mixtures(
+            judge, z[judges.cells], config.resolution, shrinkage=shrinkage, random_state=random_state
         )
-    else:
-        estimate = train.estimate_n_clusters(finder, config.resolution)
+
+    if n_clusters is None:
+        found = _announced(estimate(), judges)
+        return voters.elect(found.n_clusters), found
+    try:
+        borne_out = estimate().n_clusters
+        if n_clusters == borne_out or (n_clusters > borne_out and len(z) < _DIVIDED_FROM):
+            return voters.elect(n_clusters), None
+        nested = voters.regroup(voters.elect(borne_out), n_clusters)
+    except InputError:  # cells that form one group, or are too few to be divided so often
+        return voters.elect(n_clusters), None
+    if n_clusters > borne_out:
+        log.info("The cells bear out %d clusters best: these are divided into the %d.", borne_out, n_clusters)
+        return nested, None
+    elected = voters.elect(n_clusters)
+    of_nested, of_elected = (judge.modularity(own[judges.cells], config.resolution) for own in (nested, elected))
+    if of_nested <= of_elected:
+        return elected, None
+    log.info("The cells bear out %d clusters best: the %d are unions of these.", borne_out, n_clusters)
+    return nested, None
+
+
+def _announced(estimate: train.Estimate, judges: Judges) -> train.Estimate:
+    """Say how many clusters there are, and what speaks for that."""
     if judges.note:
         estimate = estimate._replace(method=f"{estimate.method}; {judges.note}")
     low, high = estimate.plausible

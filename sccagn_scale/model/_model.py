@@ -341,9 +341,7 @@ class SCCAGN:
                 self.adjacency_,
                 self.n_clusters_given,
                 config,
-                judges=None
-                if self.n_clusters_given
-                else find_judges(prepared.points, self.neighbors_, self.adjacency_, config, **where),
+                find_judges=lambda: find_judges(prepared.points, self.neighbors_, self.adjacency_, config, **where),
                 init=init,
                 views=find_views(prepared, self.adjacency_, z, config, device=self.device.type, scratch=scratch)
                 if scaled

@@ -17,7 +17,7 @@ from sccagn_scale.train._initial import (
     ward_memory,
 )
 from sccagn_scale.train._joint import JointResult, Target, train_jointly
-from sccagn_scale.train._nested import divided, merged
+from sccagn_scale.train._nested import divided, merged, regrouped
 from sccagn_scale.train._optimizer import Optimizer
 from sccagn_scale.train._pretrain import pretrain
 from sccagn_scale.train._stopping import Plateau, Settled
@@ -42,6 +42,7 @@ __all__ = [
     "merged",
     "mixture",
     "pretrain",
+    "regrouped",
     "rounding",
     "steadiest",
     "train_jointly",

@@ -59,10 +59,15 @@ class CommunityFinder:
         Seed of every run.
     groups
         Group of every cell, int [n_obs], whose cells stay together; None: every cell is on its own.
+
+    Attributes
+    ----------
+    adjacency
+        The graph of the cells.
     """
 
     def __init__(self, graph: sp.csr_matrix, random_state: int = 0, *, groups: np.ndarray | None = None) -> None:
-        self._cells = graph
+        self.adjacency = graph
         self._degrees = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
         self._total = self._degrees.sum() or 1.0
         self._groups = groups
@@ -97,7 +102,7 @@ class CommunityFinder:
     def modularity(self, labels: np.ndarray, resolution: float) -> float:
         """Modularity of a clustering at a resolution (Reichardt & Bornholdt 2006)."""
         inside = 0.0
-        for start, block in _row_blocks(self._cells):
+        for start, block in _row_blocks(self.adjacency):
             own = np.repeat(labels[start : start + block.shape[0]], np.diff(block.indptr))
             inside += block.data[own == labels[block.indices]].sum(dtype=np.float64)
         expected = np.square(np.bincount(labels, weights=self._degrees) / self._total).sum()
@@ -122,7 +127,7 @@ class CommunityFinder:
     def _moved(self, labels: np.ndarray, resolution: float) -> np.ndarray:
         moved = labels.copy()
         member, of_communities = _one_hot(labels), np.bincount(labels, weights=self._degrees)
-        for start, block in _row_blocks(self._cells):
+        for start, block in _row_blocks(self.adjacency):
             weights = (block @ member).tocsr()  # of every cell to the communities next to it
             cells = np.repeat(np.arange(start, start + block.shape[0]), np.diff(weights.indptr))
             community, degree = weights.indices, self._degrees[cells]

@@ -82,6 +82,17 @@ def divided(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random_s
     return parts
 
 
+def regrouped(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.ndarray:
+    """Divide clusters, or join them, until there are `n_clusters`: labels int64 [n_obs], 0 the largest.
+
+    See `divided` and `merged`.
+    """
+    if n_clusters <= labels.max() + 1:
+        return by_size(merged(points, labels, n_clusters)[labels])
+    parts = divided(points, labels, n_clusters, random_state=random_state)
+    return by_size(np.unique(np.column_stack([labels, parts]), axis=0, return_inverse=True)[1].ravel())
+
+
 def _pieces(points: np.ndarray, random_state: int) -> np.ndarray:
     """Piece of each point, int64 [n]; one that is too small becomes part of the nearest."""
     n_pieces = min(_PIECES, len(points) // _CELLS_OF_A_PIECE)

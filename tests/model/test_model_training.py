@@ -87,8 +87,8 @@ def test_blocks_groups_and_a_file_change_nothing_that_matters(
 ) -> None:
     """As an atlas is treated: X left in its file, many blocks, communities sought on groups of cells."""
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    adata = planted()
-    cluster(adata, config=FAST)
+    adata, config = planted(), dataclasses.replace(FAST, init="leiden")
+    cluster(adata, config=config)
     planted().write_h5ad(tmp_path / "cells.h5ad")
     monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 32)
     monkeypatch.setattr("sccagn_scale.model._initial._SKETCH", 60)
@@ -96,7 +96,7 @@ def test_blocks_groups_and_a_file_change_nothing_that_matters(
     finder = train.CommunityFinder
     monkeypatch.setattr(train, "CommunityFinder", lambda *a, **k: seen.append(k.get("groups")) or finder(*a, **k))
     backed = sccagn_scale.read(tmp_path / "cells.h5ad", backed=True)
-    cluster(backed, config=FAST)
+    cluster(backed, config=config)
     assert backed.isbacked
     judged, divided = seen[:2]
     assert judged is None  # the number is estimated cell by cell

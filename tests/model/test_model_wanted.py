@@ -1,0 +1,157 @@
+"""Few cells where the number of clusters that is wanted is not the one that they bear out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_samples import TINY, planted
+from sklearn.metrics import adjusted_rand_score
+
+import sccagn_scale
+from sccagn_scale import Config, graph, train
+from sccagn_scale._errors import InputError
+from sccagn_scale.model import _initial
+from sccagn_scale.model._graph import Judges
+from sccagn_scale.model._initial import find_initial
+from sccagn_scale.model._views import View
+from sccagn_scale.model._voters import Voters
+
+TYPES, PARTS = [850, 150, 100], [850, 150, 85, 15]
+
+
+def cells(parts: list[int] = PARTS) -> tuple[np.ndarray, np.ndarray]:
+    """A type far wider than the others, and one whose fifteen rarest cells lie apart: points and parts."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(parts)), parts)
+    centers = np.zeros((len(parts), 6))
+    centers[1, 1], centers[2:, 2] = 20, 20
+    if len(parts) > 3:
+        centers[3, 3] = 7
+    points = centers[labels] + rng.normal(size=(len(labels), 6))
+    points[labels == 0, 0] += rng.uniform(-6, 6, parts[0])
+    return points.astype(np.float32), labels
+
+
+def voters_of(points: np.ndarray) -> tuple[Voters, list[View], train.CommunityFinder]:
+    adjacency = graph.adjacency(graph.neighbors(points, 15, "exact"))
+    views = [View(adjacency, [points[:, :5], points])]
+    judge = train.CommunityFinder(adjacency, 0)
+    return Voters(points, views, judge, config=Config(), random_state=0), views, judge
+
+
+def found(points: np.ndarray, n_clusters: int | None) -> tuple[np.ndarray, train.Estimate | None]:
+    _, views, _ = voters_of(points)
+    judges = Judges(slice(None), views[0].adjacency)
+    return find_initial(
+        points,
+        points,
+        views[0].adjacency,
+        n_clusters,
+        Config(),
+        find_judges=lambda: judges,
+        init="consensus",
+        views=views,
+        random_state=0,
+    )
+
+
+@pytest.fixture
+def _three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cells bear out three clusters best."""
+    three = train.Estimate(3, "by hand", np.array([3]), np.array([1.0]), (3, 3))
+    monkeypatch.setattr(train, "estimate_by_mixtures", lambda *given, **options: three)
+
+
+@pytest.mark.usefixtures("_three")
+def test_more_clusters_are_parts_of_those_that_are_borne_out(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sccagn_scale")
+    points, parts = cells()
+    assert np.bincount(found(points, None)[0]).tolist() == TYPES
+    assert found(points, 3)[1] is None
+    labels, nothing = found(points, 4)
+    assert nothing is None
+    assert adjusted_rand_score(labels, parts) == 1
+    assert "The cells bear out 3 clusters best: these are divided into the 4." in caplog.text
+    elected = voters_of(points)[0].elect(4)
+    assert adjusted_rand_score(elected, parts) < 0.9  # a mixture would rather have two of the wide type
+
+
+@pytest.mark.usefixtures("_three")
+def test_a_few_hundred_cells_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, _ = cells()
+    monkeypatch.setattr(_initial, "_DIVIDED_FROM", len(points) + 1)
+    np.testing.assert_array_equal(found(points, 4)[0], voters_of(points)[0].elect(4))
+
+
+@pytest.mark.usefixtures("_three")
+@pytest.mark.parametrize("bad", ["elect", "regroup"])
+def test_fewer_clusters_are_those_of_higher_modularity(
+    bad: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sccagn_scale")
+    monkeypatch.setattr(_initial, "_DIVIDED_FROM", 10**6)  # of few cells too
+    points, parts = cells()
+    at_random = np.random.default_rng(1).integers(0, 2, len(points))
+    unions = np.minimum(parts, 1)
+
+    def answer(name: str) -> Any:
+        def method(self: Voters, *given: Any) -> np.ndarray:
+            return parts if given[-1] == 3 else at_random if name == bad else unions
+
+        return method
+
+    for name in ("elect", "regroup"):
+        monkeypatch.setattr(Voters, name, answer(name))
+    assert found(points, 2)[0] is unions
+    assert ("The cells bear out 3 clusters best: the 2 are unions of these." in caplog.text) == (bad == "elect")
+
+
+def test_where_cells_bear_nothing_out_there_is_a_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, _ = cells()
+
+    def one_group(*given: Any, **options: Any) -> train.Estimate:
+        raise InputError("`n_clusters` cannot be estimated: the cells form one group. Give it.")
+
+    monkeypatch.setattr(train, "estimate_by_mixtures", one_group)
+    np.testing.assert_array_equal(found(points, 4)[0], voters_of(points)[0].elect(4))
+    with pytest.raises(InputError, match="the cells form one group"):
+        found(points, None)
+
+
+def test_more_clusters_than_there_can_be_parts_are_voted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_initial, "_DIVIDED_FROM", 10)
+    adata = planted((60, 30, 20))
+    sccagn_scale.cluster(adata, 40, TINY)  # parts have five cells at least
+    assert adata.uns["sccagn"]["n_clusters"] == 40
+
+
+def test_all_clusterings_of_all_views_vote() -> None:
+    points, _ = cells()
+    voters, [view], judge = voters_of(points)
+    mixtures = [train.mixture(own, 4) for own in view.embeddings]
+    expected = train.consensus([*mixtures, judge.into(4, points)], 4)
+    np.testing.assert_array_equal(voters.elect(4), expected)
+
+
+@pytest.mark.parametrize("n_clusters", [2, 6])
+def test_clusters_are_regrouped_where_they_are_round(n_clusters: int) -> None:
+    points, parts = cells()
+    voters, [view], _ = voters_of(points)
+    expected = [train.regrouped(own @ train.rounding(own, parts), parts, n_clusters) for own in view.embeddings]
+    regrouped = voters.regroup(parts, n_clusters)
+    np.testing.assert_array_equal(regrouped, train.consensus(expected, n_clusters))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 12))
+def test_regrouped_clusters_are_nested(n_clusters: int) -> None:
+    points, parts = cells()
+    labels = train.regrouped(points, parts, n_clusters)
+    assert np.bincount(labels).tolist() == sorted(np.bincount(labels), reverse=True)
+    assert labels.max() + 1 == n_clusters
+    both = np.unique(np.column_stack([labels, parts]), axis=0)
+    assert len(both) == max(n_clusters, 4)
