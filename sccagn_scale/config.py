@@ -87,9 +87,11 @@ class Config:
         θ, of the encoder's adversarial loss.
     init
         What places the first centroids: Leiden on the cell graph; Ward, a Gaussian mixture or k-means on z; or the
-        consensus of nine mixtures and three times Leiden over three cell graphs. With more than 20,000 cells that is
-        the consensus of three mixtures, one over each graph, or of three times Leiden, whichever agree more with one
-        another. `"auto"` takes the consensus, but Leiden where the number of clusters of so many cells is read off it.
+        consensus of nine mixtures and three times Leiden over three cell graphs. Where more clusters are given than the
+        cells bear out, those of the latter number are divided (not below 900 cells); where fewer are, those are joined,
+        if that has the higher modularity. With more than 20,000 cells it is the consensus of three mixtures, one over
+        each graph, or of three times Leiden, whichever agree more with one another. `"auto"` takes the consensus, but
+        Leiden where the number of clusters of so many cells is read off it.
     resolution
         Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more.
     n_init
