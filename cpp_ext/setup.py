@@ -34,8 +34,9 @@ DEFINES = ["-DTORCH_TARGET_VERSION=0x020b000000000000"]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"]
 INSTRUCTION_SETS = {"baseline": []} | ({"avx2": ["-mavx2", "-mfma"], "avx512": AVX512} if X86 else {})
-# Ampere, Hopper, and intermediate code for what comes after them
-TARGETS = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (80, 90)] + ["-gencode=arch=compute_90,code=compute_90"]
+# Turing (the oldest that torch and nvcc 13 know), Ampere, Hopper, and intermediate code for what comes after them
+TARGETS = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (75, 80, 90)]
+TARGETS += ["-gencode=arch=compute_90,code=compute_90"]
 
 
 def torch_folder() -> Path:
@@ -115,16 +116,19 @@ class Build(build_ext):
     def _cuda(self, library: Path, objects: Path) -> None:
         compiler = nvcc()
         assert compiler is not None
+        host = ["-ccbin", shlex.split(os.environ["CXX"])[0]] if os.environ.get("CXX") else []
         torch = torch_folder()
         common = [
-            compiler, "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden",
+            compiler, *host, "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden",
             *TARGETS, *DEFINES, "-DUSE_CUDA", "-isystem", str(torch / "include"),
         ]  # fmt: skip
         found = sources("cuda/*.cu")
         linked = [str(objects / f"{source.stem}_cuda.o") for source in found]
         run_all([[*common, "-c", str(source), "-o", built] for source, built in zip(found, linked, strict=True)])
-        # libtorch_cuda is looked into when the library is loaded: a torch without CUDA can compile for one with it
-        run([compiler, "-shared", *linked, *TARGETS, "-L" + str(torch / "lib"), "-ltorch_cpu", "-o", str(library)])
+        # libtorch_cuda is looked into when the library is loaded: a torch without CUDA can compile for one with it. The
+        # runtime is the one that torch has loaded by then; if that is of another CUDA, the library is left out
+        ends = ["-cudart=shared", "-L" + str(torch / "lib"), "-ltorch_cpu", "-o", str(library)]
+        run([compiler, *host, "-shared", *linked, *TARGETS, *ends])
 
 
 class Wheel(bdist_wheel):

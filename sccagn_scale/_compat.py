@@ -101,7 +101,9 @@ def _faiss_gpu() -> OptionalPart:
     except Exception as error:
         return OptionalPart(name, purpose, False, f"faiss cannot be imported: {_first_line(error)}")
     if not hasattr(faiss, "StandardGpuResources"):
-        return OptionalPart(name, purpose, False, "this faiss was built without GPU support (install faiss-gpu)")
+        return OptionalPart(
+            name, purpose, False, "this faiss was built without GPU support (install faiss-gpu in place of faiss-cpu)"
+        )
     count = int(faiss.get_num_gpus())
     return OptionalPart(name, purpose, count > 0, f"{count} usable GPUs" if count else "faiss sees no GPU")
 

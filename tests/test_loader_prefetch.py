@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -84,6 +85,34 @@ def test_what_training_needs_is_there_already() -> None:
     for batch in Prefetch(Counted(2)):
         assert isinstance(batch.x, Csr)
         assert bool(batch.x._transposed) == bool(batch.adjacency._transposed) == transposes
+
+
+def test_batches_are_made_on_the_stream_of_the_thread_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As there may be no GPU, streams are names here."""
+    current = threading.local()
+    current.name = "mine"
+
+    @contextmanager
+    def stream(name: str | None) -> Iterator[None]:
+        before = getattr(current, "name", "default")
+        current.name = name
+        yield
+        current.name = before
+
+    class Named(Counted):
+        def __iter__(self) -> Iterator[Batch]:
+            for batch in super().__iter__():
+                seen.append((getattr(current, "name", "default"), threading.current_thread().name))
+                yield batch
+
+    seen: list[tuple[str, str]] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current.name)
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    assert numbers(Prefetch(Named(4)), 3) == [0, 1, 2]
+    assert {name for name, _ in seen} == {"mine"}
+    assert threading.current_thread().name not in {thread for _, thread in seen}
+    assert current.name == "mine"
 
 
 def test_waiting_is_what_training_does_not_cover() -> None:

@@ -95,11 +95,11 @@ def _complain(text: str, code: int) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Also torch's own, which are RuntimeErrors: told by name and text, as torch may not even be imported."""
+    """Also torch's and FAISS's own, which are RuntimeErrors: told by name and text, as neither may be imported."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
+        or any(text in str(error) for text in ("can't allocate memory", "out of memory", "alloc fail"))
     )
 
 

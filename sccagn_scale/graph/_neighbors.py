@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 
 from sccagn_scale import ops
 from sccagn_scale._errors import InputError
@@ -52,7 +53,7 @@ def neighbors(
     backend: Backend | Literal["auto"] = "auto",
     *,
     metric: Literal["euclidean", "cosine"] = "euclidean",
-    device_type: str = "cpu",
+    device: torch.device | str = "cpu",
     scratch: Scratch = IN_MEMORY,
 ) -> Neighbors:
     """Find the nearest neighbours of every cell.
@@ -65,12 +66,12 @@ def neighbors(
         Neighbours of each cell, the cell itself counted (as in scanpy).
     backend
         `"auto"` chooses by the number of cells and the device, see `choose_backend`. `"exact"`, `"hnsw"`, `"ivf"` and
-        `"ivf_graph"` run on the CPU, `"flat_gpu"`, `"ivf_gpu"` and `"cagra_gpu"` on FAISS's GPU, `"torch_exact"` on
-        `device_type`.
+        `"ivf_graph"` run on the CPU, `"flat_gpu"`, `"ivf_gpu"` and `"cagra_gpu"` on a GPU by FAISS, `"torch_exact"`
+        on `device`.
     metric
         `"euclidean"`, or `"cosine"`: the Euclidean distance between vectors brought to unit length.
-    device_type
-        `"cpu"` or `"cuda"`: what the caller computes on.
+    device
+        What the caller computes on; where that is no GPU, FAISS takes the first.
     scratch
         Where the results are kept, and what `"ivf"` works with.
 
@@ -86,13 +87,16 @@ def neighbors(
             f"it is {n_neighbors}."
         )
     points = _unit(x, metric)
-    chosen = choose_backend(n_obs, device_type) if backend == "auto" else backend
+    device = torch.device(device)
+    chosen = choose_backend(n_obs, device.type) if backend == "auto" else backend
     if reason := missing(chosen):
         raise InputError(f"`backend` must be one that can run here, but {chosen!r} cannot: {reason}.")
     if chosen == "torch_exact":
-        indices, distances = torch_exact.search(points, n_neighbors, device_type)
+        indices, distances = torch_exact.search(points, n_neighbors, device)
     elif chosen == "ivf":
         indices, distances = ivf.search(points, n_neighbors, scratch)
+    elif chosen.endswith("_gpu"):
+        indices, distances = ALGORITHMS[chosen](points, n_neighbors, device.index or 0)
     else:
         indices, distances = ALGORITHMS[chosen](points, n_neighbors)
     found = Neighbors(indices.astype(np.int64, copy=False), distances)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 
+import torch
+
 from sccagn_scale._threads import ahead
 from sccagn_scale.loader._batch import Batch, Loader
 from sccagn_scale.ops import Csr
@@ -31,7 +33,8 @@ class Prefetch:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        with closing(ahead(_ready(batch) for batch in self._loader)) as batches:
+        stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
+        with closing(ahead(_on_stream(self._loader, stream))) as batches:
             while True:
                 start = time.perf_counter()
                 batch = next(batches, None)
@@ -41,8 +44,15 @@ class Prefetch:
                 yield batch
 
 
-def _ready(batch: Batch) -> Batch:
-    if isinstance(batch.x, Csr):
-        batch.x.prepare()  # here, not while training
-    batch.adjacency.prepare()
-    return batch
+def _on_stream(loader: Loader, stream: torch.cuda.Stream | None) -> Iterator[Batch]:
+    """Make batches on the stream of the thread that uses them: a thread of its own would have another."""
+    batches = iter(loader)
+    while True:
+        with torch.cuda.stream(stream):  # none: nothing changes
+            batch = next(batches, None)
+            if batch is None:
+                return
+            if isinstance(batch.x, Csr):
+                batch.x.prepare()  # here, not while training
+            batch.adjacency.prepare()
+        yield batch

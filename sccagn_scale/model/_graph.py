@@ -21,19 +21,17 @@ _FEWEST_NEIGHBORS = 5  # of a judge, itself included
 
 
 def search(
-    points: np.ndarray, config: Config, device_type: str, scratch: Scratch = IN_MEMORY
+    points: np.ndarray, config: Config, device: torch.device, scratch: Scratch = IN_MEMORY
 ) -> tuple[graph.Backend, graph.Neighbors]:
     """Search the neighbours of the points [n, d], kept in `scratch`, all points where they are few; say how."""
-    backend = graph.choose_backend(len(points), device_type) if config.knn_backend == "auto" else config.knn_backend
+    backend = graph.choose_backend(len(points), device.type) if config.knn_backend == "auto" else config.knn_backend
     n_neighbors = min(config.n_neighbors, len(points))
-    found = graph.neighbors(
-        points, n_neighbors, backend, metric=config.metric, device_type=device_type, scratch=scratch
-    )
+    found = graph.neighbors(points, n_neighbors, backend, metric=config.metric, device=device, scratch=scratch)
     return backend, found
 
 
 def build_graph(
-    points: np.ndarray, config: Config, device_type: str, *, random_state: int, scratch: Scratch
+    points: np.ndarray, config: Config, device: torch.device, *, random_state: int, scratch: Scratch
 ) -> tuple[graph.Neighbors, sp.csr_matrix, dict[str, Any]]:
     """Search neighbours of the points [n, d] and join cells.
 
@@ -41,7 +39,7 @@ def build_graph(
     -------
     Neighbours and adjacency, in `scratch`, and what `uns` says of them.
     """
-    backend, found = search(points, config, device_type, scratch)
+    backend, found = search(points, config, device, scratch)
     adjacency = scratch.keep_csr(graph.adjacency(found, prune=config.prune))
     recall = 1.0
     if backend not in graph.EXACT_BACKENDS:
@@ -95,7 +93,7 @@ def find_judges(
     n_obs = len(points)
     if n_obs > _MOST_JUDGES:
         cells = np.sort(np.random.default_rng(random_state).choice(n_obs, _MOST_JUDGES, replace=False))
-        found = search(points[cells], config, device.type)[1]
+        found = search(points[cells], config, device)[1]
         return Judges(cells, graph.adjacency(found, prune=config.prune), f"{_MOST_JUDGES:,} cells drawn")
     n_nearest = max(_FEWEST_NEIGHBORS, math.isqrt(n_obs) // 2)
     if n_nearest >= found.indices.shape[1]:

@@ -343,7 +343,7 @@ class SCCAGN:
                 config,
                 find_judges=lambda: find_judges(prepared.points, self.neighbors_, self.adjacency_, config, **where),
                 init=init,
-                views=find_views(prepared, self.adjacency_, z, config, device=self.device.type, scratch=scratch)
+                views=find_views(prepared, self.adjacency_, z, config, device=self.device, scratch=scratch)
                 if scaled
                 else (),
                 random_state=self.random_state,
@@ -401,7 +401,7 @@ class SCCAGN:
 
     def _build_graph(self, prepared: Prepared) -> None:
         self.neighbors_, self.adjacency_, self.graph_facts_ = build_graph(
-            prepared.points, self.config, self.device.type, random_state=self.random_state, scratch=self._scratch
+            prepared.points, self.config, self.device, random_state=self.random_state, scratch=self._scratch
         )
 
     def _optimizer(self, generator: torch.Generator) -> Optimizer:

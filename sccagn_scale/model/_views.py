@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from sccagn_scale import graph
 from sccagn_scale._memory import IN_MEMORY, Scratch
@@ -36,7 +37,7 @@ def find_views(
     z: np.ndarray,
     config: Config,
     *,
-    device: str,
+    device: torch.device,
     scratch: Scratch = IN_MEMORY,
 ) -> Iterator[View]:
     """Look at the cells in three ways, one after the other.
@@ -55,7 +56,7 @@ def find_views(
     config
         The settings.
     device
-        Where neighbours are searched, "cpu" or "cuda".
+        Where neighbours are searched.
     scratch
         Where a further graph is kept, as long as its view is looked at.
     """
@@ -100,7 +101,7 @@ def _size(points: np.ndarray) -> np.float32:
     return np.float32(max(size, np.finfo(np.float32).tiny))
 
 
-def _cell_graph(points: np.ndarray, config: Config, device: str, scratch: Scratch) -> sp.csr_matrix:
+def _cell_graph(points: np.ndarray, config: Config, device: torch.device, scratch: Scratch) -> sp.csr_matrix:
     return scratch.keep_csr(graph.adjacency(search(points, config, device, scratch)[1], prune=config.prune))
 
 

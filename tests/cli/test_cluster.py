@@ -231,6 +231,12 @@ def test_mistake_found_while_training(cells: Path, capsys: pytest.CaptureFixture
         (MemoryError("Unable to allocate 9 TiB\nfor an array"), 1, "not enough memory: Unable to allocate 9 TiB; use"),
         (MemoryError(), 1, "not enough memory: an allocation failed; use fewer cells"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 1, "not enough memory"),
+        (
+            RuntimeError("StandardGpuResources: alloc fail type FlatData dev 0"),
+            1,
+            "not enough memory",
+        ),
+        (RuntimeError("new_empty API call failed: CUDA out of memory. Tried to"), 1, "not enough memory"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."), 1, "CUDA out of memory; use"),
     ],
 )

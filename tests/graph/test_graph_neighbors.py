@@ -10,6 +10,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import DTypeLike
@@ -358,6 +359,41 @@ def test_torch_takes_the_points_in_tiles(monkeypatch: pytest.MonkeyPatch, cells:
     indices, distances = torch_exact.search(cells[:1500], 15)
     np.testing.assert_array_equal(indices, brute_force(cells[:1500], 15)[0])
     np.testing.assert_allclose(distances, brute_force(cells[:1500], 15)[1], rtol=1e-6)
+
+
+def test_torch_multiplies_with_all_digits(monkeypatch: pytest.MonkeyPatch, cells: np.ndarray) -> None:
+    """Scores of a few digits would lose neighbours of what counts as exact search."""
+    during = []
+    addmm = torch.addmm
+    monkeypatch.setattr(
+        torch, "addmm", lambda *a, **k: during.append(torch.get_float32_matmul_precision()) or addmm(*a, **k)
+    )
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = torch_exact.search(cells[:100], 5)[0]
+        some = torch_exact.search_some(cells[:100], np.array([3]), 5)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert during == ["highest", "highest"]
+    np.testing.assert_array_equal(some, found[[3]])
+
+
+@pytest.mark.parametrize(("device", "number"), [("cuda:3", 3), ("cuda", 0), ("cpu", 0)])
+@pytest.mark.parametrize("backend", ["flat_gpu", "ivf_gpu", "cagra_gpu"])
+def test_faiss_searches_on_the_gpu_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, backend: Backend, device: str, number: int, cells: np.ndarray
+) -> None:
+    asked = []
+
+    def search(points: np.ndarray, k: int, device: int) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(device)
+        return _algorithms.ALGORITHMS["exact"](points, k)
+
+    monkeypatch.setattr("sccagn_scale.graph._neighbors.missing", lambda name: None)
+    monkeypatch.setitem(_algorithms.ALGORITHMS, backend, search)
+    neighbors(cells[:50], 5, backend, device=device)
+    assert asked == [number]
 
 
 def test_torch_keeps_small_distances_far_from_the_origin() -> None:

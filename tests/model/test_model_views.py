@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from model_samples import TINY, planted, two_batches
 from sklearn.metrics import adjusted_rand_score
 
@@ -24,7 +25,7 @@ def views_of(config: Config) -> tuple[Prepared, np.ndarray, list[View]]:
     prepared = prepare(planted(), config, layer=None, random_state=0, scaled=True)[1]
     adjacency = graph.adjacency(graph.neighbors(prepared.pcs, config.n_neighbors, "exact"))
     z = np.random.default_rng(0).normal(size=(len(prepared.pcs), config.n_latent)).astype(np.float32)
-    return prepared, z, list(find_views(prepared, adjacency, z, config, device="cpu"))
+    return prepared, z, list(find_views(prepared, adjacency, z, config, device=torch.device("cpu")))
 
 
 def test_components_are_averaged_over_each_graph_as_the_encoder_averages_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +75,7 @@ def test_of_many_cells_a_view_has_one_embedding_that_of_the_run_in_the_first(mon
 
 def test_on_disk_they_are_the_same(tmp_path: Path) -> None:
     prepared, z, views = views_of(CONFIG)
-    kept = find_views(prepared, views[0].adjacency, z, CONFIG, device="cpu", scratch=Scratch(tmp_path))
+    kept = find_views(prepared, views[0].adjacency, z, CONFIG, device=torch.device("cpu"), scratch=Scratch(tmp_path))
     for own, other in zip(kept, views, strict=True):
         np.testing.assert_array_equal(own.adjacency.toarray(), other.adjacency.toarray())
         for one, two in zip(own.embeddings, other.embeddings, strict=True):

@@ -12,7 +12,7 @@
 namespace sccagn {
 namespace {
 
-constexpr int64_t kSharedBytes = 80 * 1024;  // of a block: two of them fit on one multiprocessor of sm_80 (164 KiB)
+constexpr int64_t kSharedBytes = 48 * 1024;  // of a block: sm_75 has 64 KiB, on sm_80 three fit on a multiprocessor
 constexpr int64_t kMostBlocks = 1024, kFewestBlocks = 128;
 constexpr int64_t kBufferElements = 1 << 24;  // for sums of blocks, where that leaves enough of them
 

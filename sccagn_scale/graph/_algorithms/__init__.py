@@ -2,7 +2,7 @@
 
 A backend takes points [n, d] float32 C-contiguous and k, and returns `(indices, distances)` [n, k] int and float32, the
 caller's own: for every point its k nearest by Euclidean distance, the point itself usually but not certainly among
-them, and −1 for what could not be found.
+them, and −1 for what could not be found. Those that run on a GPU take its number, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from sccagn_scale.graph._algorithms import cagra_gpu, exact, flat_gpu, hnsw, ivf, ivf_gpu, ivf_graph, torch_exact
 
 Backend = Literal["exact", "hnsw", "ivf", "ivf_graph", "torch_exact", "flat_gpu", "ivf_gpu", "cagra_gpu"]
-Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+Search = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 ALGORITHMS: dict[str, Search] = {
     "exact": exact.search,
@@ -37,9 +37,9 @@ def missing(backend: Backend) -> str | None:
     if not backend.endswith("_gpu"):
         return None
     if not hasattr(faiss, "StandardGpuResources"):
-        return "this faiss was built without GPU support (install faiss-gpu)"
+        return "this faiss was built without GPU support (install faiss-gpu in place of faiss-cpu)"
     if not faiss.get_num_gpus():
         return "faiss sees no GPU"
     if backend == "cagra_gpu" and not hasattr(faiss, "GpuIndexCagra"):
-        return "this faiss was built without cuVS (install faiss-gpu-cuvs)"
+        return "this faiss was built without cuVS (install faiss-gpu-cuvs in its place)"
     return None

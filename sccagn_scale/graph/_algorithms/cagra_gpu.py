@@ -17,16 +17,18 @@ _WIDTH = 128
 _LARGEST_K = 256  # the search keeps at most twice as many
 
 
-def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find about the k nearest points of every point; see the package for the contract."""
+def search(points: np.ndarray, k: int, device: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Find about the k nearest points of every point on that GPU; see the package for the contract."""
     if len(points) < _SMALLEST or k > _LARGEST_K:
-        return flat_gpu.search(points, k)
+        return flat_gpu.search(points, k, device)
     config = gpu.GpuIndexCagraConfig()
+    config.device = device
     config.graph_degree, config.intermediate_graph_degree = _DEGREE, 2 * _DEGREE
     config.build_algo = gpu.graph_build_algo_IVF_PQ  # NN-descent differs from run to run
     resources = gpu.StandardGpuResources()
     index = gpu.GpuIndexCagra(resources, points.shape[1], faiss.METRIC_L2, config)
     index.train(points)
     parameters = gpu.SearchParametersCagra()
+    parameters.algo = gpu.search_algo_SINGLE_CTA  # whichever way is chosen by itself depends on the number of queries
     parameters.itopk_size = max(_WIDTH, -(-2 * k // 32) * 32)
     return search_in_blocks(index, points, k, params=parameters)

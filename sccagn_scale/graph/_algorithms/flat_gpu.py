@@ -12,9 +12,10 @@ from sccagn_scale.graph._algorithms._blocks import search_in_blocks
 gpu: Any = faiss  # a build for the CPU, and its types, lack what is used here
 
 
-def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the k nearest points of every point; see the package for the contract."""
-    resources = gpu.StandardGpuResources()
-    index = gpu.GpuIndexFlatL2(resources, points.shape[1])
+def search(points: np.ndarray, k: int, device: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Find the k nearest points of every point on that GPU; see the package for the contract."""
+    resources, config = gpu.StandardGpuResources(), gpu.GpuIndexFlatConfig()
+    config.device = device
+    index = gpu.GpuIndexFlatL2(resources, points.shape[1], config)
     index.add(points)
     return search_in_blocks(index, points, k)

@@ -15,12 +15,13 @@ _PROBED_SHARE = 1 / 32
 _MIN_PROBED = 16
 
 
-def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find about the k nearest points of every point; see the package for the contract."""
+def search(points: np.ndarray, k: int, device: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Find about the k nearest points of every point on that GPU; see the package for the contract."""
     n, d = points.shape
     n_lists, n_probed = n_lists_and_probed(n)
-    resources = gpu.StandardGpuResources()
-    index = gpu.GpuIndexIVFFlat(resources, d, n_lists, faiss.METRIC_L2)
+    resources, config = gpu.StandardGpuResources(), gpu.GpuIndexIVFFlatConfig()
+    config.device = device
+    index = gpu.GpuIndexIVFFlat(resources, d, n_lists, faiss.METRIC_L2, config)
     index.train(points)
     index.add(points)
     index.nprobe = n_probed

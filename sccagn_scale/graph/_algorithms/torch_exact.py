@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,19 +14,35 @@ _TILE = 16_384
 _SPARE = 8  # more than k are kept, since ‖y‖² − 2xᵀy loses digits; the order among them comes from x − y
 
 
-def search(points: np.ndarray, k: int, device_type: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
+_CPU = torch.device("cpu")
+
+
+def search(points: np.ndarray, k: int, device: torch.device = _CPU) -> tuple[np.ndarray, np.ndarray]:
     """Find the k nearest points of every point on that device; see the package for the contract."""
-    x = torch.from_numpy(points).to(torch.device(device_type))
+    x = torch.from_numpy(points).to(device)
     indices, distances = np.empty((len(x), k), np.int64), np.empty((len(x), k), np.float32)
-    for i in range(0, len(x), _QUERIES):
-        rows = slice(i, i + _QUERIES)
-        indices[rows], distances[rows] = _search(x[rows], x, k)
+    with _full_precision():
+        for i in range(0, len(x), _QUERIES):
+            rows = slice(i, i + _QUERIES)
+            indices[rows], distances[rows] = _search(x[rows], x, k)
     return indices, distances
 
 
 def search_some(points: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
     """Find the k nearest points of some points, the `rows`: int64 [n_rows, k]."""
-    return _search(torch.from_numpy(points[rows]), torch.from_numpy(points), k)[0]
+    with _full_precision():
+        return _search(torch.from_numpy(points[rows]), torch.from_numpy(points), k)[0]
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Multiply with all digits, whatever `torch.set_float32_matmul_precision` was set to for training."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _search(queries: Tensor, x: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
