@@ -16,6 +16,7 @@ from benchmarks._outcome import Outcome
 from benchmarks._session import Session
 from benchmarks._variants import VARIANTS
 from benchmarks.accuracy import cluster_set
+from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config
 
 Preset = Literal["default", "paper"]
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help='folder of .h5ad with obs["cell_type"]')
     parser.add_argument("--sets", type=names, metavar="A,B", help="file names without .h5ad (default: all)")
     parser.add_argument("--presets", type=names, metavar="A,B", help="default, paper (default: both)")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 … N-1 (default: 5; quick: 1)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 … N-1 (default: 5; quick: 1)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="sets at a time; above 1, times are shared")
 
 
@@ -37,6 +38,9 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
     """Run every variant of the presets on every set, number of clusters given, and lay table and figure beside."""
     presets = cast(list[Preset], chosen("presets", arguments.presets, list(PRESETS)))
     variants = list(QUICK_VARIANTS if arguments.quick else VARIANTS)
+    n_seeds = (1 if arguments.quick else 5) if arguments.seeds is None else arguments.seeds
+    if n_seeds < 1:
+        raise InputError(f"`--seeds` must be at least 1, but is {n_seeds}.")
     contests = [
         Contest(
             f"{path.stem}/{preset}",
@@ -48,7 +52,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
                         "path": str(path),
                         "preset": preset,
                         "variant": variant,
-                        "n_seeds": 1 if arguments.quick else arguments.seeds,
+                        "n_seeds": n_seeds,
                     },
                 )
                 for variant in variants

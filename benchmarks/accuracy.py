@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
         for path in chosen_files(arguments)
         if any(mode in CLUSTERINGS[name].modes for name in methods)
     ]
+    if not contests:
+        raise InputError(f"`--methods` must name one that is run in the mode {modes[0]}, but are {', '.join(methods)}.")
     with _scratch():
         rows = session.run(contests, jobs=arguments.jobs)
     session.finish(rows, columns=COLUMNS, mean_of=lambda case: case.rpartition("/")[2])

@@ -93,7 +93,8 @@ class Config:
         each graph, or of three times Leiden, whichever agree more with one another. `"auto"` takes the consensus, but
         Leiden where the number of clusters of so many cells is read off it.
     resolution
-        Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more.
+        Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more. A
+        consensus of few cells is made from that number where another one is given, too (see `init`).
     n_init
         Restarts of k-means.
     mixture_shrinkage
@@ -237,7 +238,7 @@ class Config:
 
     @classmethod
     def from_toml(cls, path: str | Path, base: Config | None = None) -> Config:
-        """Read a TOML file of `name = value` lines on top of `base` (the default preset if None).
+        """Read a TOML file of `name = value` lines on top of `base` (the default preset if None); `"none"` is None.
 
         Raises
         ------
@@ -256,6 +257,8 @@ class Config:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"the names are {', '.join(known)}."
                 raise InputError(f"`config` {str(path)!r} has an unknown name '{name}'; {hint}")
+            if values[name] == "none" and type(None) in get_args(known[name]):
+                values[name] = None
         return dataclasses.replace(base or cls(), **values)
 
 

@@ -147,6 +147,8 @@ def test_degrees_of_freedom_are_the_latent_dimensions(tmp_path: Path) -> None:
 def test_degrees_of_freedom_that_are_given_stay(tmp_path: Path) -> None:
     assert Config(n_latent=8, nu=2.5).degrees_of_freedom == 2.5
     assert Config.from_toml(write(tmp_path, "n_latent = 8\nnu = 3")).degrees_of_freedom == 3
+    assert Config.from_toml(write(tmp_path, 'nu = "none"'), Config.preset("paper")).degrees_of_freedom == 8
+    assert Config.from_toml(write(tmp_path, 'batch_size = "none"')).batch_size is None
     assert dataclasses.replace(Config.preset("paper"), n_latent=16).degrees_of_freedom == 1
 
 

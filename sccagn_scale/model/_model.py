@@ -34,6 +34,7 @@ from sccagn_scale.model._setup import (
     check_enough,
     check_same_cells,
     checked_batch_key,
+    checked_config,
     checked_input,
     checked_n_clusters,
     checked_random_state,
@@ -144,7 +145,7 @@ class SCCAGN:
         dask: str | None = None,
         progress: Progress | bool = False,
     ) -> None:
-        self.config = config if isinstance(config, Config) else Config.preset(config or "default")
+        self.config = checked_config(config)
         self.layer, self.random_state = layer, checked_random_state(random_state)
         self._adata, self._listener = checked_input(adata), checked_listener(progress)
         self._limits = checked_limits(Limits(memory, store, scratch, dask))
@@ -427,7 +428,7 @@ class SCCAGN:
         self.module_.reorder_clusters(sizes.argsort(descending=True, stable=True))
         n_empty = int((sizes == 0).sum())
         if n_empty:
-            log.info("%d of %d clusters are empty after joint training.", n_empty, self.n_clusters_)
+            log.info("After joint training %d of the %d clusters hold no cell.", n_empty, self.n_clusters_)
 
     def _read_out(self, prepared: Prepared, z: torch.Tensor) -> None:
         """Set labels, confidence and embedding."""

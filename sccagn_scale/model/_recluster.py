@@ -108,6 +108,10 @@ def _wanted(n_clusters: Any, resolution: Any, n_before: int, n_obs: int) -> int:
         if isinstance(resolution, bool) or not isinstance(resolution, (int, float, np.number)) or not resolution > 0:
             raise InputError(f"`resolution` must be a number above 0; it is {resolution!r}.")
         n_clusters = max(2, int(min(resolution * n_before, n_obs + 1) + 0.5))
+        if n_clusters > n_obs:
+            raise InputError(
+                f"`resolution` = {resolution:g} of {n_before} clusters is more than the {n_obs:,} cells; lower it."
+            )
     wanted = checked_n_clusters(n_clusters, n_obs, "with a cluster")
     assert wanted is not None
     return wanted

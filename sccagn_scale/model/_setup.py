@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from sccagn_scale import pp
+from sccagn_scale import graph, pp
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
-from sccagn_scale.config import Config
+from sccagn_scale.config import Config, Preset
 from sccagn_scale.io import Atlas
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -35,6 +35,14 @@ class Seeded:
 
     def __exit__(self, *error: Any) -> None:
         self._fork.__exit__(*error)
+
+
+def checked_config(config: Config | Preset | None) -> Config:
+    """Return the settings, or refuse a search of neighbours that this machine cannot do."""
+    config = config if isinstance(config, Config) else Config.preset(config or "default")
+    if config.knn_backend != "auto" and (reason := graph.missing(config.knn_backend)):
+        raise InputError(f"`knn_backend` must be one that can run here, but {config.knn_backend!r} cannot: {reason}.")
+    return config
 
 
 def checked_input(adata: AnnData | Atlas) -> AnnData | Atlas:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
+from sccagn_scale.pl._layout import check_anndata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -154,6 +155,7 @@ def history(adata: AnnData, key_added: str = "sccagn") -> Figure:
 
 
 def _record(adata: AnnData, key_added: str) -> dict[str, Any]:
+    check_anndata(adata)
     record = adata.uns.get(Keys(key_added).uns)
     if record is None:
         raise InputError(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
 from sccagn_scale.pl._labels import label_groups
-from sccagn_scale.pl._layout import place
+from sccagn_scale.pl._layout import FEWEST, check_anndata, place
 from sccagn_scale.pl._palette import MISSING, matched, palette
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def embedding(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    check_anndata(adata)
+    _check_numbers(max_cells, point_size, random_state)
     columns = _columns(adata, color, key_added)
     cells, xy, basis = place(adata, basis, key_added=key_added, max_cells=max_cells, random_state=random_state)
     if not len(cells):
@@ -105,6 +107,18 @@ def embedding(
         if column in groups:
             label_groups(panel, xy, groups[column].codes[cells], list(groups[column].categories))
     return figure
+
+
+def _check_numbers(max_cells: object, point_size: object, random_state: object) -> None:
+    def is_whole(value: object, least: int) -> bool:
+        return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
+
+    if not is_whole(max_cells, FEWEST):
+        raise InputError(f"`max_cells` must be a whole number of at least {FEWEST}; it is {max_cells!r}.")
+    if not is_whole(random_state, 0):
+        raise InputError(f"`random_state` must be a whole number, at least 0; it is {random_state!r}.")
+    if point_size is not None and not (isinstance(point_size, int | float | np.number) and 0 < point_size < np.inf):
+        raise InputError(f"`point_size` must be a number above 0; it is {point_size!r}.")
 
 
 def _columns(adata: AnnData, color: str | Sequence[str] | None, key_added: str) -> list[str]:

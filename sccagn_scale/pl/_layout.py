@@ -20,7 +20,15 @@ _log = logging.getLogger("sccagn_scale")
 Placed = tuple[NDArray[np.intp], NDArray[np.float32], str]
 """Which cells, [n], where they lie, [n, 2], and in what: a name in obsm, or X_umap."""
 
-_FEWEST = 4  # cells that UMAP can place
+FEWEST = 4  # cells that UMAP can place
+
+
+def check_anndata(adata: object) -> None:
+    """Refuse what is no AnnData, such as the path of one."""
+    import anndata as ad
+
+    if not isinstance(adata, ad.AnnData):
+        raise InputError(f"`adata` must be an AnnData; it is of type {type(adata).__name__}.")
 
 
 def place(adata: AnnData, basis: str, *, key_added: str, max_cells: int, random_state: int) -> Placed:
@@ -64,7 +72,7 @@ def _umap(adata: AnnData, keys: Keys, max_cells: int, random_state: int, rng: np
     graph = adata.obsp[connectivities].tocsr()
     # Cells outside the graph would be drawn as a ring of dust around all others.
     inside = np.flatnonzero(graph.getnnz(axis=1) > (graph.diagonal() != 0))
-    if len(inside) < _FEWEST:
+    if len(inside) < FEWEST:
         return place(adata, rep, key_added=keys.key_added, max_cells=max_cells, random_state=random_state)
     cells = np.sort(rng.choice(inside, max_cells, replace=False)) if len(inside) > max_cells else inside
 

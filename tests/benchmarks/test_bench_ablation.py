@@ -27,6 +27,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_no_seeds_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for quick in ([], ["--quick"]):
+        assert main(["ablation", "--data", str(folder), "--seeds", "0", "--json", str(folder / "r.json"), *quick]) == 2
+        assert "`--seeds` must be at least 1, but is 0" in capsys.readouterr().err
+    assert not (folder / "r.json").exists()
+
+
 def row(case: str, method: str, nmi: float, ari: float) -> Row:
     metrics = {"nmi": nmi, "ari": ari}
     return Row(case=case, method=method, seconds=1.0, spread=0.0, peak_rss_mb=1.0, metrics=metrics)

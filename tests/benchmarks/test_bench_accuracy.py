@@ -343,6 +343,7 @@ def test_quick_run_from_files_to_report(tmp_path: Path, capsys: pytest.CaptureFi
         (["--methods", "walktrap"], "`--methods` knows default"),
         (["--sets", "b"], "`--sets` knows a, but not b"),
         (["--seeds", "0"], "`--seeds` must be at least 1"),
+        (["--methods", "leiden", "--modes", "given"], "`--methods` must name one that is run in the mode given"),
         (["--data", "nowhere"], "`--data` must be a folder"),
     ],
 )

@@ -204,6 +204,12 @@ def test_the_largest_seed_is_taken_everywhere(changes: dict[str, Any]) -> None:
     assert set(model.labels_) == {0, 1, 2}
 
 
+def test_a_search_that_cannot_run_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccagn_scale.graph.missing", lambda name: "faiss sees no GPU" if name == "flat_gpu" else None)
+    with pytest.raises(InputError, match="`knn_backend` must be one that can run here, but 'flat_gpu' cannot: faiss"):
+        SCCAGN(planted(), 3, dataclasses.replace(TINY, knn_backend="flat_gpu"))
+
+
 def test_copies_of_a_few_cells() -> None:
     """Clusters of cells that are all alike have no extent; rounding must not be taken for one."""
     copies = ad.AnnData(sp.csr_matrix(planted((20, 15, 10)).X[np.repeat(np.arange(45), 10)]))

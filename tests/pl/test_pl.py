@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
 from io import BytesIO
 from types import ModuleType
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -280,6 +283,36 @@ def test_history_survives_a_file(tmp_path: object) -> None:
     again = ad.read_h5ad(path)
     assert _png(pl.history(again)) == _png(pl.history(adata))
     assert _png(pl.n_clusters_curve(again)) == _png(pl.n_clusters_curve(adata))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_cells": 3}, "`max_cells` must be a whole number of at least 4; it is 3"),
+        ({"max_cells": -5}, "`max_cells` must be a whole number of at least 4; it is -5"),
+        ({"max_cells": 2.5}, "`max_cells` must be a whole number of at least 4; it is 2.5"),
+        ({"max_cells": None}, "`max_cells` must be a whole number of at least 4; it is None"),
+        ({"random_state": -1}, "`random_state` must be a whole number, at least 0; it is -1"),
+        ({"random_state": "a"}, "`random_state` must be a whole number, at least 0; it is 'a'"),
+        ({"point_size": 0}, "`point_size` must be a number above 0; it is 0"),
+        ({"point_size": float("nan")}, "`point_size` must be a number above 0; it is nan"),
+        ({"point_size": "a"}, "`point_size` must be a number above 0; it is 'a'"),
+    ],
+)
+def test_embedding_refuses_numbers_that_it_cannot_use(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        pl.embedding(_clustered(), **options)
+
+
+def test_embedding_takes_numbers_of_numpy() -> None:
+    options: dict[str, Any] = {"max_cells": np.int64(50), "random_state": np.int64(1), "point_size": np.float32(3)}
+    assert pl.embedding(_clustered(), **options).axes
+
+
+@pytest.mark.parametrize("draw", [pl.embedding, pl.history, pl.n_clusters_curve])
+def test_a_path_is_no_anndata(draw: Callable[[Any], Any]) -> None:
+    with pytest.raises(InputError, match="`adata` must be an AnnData; it is of type str"):
+        draw("cells.h5ad")
 
 
 def test_history_needs_one() -> None:
