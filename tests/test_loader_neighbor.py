@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,13 @@ def test_epochs_differ_and_follow_the_generator_alone(sampler: str) -> None:
     assert first[0] != first[1]
     assert first != epochs(1)
     assert epochs(0, cut_short=True)[1] == first[1]
+
+
+def test_the_root_logger_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])  # pytest's
+    next(iter(loader()))
+    assert root.handlers == []
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
