@@ -137,6 +137,7 @@ def _of_few(
             return voters.elect(n_clusters), None
         nested = voters.regroup(voters.elect(borne_out), n_clusters)
     except InputError:  # cells that form one group, or are too few to be divided so often
+        log.info("What clusters the cells bear out cannot be divided into %d: these are fitted anew.", n_clusters)
         return voters.elect(n_clusters), None
     if n_clusters > borne_out:
         log.info("The cells bear out %d clusters best: these are divided into the %d.", borne_out, n_clusters)

@@ -122,11 +122,15 @@ def test_where_cells_bear_nothing_out_there_is_a_vote(monkeypatch: pytest.Monkey
         found(points, None)
 
 
-def test_more_clusters_than_there_can_be_parts_are_voted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_clusters_than_there_can_be_parts_are_voted_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sccagn_scale")
     monkeypatch.setattr(_initial, "_DIVIDED_FROM", 10)
     adata = planted((60, 30, 20))
     sccagn_scale.cluster(adata, 40, TINY)  # parts have five cells at least
     assert adata.uns["sccagn"]["n_clusters"] == 40
+    assert "cannot be divided into 40: these are fitted anew" in caplog.text
 
 
 def test_all_clusterings_of_all_views_vote() -> None:
