@@ -138,9 +138,8 @@ def check_writable(
         import_zarr(name)
     try:
         target = Path(os.path.realpath(path))
-        if str(path) == "-" or _STREAMS.match(
-            os.path.abspath(path)
-        ):  # what they go to, be it a file, is not ours to replace
+        # what a stream goes to, be it a file, is not ours to replace
+        if str(path) == "-" or _STREAMS.match(os.path.abspath(path)):
             raise InputError(f"`{name}` must name a file of its own, but {str(path)!r} is a stream.")
         _check_in_the_way(target, str(path), name, is_folder=is_store or kind == "folder")
         if is_store and target.is_dir() and any(target.iterdir()) and not is_zarr(target):
