@@ -27,6 +27,7 @@ FLOORS = {
     "_threads": 0,
     "_memory": 0,
     "_keys": 0,
+    "_seed": 0,
     "_compat": 0,
     "config": 0,
     "metrics": 0,

@@ -17,6 +17,7 @@ from sccagn_scale import graph, train
 from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
+from sccagn_scale._seed import checked_random_state
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.infer import embed
 from sccagn_scale.io import free_keys
@@ -37,7 +38,6 @@ from sccagn_scale.model._setup import (
     checked_config,
     checked_input,
     checked_n_clusters,
-    checked_random_state,
     pick_device,
 )
 from sccagn_scale.model._views import find_views

@@ -104,15 +104,6 @@ def checked_anndata(adata: AnnData) -> AnnData:
     return adata
 
 
-def checked_random_state(random_state: int) -> int:
-    """Return the seed as an int, or refuse what not every generator takes."""
-    if isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer)):
-        raise InputError(f"`random_state` must be a whole number; it is {random_state!r}.")
-    if not 0 <= random_state < 2**32:
-        raise InputError(f"`random_state` must be at least 0 and below 2³²; it is {random_state}.")
-    return int(random_state)
-
-
 def pick_device(device: Device) -> torch.device:
     """Resolve `"auto"`, and refuse a GPU that is not there."""
     if device not in ("auto", "cpu", "cuda"):

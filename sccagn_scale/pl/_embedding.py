@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
+from sccagn_scale._seed import checked_random_state
 from sccagn_scale.pl._labels import label_groups
 from sccagn_scale.pl._layout import FEWEST, check_anndata, place
 from sccagn_scale.pl._palette import MISSING, matched, palette
@@ -72,7 +73,8 @@ def embedding(
     from matplotlib.figure import Figure
 
     check_anndata(adata)
-    _check_numbers(max_cells, point_size, random_state)
+    _check_numbers(max_cells, point_size)
+    random_state = checked_random_state(random_state)
     columns = _columns(adata, color, key_added)
     cells, xy, basis = place(adata, basis, key_added=key_added, max_cells=max_cells, random_state=random_state)
     if not len(cells):
@@ -109,14 +111,9 @@ def embedding(
     return figure
 
 
-def _check_numbers(max_cells: object, point_size: object, random_state: object) -> None:
-    def is_whole(value: object, least: int) -> bool:
-        return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
-
-    if not is_whole(max_cells, FEWEST):
+def _check_numbers(max_cells: object, point_size: object) -> None:
+    if not isinstance(max_cells, int | np.integer) or isinstance(max_cells, bool) or max_cells < FEWEST:
         raise InputError(f"`max_cells` must be a whole number of at least {FEWEST}; it is {max_cells!r}.")
-    if not is_whole(random_state, 0):
-        raise InputError(f"`random_state` must be a whole number, at least 0; it is {random_state!r}.")
     if point_size is not None and not (isinstance(point_size, int | float | np.number) and 0 < point_size < np.inf):
         raise InputError(f"`point_size` must be a number above 0; it is {point_size!r}.")
 

@@ -12,8 +12,6 @@ from torch import Tensor
 _QUERIES = 4096
 _TILE = 16_384
 _SPARE = 8  # more than k are kept, since ‖y‖² − 2xᵀy loses digits; the order among them comes from x − y
-
-
 _CPU = torch.device("cpu")
 
 
