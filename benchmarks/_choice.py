@@ -24,6 +24,14 @@ def chosen(argument: str, wanted: list[str] | None, known: list[str]) -> list[st
     return wanted or known
 
 
+def chosen_seeds(wanted: int | None, default: int) -> int:
+    """How many seeds are run, from 0 on; an error for none."""
+    n_seeds = default if wanted is None else wanted
+    if n_seeds < 1:
+        raise InputError(f"`--seeds` must be at least 1, but is {n_seeds}.")
+    return n_seeds
+
+
 def chosen_files(arguments: argparse.Namespace) -> list[Path]:
     """The labelled files of `--data` that `--sets` names; of all, the three smallest with `--quick`."""
     if not arguments.data.is_dir():

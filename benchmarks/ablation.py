@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Literal, cast
 
 from benchmarks import _ablation_report
-from benchmarks._choice import chosen, chosen_files, names
+from benchmarks._choice import chosen, chosen_files, chosen_seeds, names
 from benchmarks._contest import Contest, Method
 from benchmarks._methods import Clustering, ours
 from benchmarks._outcome import Outcome
 from benchmarks._session import Session
 from benchmarks._variants import VARIANTS
 from benchmarks.accuracy import cluster_set
-from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config
 
 Preset = Literal["default", "paper"]
@@ -38,9 +37,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
     """Run every variant of the presets on every set, number of clusters given, and lay table and figure beside."""
     presets = cast(list[Preset], chosen("presets", arguments.presets, list(PRESETS)))
     variants = list(QUICK_VARIANTS if arguments.quick else VARIANTS)
-    n_seeds = (1 if arguments.quick else 5) if arguments.seeds is None else arguments.seeds
-    if n_seeds < 1:
-        raise InputError(f"`--seeds` must be at least 1, but is {n_seeds}.")
+    n_seeds = chosen_seeds(arguments.seeds, 1 if arguments.quick else 5)
     contests = [
         Contest(
             f"{path.stem}/{preset}",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _accuracy_ranks, _accuracy_report
-from benchmarks._choice import chosen, chosen_files, names
+from benchmarks._choice import chosen, chosen_files, chosen_seeds, names
 from benchmarks._contest import Contest, Method
 from benchmarks._labelled import made_cells, read_blind
 from benchmarks._methods import CLUSTERINGS, MODES, SCRATCH, Clustering, Confident, Mode, Shared
@@ -44,9 +44,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
     """Run every method on every set, print and keep the rows, and lay a table and a plot beside the result file."""
     methods = chosen("methods", arguments.methods, list(CLUSTERINGS))
     modes = [mode for mode in MODES if mode in chosen("modes", arguments.modes, list(MODES))]
-    n_seeds = (QUICK_SEEDS if arguments.quick else 5) if arguments.seeds is None else arguments.seeds
-    if n_seeds < 1:
-        raise InputError(f"`--seeds` must be at least 1, but is {n_seeds}.")
+    n_seeds = chosen_seeds(arguments.seeds, QUICK_SEEDS if arguments.quick else 5)
     contests = [
         _contest(path, mode, methods, n_seeds)
         for mode in modes

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks import _transfer_report
-from benchmarks._choice import chosen, names
+from benchmarks._choice import chosen, chosen_seeds, names
 from benchmarks._contest import Contest, Method
 from benchmarks._labelled import labelled_files, made_cells, read_batches, read_blind
 from benchmarks._outcome import Metrics, Outcome, over_seeds
@@ -43,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, session: Session) -> None:
     """Run every method on every set both ways, print and keep the rows, and lay a table beside the file."""
-    n_seeds = (QUICK_SEEDS if arguments.quick else 5) if arguments.seeds is None else arguments.seeds
-    if n_seeds < 1:
-        raise InputError(f"`--seeds` must be at least 1, but is {n_seeds}.")
+    n_seeds = chosen_seeds(arguments.seeds, QUICK_SEEDS if arguments.quick else 5)
     contests = []
     for path in _chosen_files(arguments):
         for direction in (*DIRECTIONS, WHOLE):
