@@ -116,7 +116,8 @@ class Build(build_ext):
     def _cuda(self, library: Path, objects: Path) -> None:
         compiler = nvcc()
         assert compiler is not None
-        host = ["-ccbin", shlex.split(os.environ["CXX"])[0]] if os.environ.get("CXX") else []
+        named = shlex.split(os.environ.get("CXX", ""))
+        host = ["-ccbin", *named] if len(named) == 1 else []  # nvcc takes no launcher such as ccache, and no options
         torch = torch_folder()
         common = [
             compiler, *host, "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden",

@@ -97,31 +97,35 @@ def device_codes(library: bytes) -> Iterator[tuple[int, int]]:
         start = library.find(magic, end)
 
 
+def packed(folder: Path, **variables: str) -> Path:
+    """Make a wheel of the extension, but of one of its sources for the CPU: it is not compiled once more."""
+    shutil.copytree(SOURCE, folder / "source", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+    (folder / "source/csrc/cpu").rename(folder / "kernels")
+    (folder / "source/csrc/cpu").mkdir()
+    for name in ("dispatch.cpp", "dispatch.h"):
+        shutil.copy(folder / "kernels" / name, folder / "source/csrc/cpu")
+    make = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
+    succeed([*make, "-w", str(folder), str(folder / "source")], **variables)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@needs_compiler
+@pytest.mark.parametrize("launcher", ["", "env "])
+def test_nvcc_takes_the_compiler_that_is_named_alone(tmp_path: Path, launcher: str) -> None:
+    nvcc, asked = tmp_path / "nvcc", tmp_path / "asked"
+    nvcc.write_text(f'#!/bin/sh\necho "$@" >> {asked}\nexit 1\n')
+    nvcc.chmod(0o755)
+    packed(tmp_path, NVCC=str(nvcc), CXX=launcher + compiler)
+    assert (f"-ccbin {compiler} " in asked.read_text()) == (not launcher)
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     "variables", [{"SCCAGN_CUDA": "0"}, {"NVCC": "false"}], ids=["without CUDA", "with an nvcc that fails"]
 )
 def test_a_wheel_serves_every_python(tmp_path: Path, variables: dict[str, str]) -> None:
-    shutil.copytree(SOURCE, tmp_path / "source", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
-    (tmp_path / "source/csrc/cpu").rename(tmp_path / "kernels")  # not compiled once more: only packed
-    (tmp_path / "source/csrc/cpu").mkdir()
-    shutil.copy(tmp_path / "kernels/dispatch.cpp", tmp_path / "source/csrc/cpu")
-    shutil.copy(tmp_path / "kernels/dispatch.h", tmp_path / "source/csrc/cpu")
-    succeed(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--no-build-isolation",
-            "--no-deps",
-            "-w",
-            str(tmp_path),
-            str(tmp_path / "source"),
-        ],
-        **variables,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
+    wheel = packed(tmp_path, **variables)
     assert wheel.name.startswith("sccagn_scale_ext-0.1.0-py3-none-linux_")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"sccagn_scale_ext/__init__.py", "sccagn_scale_ext/cpu.so"} <= set(names)
