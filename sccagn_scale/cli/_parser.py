@@ -12,10 +12,10 @@ from sccagn_scale import __version__
 PROGRAM = "sccagn-scale"
 
 _DESCRIPTION = """\
-Cluster single-cell RNA-seq data with scCAGN: an adversarial autoencoder and a
-graph network over the cells' nearest neighbours, joined by cross-attention.
-From a count matrix to clusters in one command, from hundreds of cells to
-millions."""
+Cluster single-cell RNA-seq data, from a count matrix to clusters in one
+command, for hundreds of cells to millions. The method is scCAGN: an adversarial
+autoencoder and a graph network over the cells' nearest neighbours, joined by
+cross-attention."""
 
 _EXAMPLES = """\
 examples:
@@ -34,24 +34,26 @@ Cluster the cells of INPUT and write them, with clusters and embedding, to a
 new file.
 
 INPUT is an AnnData file (.h5ad, .zarr), a 10x .h5 file or a 10x folder
-(matrix.mtx, features.tsv, barcodes.tsv); or several of these, or a folder of
-them, which are taken as one atlas: the genes that all have, and in obs["file"]
-which one a cell is from; of matrices, OUT then has X alone. It should hold
-counts; values that are already log-normalised are recognised, and that is said.
+(matrix.mtx, features.tsv, barcodes.tsv). It should hold counts; values that are
+already log-normalised are recognised, and you are told.
+
+Several files, or a folder of them, are treated as one atlas: it has the genes
+that all files share, and obs["file"] says which file a cell is from. OUT then
+has X but no layers or raw.
 
 X is never loaded whole. A run that would take more than --memory keeps its
-large arrays on disk; `sccagn-scale plan` tells beforehand."""
+large arrays on disk; `sccagn-scale plan` tells you beforehand."""
 
 _CLUSTER_END = """\
 written into the AnnData, with the default --key-added:
   obs["sccagn"]             cluster of each cell; missing for cells that fail
                             quality control
-  obs["sccagn_confidence"]  how sure the model is of it, 0 to 1
+  obs["sccagn_confidence"]  how sure the model is of the cluster, 0 to 1
   obsm["X_sccagn"]          embedding
   obsm["X_pca"], obsp["distances"], obsp["connectivities"], uns["neighbors"]
-                            as scanpy writes them, so that its tools go on
+                            as scanpy writes them, so its tools can use them
   uns["sccagn"]             parameters, versions, seed, training history and
-                            all that the run decided
+                            everything that the run decided
 
 examples:
   sccagn-scale cluster cells.h5ad -o clustered.h5ad
@@ -63,35 +65,38 @@ examples:
   sccagn-scale cluster lung.h5ad liver.h5ad -o both.h5ad --batch-key file
   sccagn-scale cluster 10x_folder/ -o clustered.h5ad --preset paper
 
-Exit code: 0; or 2 after a mistake in the input or an option, with one sentence
-on what is wrong, and nothing written."""
+Exit code: 0 on success; 2 after a mistake in the input or an option, with one
+sentence on what is wrong, and nothing written. If INPUT is changed by others
+during the run, it ends the same way, but its results are kept, without X."""
 
 _ASSIGN = """\
-Assign the cells of INPUT to the clusters of a model that `cluster --model` has
-kept, without training: cells of another sample or a later day get the clusters,
-and the names, of those before.
+Assign the cells of INPUT to the clusters of a model kept by `cluster --model`,
+without training. Cells of another sample or a later day get the same clusters,
+with the same names.
 
-INPUT is as in `cluster` and has the genes that the model knows. Preprocessing
-is the model's. Every cell gets a cluster, also one that is unlike all that the
-model has seen: look at the confidence."""
+INPUT is as in `cluster`, and must have the genes that the model knows. It is
+preprocessed as the model's cells were. Every cell gets a cluster, even one
+unlike all that the model has seen: look at the confidence."""
 
 _ASSIGN_END = """\
-written into the AnnData: what `cluster` writes, see its help
+written into the AnnData: the same as `cluster` writes, see its help
 
 example:
   sccagn-scale cluster monday.h5ad -o clustered.h5ad --model model/
   sccagn-scale assign tuesday.h5ad --model model/ -o assigned.h5ad"""
 
 _RECLUSTER = """\
-Split or merge the clusters that `cluster` found, without training: seconds, and
-X is not read. New clusters are parts or unions of those that there are; those
-that stay keep their names, a union of 1 and 4 is called 1+4, and parts of 3 are
-called 3,0, 3,1, and so on."""
+Split or merge the clusters that `cluster` found, without training. It takes
+seconds and does not read X.
+
+New clusters are parts or unions of the existing ones. Clusters that stay keep
+their names; a union of 1 and 4 is called 1+4, and parts of 3 are called 3,0,
+3,1, and so on."""
 
 _RECLUSTER_END = """\
-written into the AnnData, beside what there is:
-  obs["sccagn_k20"]             clusters, where there are 20 now
-  obs["sccagn_k20_confidence"]  soft assignment of a cell to its own
+added to the AnnData (here for 20 clusters):
+  obs["sccagn_k20"]             cluster of each cell
+  obs["sccagn_k20_confidence"]  soft assignment of the cell to its cluster
 
 examples:
   sccagn-scale recluster clustered.h5ad --inplace --n-clusters 20
@@ -99,13 +104,13 @@ examples:
       --key-added fine"""
 
 _PLAN = """\
-Tell what `cluster` will need for INPUT, stage by stage, before any work:
+Predict what `cluster` will need for INPUT, stage by stage, before any work:
 memory, disk and time, and whether it fits. Nothing is written.
 
-Memory and disk follow from the sizes of the arrays. Time is that of a run on
-25,000 of the cells, stretched to all of them; a stage's own growth with the
-cells is allowed for. A run that is given the number of clusters takes longer
-and more memory, so give it here too."""
+Memory and disk follow from the sizes of the arrays. Time is measured on 25,000
+of the cells and extrapolated to all of them, stage by stage. If you will give
+`cluster` the number of clusters, give it here too: such a run takes longer and
+more memory."""
 
 _PLAN_END = """\
 examples:
@@ -114,13 +119,13 @@ examples:
   sccagn-scale plan atlas.h5ad --memory 8G --json plan.json"""
 
 _EVALUATE = """\
-Compare the clusters in FILE with known cell types. Training never sees the
-types; this is a separate step.
+Compare the clusters in FILE with known cell types. This is a separate step:
+training never sees the types.
 
-Prints NMI (arithmetic), ARI, AMI, completeness, accuracy (clusters paired with
-types as favourably as possible), and how many cells of each cluster are of
-each type. Cells without a type are left out. Cells without a cluster count as
-one cluster of their own, so that refusing cells does not pay."""
+Prints NMI (arithmetic), ARI, AMI, completeness and accuracy (with the best
+one-to-one pairing of clusters and types), and how many cells of each type each
+cluster has. Cells without a type are left out. Cells without a cluster count
+as one more cluster, so that leaving cells out does not pay."""
 
 _EVALUATE_END = """\
 example:
@@ -128,12 +133,13 @@ example:
       --json metrics.json --plots figures"""
 
 _SIMULATE = """\
-Write a synthetic atlas with known types, block by block: its size is bounded
-by the disk and not by memory. The types are in obs["cell_type"].
+Write a synthetic atlas with known types, block by block: its size is limited by
+the disk, not by memory. The types are in obs["cell_type"].
 
 Without --from, types lie on a tree and counts are negative binomial. With
 --from, counts are Poisson draws around mixtures of two real cells of one type,
-with real library sizes: as noisy and as sparse as the real data."""
+with real library sizes; about a fifth fewer genes are detected in a cell than
+in the real data."""
 
 _SIMULATE_END = """\
 examples:
@@ -142,7 +148,7 @@ examples:
       --from mine.h5ad --label cell_type"""
 
 _INFO = """\
-Print versions, the machine, optional parts, and which implementation each
+Print versions, the machine, optional parts, and the implementation that each
 operator will use: what a bug report needs."""
 
 
@@ -204,16 +210,14 @@ def _add_cluster(verbs: Any) -> None:
     _add_threads(model)
     _add_limits(parser)
     results = _add_results(parser, "cells, training, number of clusters")
-    results.add_argument("--model", metavar="DIR", type=Path, help="keep the trained model, for `assign`")
+    results.add_argument("--model", metavar="DIR", type=Path, help="folder to keep the trained model in, for `assign`")
 
 
 def _add_assign(verbs: Any) -> None:
-    summary = "assign other cells to the clusters of a model"
+    summary = "assign other cells to the clusters of a kept model"
     parser = _add_verb(verbs, "assign", _ASSIGN, epilog=_ASSIGN_END, summary=summary)
     _add_input(parser)
-    parser.add_argument(
-        "--model", metavar="DIR", type=Path, required=True, help="folder that `cluster --model` has written"
-    )
+    parser.add_argument("--model", metavar="DIR", type=Path, required=True, help="folder written by `cluster --model`")
     _add_where(parser, "INPUT")
     how = parser.add_argument_group("what to do")
     _add_layer(how)
@@ -230,13 +234,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--store",
         metavar="DIR",
         type=Path,
-        help="folder for what is kept on disk; its counts are taken up by the next run on the same input (default: "
-        "a temporary folder beside OUT, only if needed)",
+        help="folder for large arrays; keeps the counts, so that the next run on the same input need not read it "
+        "(default: a temporary folder beside OUT, only if needed)",
     )
     limits.add_argument(
         "--dask",
         metavar="SCHEDULER",
-        help="preprocess on a Dask cluster: its address, or `local` for one on this machine (default: no cluster)",
+        help="preprocess on a Dask cluster: its address, or `local` to start one here (default: no cluster)",
     )
 
 
@@ -245,11 +249,9 @@ def _add_results(parser: argparse.ArgumentParser, pictures: str) -> Any:
     results.add_argument(
         "--key-added", metavar="NAME", default="sccagn", help="name of the results in OUT (default: %(default)s)"
     )
-    results.add_argument(
-        "--results-only", action="store_true", help="leave X, layers and raw out of OUT, which is then small"
-    )
+    results.add_argument("--results-only", action="store_true", help="leave X, layers and raw out, for a small OUT")
     results.add_argument("--json", metavar="FILE", type=Path, help="write a machine-readable summary of the run")
-    results.add_argument("--plots", metavar="DIR", type=Path, help=f"write pictures: {pictures}")
+    results.add_argument("--plots", metavar="DIR", type=Path, help=f"folder for pictures: {pictures}")
     results.add_argument("-q", "--quiet", action="store_true", help="print only errors, and notes about the input")
     return results
 
@@ -264,7 +266,7 @@ def _add_where(parser: argparse.ArgumentParser, name: str) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("-o", "--output", metavar="OUT", type=Path, help=f"file to write, .h5ad or .zarr; not {name}")
     where.add_argument(
-        "--inplace", action="store_true", help=f"add the results to {name}, one file, which a crash leaves as it was"
+        "--inplace", action="store_true", help=f"add the results to {name} itself (one file; a crash leaves it whole)"
     )
 
 
@@ -277,9 +279,9 @@ def _add_settings(group: Any) -> None:
         "--preset",
         choices=["default", "paper"],
         default="default",
-        help="`paper` follows the publication, whole graph in one batch, for small data (default: default)",
+        help="`paper` follows the publication; for small data, as the whole graph is one batch (default: default)",
     )
-    group.add_argument("--config", metavar="FILE.toml", type=Path, help="settings that differ from the preset")
+    group.add_argument("--config", metavar="FILE.toml", type=Path, help="file of settings that differ from the preset")
 
 
 def _add_device(group: Any) -> None:
@@ -287,7 +289,7 @@ def _add_device(group: Any) -> None:
         "--device",
         choices=["auto", "cpu", "cuda"],
         default="auto",
-        help="where to compute; `auto` takes a GPU when there is one (default: %(default)s)",
+        help="where to compute; `auto` uses a GPU if there is one (default: %(default)s)",
     )
 
 
@@ -300,7 +302,7 @@ def _add_memory(group: Any) -> None:
         "--memory",
         metavar="SIZE",
         type=_size,
-        help="memory that the run may take, such as 4G or 800M (default: 70 %% of what is free)",
+        help="memory that the run may use, such as 4G or 800M (default: 70 %% of what is free)",
     )
 
 
@@ -312,16 +314,18 @@ def _add_recluster(verbs: Any) -> None:
     how_many = parser.add_mutually_exclusive_group(required=True)
     how_many.add_argument("-k", "--n-clusters", metavar="K", type=_more_than_one, help="number of clusters, 2 or more")
     how_many.add_argument(
-        "--resolution", metavar="R", type=float, help="the same as a multiple of those that there are: 2, 0.5"
+        "--resolution", metavar="R", type=float, help="multiple of the present number: 2 doubles it, 0.5 halves it"
     )
     parser.add_argument("--key", metavar="NAME", default="sccagn", help="results to start from (default: %(default)s)")
-    parser.add_argument("--key-added", metavar="NAME", help="name of the new results (default: that of --key and _kK)")
+    parser.add_argument(
+        "--key-added", metavar="NAME", help="name of the new results (default: that of --key, then _kK)"
+    )
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only errors")
 
 
 def _add_plan(verbs: Any) -> None:
-    summary = "what clustering will need: memory, disk, time"
+    summary = "predict what `cluster` will need: memory, disk, time"
     parser = _add_verb(verbs, "plan", _PLAN, epilog=_PLAN_END, summary=summary)
     _add_input(parser)
     _add_n_clusters(parser)
@@ -355,16 +359,18 @@ def _add_simulate(verbs: Any) -> None:
     parser.add_argument("--genes", metavar="G", type=int, help="number of genes (default: 20000, or those of --from)")
     parser.add_argument("--types", metavar="K", type=int, help="number of types (default: 10, or those of --from)")
     parser.add_argument(
-        "--counts", metavar="UMIS", type=float, help="median counts of a cell (default: 3000, or those of --from)"
+        "--counts", metavar="UMIS", type=float, help="median counts per cell (default: 3000, or those of --from)"
     )
-    parser.add_argument("--from", metavar="REAL", dest="source", type=Path, help="real cells, with counts, to resemble")
-    parser.add_argument("--label", metavar="COLUMN", help="column of obs of --from with its types")
+    parser.add_argument(
+        "--from", metavar="REAL", dest="source", type=Path, help="file with counts of real cells to resemble"
+    )
+    parser.add_argument("--label", metavar="COLUMN", help="column of obs with the types of --from")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only errors, and notes about the input")
 
 
 def _add_info(verbs: Any) -> None:
-    parser = _add_verb(verbs, "info", _INFO, summary="versions, optional parts and machine, for a bug report")
+    parser = _add_verb(verbs, "info", _INFO, summary="show versions, optional parts and machine, for a bug report")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
