@@ -22,120 +22,122 @@ Preset = Literal["default", "paper"]
 class Config:
     """All parameters of preprocessing, graph, network, losses and training.
 
-    The defaults are the preset `"default"`; `Config.preset("paper")` is the published setting. Change single values
-    with `dataclasses.replace(config, n_latent=16)` or in a TOML file.
+    `Config()` is the preset `"default"`; `Config.preset("paper")` is the published setting. Change single values with
+    `Config(n_latent=16)`, with `dataclasses.replace(config, n_latent=16)`, or in a TOML file.
 
     Parameters
     ----------
     input_kind
-        What the values are; `"auto"` recognises and announces it.
+        What the values are: counts, linear (such as TPM) or log-normalised. `"auto"` finds out and tells you.
     min_cells_frac
-        A gene must be detected in more than this fraction of the cells.
+        Quality control: a gene must be detected in more than this fraction of the cells.
     min_genes_frac
-        A cell must show more than this fraction of the genes kept.
+        Quality control: a cell must have more than this fraction of the kept genes detected.
     target_sum
-        Total that each cell is normalised to; None: the median total.
+        Total count that each cell is normalised to; None: the median total.
     n_top_genes
-        Genes of highest standard deviation that are kept.
+        Number of genes kept, those with the highest standard deviation.
     input_rep
-        What the network sees: the kept genes (scaled, sparse) or principal components of unit-length log expression.
+        Input of the network: the kept genes (scaled, sparse) or principal components of unit-length log expression.
     n_comps
-        Principal components, for `input_rep` and `graph_rep`.
+        Number of principal components, for `input_rep` and `graph_rep`.
     graph_rep
-        Where neighbours are searched: the scaled genes themselves or the principal components.
+        Space in which neighbours are searched: the scaled genes or the principal components.
     n_neighbors
-        Neighbours of a cell, the cell itself counted, as in scanpy.
+        Neighbours of a cell, counting the cell itself, as in scanpy.
     knn_backend
-        How neighbours are searched. `"auto"`: exact search up to 30,000 cells; beyond, `"ivf"` where the operators of
-        cpp_ext are compiled and `"ivf_graph"` where they are not, which finds as many. On a GPU: FAISS's exact search
-        up to 500,000 cells, CAGRA or inverted lists beyond; torch's exact search where FAISS has no GPU.
+        How neighbours are searched. `"auto"`: exact search up to 30,000 cells; beyond, `"ivf"` if the operators of
+        cpp_ext are compiled, else `"ivf_graph"`, which finds as many. On a GPU: FAISS's exact search up to 500,000
+        cells, CAGRA or inverted lists beyond; torch's exact search if FAISS has no GPU support.
     metric
-        Distance between neighbours.
+        Distance by which neighbours are found.
     prune
-        Drop edges longer than the mean plus one sd of the cell's own distances.
+        Whether to drop edges longer than the mean plus one standard deviation of the cell's own distances.
     n_hidden
-        Widths of the encoder; the graph network has the first two, the decoder mirrors them.
+        Layer widths of the encoder; the graph network has the first two, the decoder mirrors them.
     n_latent
         Dimensions of the embedding z.
     conv
-        Graph convolution.
+        Kind of graph convolution.
     phi
-        Share of the graph network in the encoder's layers, 0 to 1.
+        Share of the graph network in the encoder's layers, from 0 to 1.
     fusion
-        What joins z and the graph's g3 in front of the decoder.
+        How z and the output g3 of the graph network are joined in front of the decoder.
     n_heads
-        Attention heads; 0 leaves attention out and adds z and g3.
+        Number of attention heads; 0 leaves attention out and adds z and g3.
     attention_scope
         What a cell attends to: all cells (exact; `loader="full"` only), all cells of its batch, or `n_anchors` of them.
-        Memory is linear for all three, the time of the first two quadratic in the cells.
+        Memory is linear in the cells for all three; time is quadratic for the first two.
     n_anchors
-        At most how many cells of a batch attention goes to with `attention_scope="anchors"`.
+        Most cells of a batch that a cell attends to with `attention_scope="anchors"`.
     discriminator
-        Whether z is drawn to the prior N(0, I).
+        Whether a discriminator draws z towards the prior N(0, I).
     whiten
-        Whether the components that the network starts from all get variance one, or one common factor.
+        Whether each of the components that the network starts from is scaled to variance one, or all by one factor.
     nu
-        Degrees of freedom of the Student-t kernel; None: `n_latent`, as many as z has dimensions. Cells of a round
-        cluster of variance one are that far (squared) from its centre, which one degree would take for nearly anywhere.
+        Degrees of freedom of the Student-t kernel; None: `n_latent`, the dimensions of z. That is also the squared
+        distance of a cell from the centre of its cluster, if that is round with variance one; with one degree of
+        freedom such a cell would seem to belong nearly anywhere.
     tau
-        Temperature of the target distribution; below 1 sharpens.
+        Temperature of the target distribution; below 1 sharpens it.
     weight_clustering
-        ε, of KL(P‖Q) + KL(P‖pred).
+        Weight ε of the clustering loss, KL(P‖Q) + KL(P‖pred).
     weight_reconstruction
-        µ, of the squared error of a cell.
+        Weight µ of the reconstruction loss, the squared error of a cell.
     weight_adversarial
-        θ, of the encoder's adversarial loss.
+        Weight θ of the encoder's adversarial loss.
     init
-        What places the first centroids: Leiden on the cell graph; Ward, a Gaussian mixture or k-means on z; or the
-        consensus of nine mixtures and three times Leiden over three cell graphs. Where more clusters are given than the
-        cells bear out, those of the latter number are divided (not below 900 cells); where fewer are, those are joined,
-        if that has the higher modularity. With more than 20,000 cells it is the consensus of three mixtures, one over
-        each graph, or of three times Leiden, whichever agree more with one another. `"auto"` takes the consensus, but
-        Leiden where the number of clusters of so many cells is read off it.
+        First clustering, which places the centroids: Leiden on the cell graph; Ward, a Gaussian mixture or k-means on
+        z; or a consensus. `"auto"` is the consensus, except that it is Leiden for more than 20,000 cells whose number
+        of clusters is not given. Up to 20,000 cells, the consensus is that of nine mixtures and three Leiden
+        clusterings over three cell graphs. If you give more clusters than are estimated, the estimated ones are divided
+        (not below 900 cells); if fewer, they are joined, if that has the higher modularity. Beyond 20,000 cells, it is
+        the consensus of three mixtures, one over each graph, or of three Leiden clusterings, whichever agree more.
     resolution
-        Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more. A
-        consensus of few cells is made from that number where another one is given, too (see `init`).
+        Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more clusters.
+        The consensus of up to 20,000 cells uses that number even if you give another one (see `init`).
     n_init
-        Restarts of k-means.
+        Number of restarts of k-means.
     mixture_shrinkage
-        How strongly the mixture's covariances are drawn to the common one: as by so many average clusters of cells.
+        How strongly each covariance of a mixture is shrunk to the common one: it counts like so many average clusters.
     round_clusters
-        Whether z is stretched before joint training so that the first clusters are round, with variance one.
+        Whether z is rescaled before joint training so that the first clusters are round, with variance one.
     anchor_share
-        Share of the initial clustering in the target distribution; 0 lets self-supervision go where it will.
+        Share of the first clustering in the target distribution; 0 leaves everything to self-supervision.
     learning_rate
-        Of the network (Adamax).
+        Learning rate of the network (Adamax).
     discriminator_learning_rate
-        Of the discriminator (Adam).
+        Learning rate of the discriminator (Adam).
     loader
-        How a graph larger than a batch is divided: into groups of its parts (also `"auto"`), or into seeds with a
-        sample of their neighbours. `"full"` takes the whole graph at every step of joint training.
+        How a graph larger than a batch is divided: into groups of its parts (`"partition"`, also `"auto"`), or into
+        seed cells with a sample of their neighbours (`"neighbor"`). `"full"` takes the whole graph at every step of
+        joint training.
     batch_size
-        Cells in a batch, about; up to that many cells, and with None always, the whole graph is the batch.
+        Approximate number of cells in a batch. None, or a data set of up to that many cells: one batch.
     pretrain_batch_size
-        The same for pretraining, where many small steps serve better than few large ones.
+        The same for pretraining, where many small steps work better than few large ones.
     n_fanout
         Neighbours drawn at each hop with `loader="neighbor"`.
     neighbor_sampler
-        What draws them: plain torch, or a compiled sampler of PyG's, if that package is installed.
+        What draws these neighbours: plain torch, or a compiled PyG sampler, if its package is installed.
     pretrain_steps
-        Most batches of pretraining. By default there is none: the network starts as smoothed PCA, and rebuilding cells
-        from z alone blurs what that sets apart.
+        Most batches of pretraining. By default there is none: the network starts as smoothed PCA, and reconstructing
+        cells from z alone blurs what that separates.
     pretrain_adversarial
-        Whether pretraining has the adversarial loss too; joint training always has it.
+        Whether pretraining has the adversarial loss too. Joint training always has it.
     joint_steps
         Most batches of joint training.
     patience
-        Epochs without a fall of the loss that end a stage.
+        Epochs without a lower loss after which a stage ends.
     tolerance
-        Joint training ends when at most this fraction of the cells changes cluster, `settle_epochs` epochs in a row.
+        Joint training ends when at most this fraction of the cells changes cluster in `settle_epochs` epochs in a row.
     settle_epochs
         Epochs in a row that must stay within `tolerance`.
 
     Raises
     ------
     InputError
-        If a value is of the wrong type or out of range; names the parameter.
+        If a value has the wrong type or is out of range; the message names the parameter.
     """
 
     # --- input and quality control
@@ -226,7 +228,7 @@ class Config:
 
     @property
     def degrees_of_freedom(self) -> float:
-        """`nu`, or what it means to leave it None."""
+        """`nu`, or `n_latent` if that is None."""
         return float(self.n_latent) if self.nu is None else self.nu
 
     @classmethod
@@ -243,7 +245,7 @@ class Config:
         Raises
         ------
         InputError
-            If the file is missing, is no TOML, or holds an unknown name or an unsuitable value.
+            If the file is missing or not TOML, or holds an unknown name or an unsuitable value.
         """
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))

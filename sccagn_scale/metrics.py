@@ -23,8 +23,8 @@ UNASSIGNED = "(none)"
 def evaluate(truth: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """Compare clusters with known types.
 
-    Cells whose type is missing are left out. Cells without a cluster stay in, as one cluster of their own, so that
-    a method cannot gain by refusing the cells that are hard to place.
+    Cells whose type is missing are left out. Cells without a cluster count as one more cluster, so that a method cannot
+    gain by leaving out the cells that are hard to place.
 
     Parameters
     ----------

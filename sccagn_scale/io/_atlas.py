@@ -34,32 +34,32 @@ from ._transpose import transposed
 def open_atlas(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, scratch: Path | None = None
 ) -> Atlas:
-    """Open files as one atlas, without their matrices.
+    """Open files as one atlas, without loading their matrices.
 
-    Several files are joined: the cells under one another, of the genes those that all files have, in the order of the
-    first. `obs` has every column that some file has, and a column `"file"` with the name of a cell's file (without its
-    extension, or where two are the same the path from the folder that all are in). `var` keeps the columns that are the
-    same in all files.
+    Several files are joined along the cells. The atlas has the genes that all files share (in the order of the first),
+    every column of `obs` that any file has, and the columns of `var` that are the same in all files. A further column
+    `obs["file"]` says which file a cell is from: its name without the extension or, where two names are the same, its
+    path from the folder that all files are in.
 
     Parameters
     ----------
     paths
-        `.h5ad` files, `.zarr` folders, and 10x matrices, whose X comes into memory; or folders with such files in them,
-        which are taken in the order of their names, hidden ones left out.
+        `.h5ad` files, `.zarr` folders and 10x matrices (whose X is read into memory); or folders of such files, which
+        are taken in the order of their names, without hidden ones.
     scratch
-        A folder on a disk with room for a copy of any matrix that is stored by columns (CSC), twice while it is made;
-        None for the system's. The copies are removed with the atlas.
+        Folder for copies of matrices that are stored by columns (CSC). It needs room for two copies while one is made.
+        None: the system's temporary folder. The copies are removed with the atlas.
 
     Raises
     ------
     InputError
-        If a file cannot be read, the files have no gene in common or a cell's name twice, or one of several has a
-        column `obs["file"]` already.
+        If a file cannot be read, or if several files have no gene in common, share a cell name, or have a column
+        `obs["file"]` already.
 
     Warns
     -----
     InputWarning
-        If names repeat within a file (a suffix is added), or if 10x features other than genes are left out.
+        If names repeat within a file (a suffix is added), or if 10x features that are not genes are left out.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else paths
     files = [file for path in given for file in _files_at(Path(path))]

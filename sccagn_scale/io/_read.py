@@ -29,8 +29,8 @@ _FRAME = ("obs", "var", "uns", "obsm", "varm", "obsp", "varp")
 def read(path: str | os.PathLike[str], *, backed: bool = False) -> anndata.AnnData:
     """Read cells × genes from a file or folder.
 
-    What is there is told by its content where the name leaves it open: a `.h5` file may be 10x's or AnnData's.
-    Matrices stay as they are stored: CSR, CSC or dense, of any integer or float type, with their own index types.
+    Where the name does not tell the format, the content does: a `.h5` file may be 10x's or AnnData's. Matrices stay as
+    they are stored: CSR, CSC or dense, of any integer or float type, with their own index types.
 
     Parameters
     ----------
@@ -40,23 +40,23 @@ def read(path: str | os.PathLike[str], *, backed: bool = False) -> anndata.AnnDa
         folder.
 
     backed
-        Leave `X` in the file if that is a `.h5ad` file with `X` as CSR (AnnData's backed mode); everything else comes
-        into memory. Of such an `X`, damage in the middle shows only when it is gone through.
+        Leave `X` in the file (AnnData's backed mode) if that is a `.h5ad` file with `X` as CSR; everything else is read
+        into memory. Damage inside such an `X` shows only when it is read.
 
     Returns
     -------
-    AnnData [n_obs, n_vars], in memory but for such an `X`. From 10x: gene symbols as `var_names`, `var["gene_ids"]`,
+    AnnData [n_obs, n_vars], in memory except for such an `X`. From 10x: gene symbols as `var_names`, `var["gene_ids"]`,
     and `var["feature_types"]` if given.
 
     Raises
     ------
     InputError
-        If the path does not exist, is of no supported kind, or is truncated or damaged.
+        If the path does not exist, has no supported format, or is truncated or damaged.
 
     Warns
     -----
     InputWarning
-        If cell or gene names repeat (a suffix is added), or if 10x features other than genes are left out.
+        If cell or gene names repeat (a suffix is added), or if 10x features that are not genes are left out.
     """
     adata, notes = read_with(partial(_read_whole, backed=backed), Path(path))
     for note in notes:

@@ -29,16 +29,16 @@ _WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
     """Write an AnnData so that `path` always holds something whole.
 
-    It is written under a temporary name in the same folder, flushed to the disk, and renamed. After a failure there is
-    no temporary, and a previous file is as it was. As in AnnData's own writers, columns of strings in `obs` and `var`
-    become categorical; names of pandas' own string type become ordinary ones.
+    The file is written under a temporary name in the same folder, flushed to disk, and renamed. After a failure the
+    temporary file is gone and a previous file is as it was. As in AnnData's own writers, columns of strings in `obs`
+    and `var` become categorical. Names of pandas' string type become ordinary strings.
 
     Parameters
     ----------
     adata
-        What to write; if its `X` is backed by a file, that is copied without being read into memory.
+        What to write. If its `X` is backed by a file, it is copied without being read into memory.
     path
-        A name ending in `.h5ad` or `.zarr`; a file or store of that name is replaced.
+        A name that ends in `.h5ad` or `.zarr`; an existing file or store of that name is replaced.
 
     Raises
     ------

@@ -33,13 +33,13 @@ def cluster(
     adata, n_clusters, config, layer, batch_key, random_state, device, progress
         See `SCCAGN`.
     key_added
-        First part of the keys that are written.
+        Name of the results: first part of the keys that are written.
 
     Returns
     -------
-    Nothing; sets the keys that `SCCAGN.write_to` lists: `obs["sccagn"]`, `obs["sccagn_confidence"]`,
+    Nothing. Sets the keys that `SCCAGN.write_to` lists: `obs["sccagn"]`, `obs["sccagn_confidence"]`,
     `obsm["X_sccagn"]`, `obsm["X_pca"]`, `obsp["distances"]`, `obsp["connectivities"]`, `uns["neighbors"]` and
-    `uns["sccagn"]`. The AnnData is untouched if anything fails before.
+    `uns["sccagn"]`. If anything fails before that, the AnnData is unchanged.
     """
     free_keys(key_added, checked_anndata(adata))
     model = SCCAGN(

@@ -60,35 +60,37 @@ class SCCAGN:
     Parameters
     ----------
     adata
-        Cells × genes: counts, or log-normalised values; in memory, backed by a file, or on disk as `open_atlas` gives
-        it. Not changed.
+        Cells × genes: counts or log-normalised values; in memory, backed by a file, or on disk as returned by
+        `open_atlas`. It is not changed.
     n_clusters
-        Number of clusters, at least 2; estimated from the cell graph if None.
+        Number of clusters, at least 2. None: estimated from the cell graph.
     config
         A `Config`, or the name of a preset: `"default"` or `"paper"`.
     layer
         None for `X`, `"raw"` for `.raw.X`, or a name in `layers`.
     batch_key
-        Column of `obs` with each cell's batch, to correct the principal components for with Harmony (Korsunsky et al.,
-        Nature Methods 2019, 16:1289; needs harmonypy), so that graph and network are made of corrected ones. None: no
-        correction. Refused with genes as `input_rep` or `graph_rep` (preset `"paper"`), which Harmony cannot correct:
-        network and graph would disagree on which cells are alike. Not for a column of types: it would make them alike.
+        Column of `obs` with each cell's batch. Harmony (Korsunsky et al., Nature Methods 2019, 16:1289; needs
+        harmonypy) corrects the principal components for it, and graph and network are built from these. None: no
+        correction. Never name a column of types: it would make them alike. Refused with genes as `input_rep` or
+        `graph_rep` (preset `"paper"`), which Harmony cannot correct: network and graph would disagree on which cells
+        are alike.
     random_state
         Seed of every random choice.
     device
-        `"cpu"`, `"cuda"`, or `"auto"`: CUDA where there is a GPU.
+        `"cpu"`, `"cuda"`, or `"auto"`: CUDA if there is a GPU.
     memory
-        Bytes that the run may take; None: 70 % of what is free. One that would take more keeps large arrays on disk.
+        Bytes that the run may use; None: 70 % of what is free. A run that needs more keeps large arrays on disk.
     store
-        Folder for what is on disk, with room for it. Its cell store, the counts in a few bytes each, is kept, and
-        taken up by a later run on the same input; None: a folder that is gone afterwards, where a run needs one.
+        Folder for what is kept on disk. The cell store in it, the counts in a few bytes each, stays there and is reused
+        by a later run on the same input. None: a temporary folder, if the run needs one.
     scratch
-        Where that folder is made; None: where the system has temporary files, which may be too small a place.
+        Where to make that temporary folder; None: where the system has temporary files, which may be too small.
     dask
-        Address of a Dask scheduler, or `"local"` for a cluster on this machine: its workers read the files, keep the
+        Address of a Dask scheduler, or `"local"` for a cluster on this machine. Its workers read the files, keep the
         counts in their memory and do the preprocessing, with the same numbers. None: no cluster.
     progress
-        True: show every stage, and what is found out on the way, as the command line does. Or what is told of stages.
+        True: show every stage and what is found out on the way, as the command line does. Or an object that is told of
+        the stages.
 
     Attributes
     ----------
@@ -96,15 +98,15 @@ class SCCAGN:
         Cluster of each cell, int64 [n_obs], 0 the largest of the training cells; −1 for cells that failed quality
         control.
     confidence_, soft_assignments_
-        Largest soft assignment of each cell, float32 [n_obs], and all, [n_obs, n_clusters]; NaN for such cells.
+        Largest soft assignment of each cell, float32 [n_obs], and all of them, [n_obs, n_clusters]; NaN for such cells.
     embedding_
         z, float32 [n_obs, n_latent]; NaN for such cells.
     n_clusters_, estimate_
-        Clusters given or estimated, and what speaks for their number (`candidates`, `scores`, the `plausible` range);
-        None where it was given.
+        Number of clusters, given or estimated, and the evidence for an estimate (`candidates`, `scores`, the
+        `plausible` range), which is None if the number was given.
     history_, stopped_
-        Losses and the fraction of cells that changed cluster, one row for each epoch; and what ended joint training,
-        `"loaded"` for a model that was read from disk.
+        Losses and the fraction of cells that changed cluster, one row per epoch; and what ended joint training, or
+        `"loaded"` for a model read from disk.
 
     Raises
     ------
@@ -179,13 +181,13 @@ class SCCAGN:
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Keep the trained model in a folder: `model.json`, `recipe.npz`, `weights.pt`.
+        """Save the trained model to a folder: `model.json`, `recipe.npz`, `weights.pt`.
 
         Raises
         ------
         InputError
-            If the folder cannot be written, or holds something else than a saved model; or if the model has a
-            `batch_key`, as Harmony finds no rule by which other cells could be corrected.
+            If the folder cannot be written, or holds something other than a saved model; or if the model has a
+            `batch_key`, as Harmony gives no rule for correcting other cells.
         """
         save_model(self, folder)
 
@@ -210,8 +212,8 @@ class SCCAGN:
         folder
             Where `save` put the model.
         adata
-            The same or other cells, with the genes that the model sees. Preprocessing repeats what was learned from the
-            training cells; the graph is that of the cells given, of which few are joined with fewer; none is left out.
+            The same or other cells, with the genes that the model uses. They are preprocessed like the training cells,
+            and none is left out. The graph joins these cells among themselves; if they are few, with fewer neighbours.
         layer, device, memory, store, scratch, dask, progress
             See `SCCAGN`.
 
@@ -265,15 +267,15 @@ class SCCAGN:
         Parameters
         ----------
         adata
-            Has the cells that the model was made with, by their names and in that order.
+            Must have the same cells as the model, with the same names and in the same order.
         key_added
-            First part of the keys below.
+            Name of the results: first part of the keys below.
 
         Returns
         -------
-        Nothing; sets these, all following scanpy's conventions (cells that failed quality control have no cluster, no
-        neighbours, and NaN in every float field, which scanpy's UMAP does not take: leave them out first). Arrays are
-        the model's own rather than copies, where all cells were kept:
+        Nothing. Sets the keys below, which follow scanpy's conventions. Cells that failed quality control have no
+        cluster, no neighbours, and NaN in every float field; scanpy's UMAP does not accept that, so leave them out
+        first. If all cells were kept, arrays are the model's own rather than copies.
 
         `obs[key_added]`
             Cluster, categorical of strings, "0" the largest.

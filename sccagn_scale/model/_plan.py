@@ -93,9 +93,9 @@ def plan(
     device: Device = "auto",
     progress: Progress = SILENT,
 ) -> Plan:
-    """Tell what clustering will take, in memory if that fits, else with large arrays on disk.
+    """Predict what clustering will need, in memory if that fits, else with large arrays on disk.
 
-    Memory and disk follow from the sizes of the arrays. Time is that of a run on 25,000 of the cells, stretched to all.
+    Memory and disk follow from the sizes of the arrays. Time is measured on 25,000 of the cells and extrapolated.
 
     Parameters
     ----------

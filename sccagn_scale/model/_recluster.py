@@ -32,38 +32,39 @@ def recluster(
     key_added: str | None = None,
     random_state: int = 0,
 ) -> str:
-    """Split or merge clusters that `cluster` found, in seconds: it looks at the embedding alone.
+    """Split or merge the clusters that `cluster` found, in seconds: only the embedding is used.
 
-    Clusters are nested. Fewer are unions of those that there are: merged next are the two that add least to the sum of
-    squares within clusters (Ward 1963). More are parts of them: divided next is always the one whose two parts, of five
-    cells at least, have centres farthest apart, large or small.
+    Clusters are nested. Fewer clusters are unions of the existing ones: the next two to be merged are those that add
+    least to the sum of squares within clusters (Ward 1963). More clusters are parts of them: the next to be divided,
+    whatever its size, is the one whose two parts, each of at least five cells, have their centres farthest apart.
 
     Parameters
     ----------
     adata
-        With `obs[key]`, `obsm[f"X_{key}"]` and `uns[key]`, as `cluster` writes them.
+        Clustered cells, with `obs[key]`, `obsm[f"X_{key}"]` and `uns[key]` as `cluster` writes them.
     n_clusters
         Number of clusters wanted. Give this or `resolution`.
     resolution
-        The same as a multiple of the number that there is: 2 for twice as many, 0.5 for half.
+        The number wanted as a multiple of the present one: 2 for twice as many clusters, 0.5 for half as many.
     key
         Name of the results to start from.
     key_added
-        Name of the new ones; by default `f"{key}_k{n_clusters}"`.
+        Name of the new results; by default `f"{key}_k{n_clusters}"`.
     random_state
-        Seed of the k-means that finds the pieces of a cluster.
+        Seed of the k-means that finds the parts of a cluster.
 
     Returns
     -------
-    `key_added`. Sets `obs[key_added]`, categorical of strings (unions are called "1+4", parts of 3 "3,0", "3,1", …, the
-    largest first, all others as before), `obs[f"{key_added}_confidence"]`, the soft assignment of a cell to its own
-    cluster, float32, and `uns[key_added]`: `key`, `n_clusters` and `random_state`. Cells without a cluster stay so.
+    `key_added`. Sets `obs[key_added]`, categorical of strings: a union is called "1+4", parts of 3 are "3,0", "3,1", …,
+    the largest first, and other clusters keep their names. Also sets `obs[f"{key_added}_confidence"]`, the soft
+    assignment of a cell to its own cluster, float32, and `uns[key_added]`: `key`, `n_clusters` and `random_state`.
+    Cells without a cluster still have none.
 
     Raises
     ------
     InputError
-        If the results of `cluster` are not there or not whole, would be replaced, or there cannot be as many clusters
-        as are wanted.
+        If the results of `cluster` are missing or incomplete or would be replaced, or if the cells cannot be divided
+        into as many clusters as wanted.
     """
     keys, random_state = Keys(key), checked_random_state(random_state)
     if key_added == key:

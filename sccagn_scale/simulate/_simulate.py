@@ -56,7 +56,7 @@ def simulate(
     a third: library sizes, type sizes and the distance between types are the real ones. As a drawn count of an observed
     one carries the noise of both, about a fifth fewer genes are detected in a cell than in the real data.
 
-    Memory does not grow with the atlas but for its labels (one or two bytes per cell) and a row pointer.
+    Memory does not grow with the atlas, except for its labels (one or two bytes per cell) and a row pointer.
 
     Parameters
     ----------
