@@ -7,6 +7,7 @@ import difflib
 import math
 import tomllib
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -23,7 +24,8 @@ class Config:
     """All parameters of preprocessing, graph, network, losses and training.
 
     `Config()` is the preset `"default"`; `Config.preset("paper")` is the published setting. Change single values with
-    `Config(n_latent=16)`, with `dataclasses.replace(config, n_latent=16)`, or in a TOML file.
+    `Config(n_latent=16)`, with `dataclasses.replace(config, n_latent=16)`, in a TOML file, or on the command line with
+    `--set n_latent=16`.
 
     Parameters
     ----------
@@ -253,15 +255,30 @@ class Config:
             raise InputError(f"`config` {str(path)!r} cannot be read: {error.strerror}.") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"`config` {str(path)!r} is not a TOML file: {error}.") from error
-        known = _hints()
-        for name in values:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"the names are {', '.join(known)}."
-                raise InputError(f"`config` {str(path)!r} has an unknown name '{name}'; {hint}")
-            if values[name] == "none" and type(None) in get_args(known[name]):
-                values[name] = None
-        return dataclasses.replace(base or cls(), **values)
+        return _replace(base or cls(), values, f"`config` {str(path)!r}")
+
+    @classmethod
+    def from_assignments(cls, assignments: Iterable[str], base: Config | None = None) -> Config:
+        """Read texts of the form `name=value` on top of `base` (the default preset if None).
+
+        A value is written as in TOML, but a text needs no quotes: `"n_neighbors=30"`, `"conv=gat"`, `"nu=none"`,
+        `"n_fanout=[15, 10]"`. Of two with one name the later one counts.
+
+        Raises
+        ------
+        InputError
+            If a text has another form, an unknown name or an unsuitable value.
+        """
+        values: dict[str, Any] = {}
+        for text in assignments:
+            name, equals, value = (part.strip() for part in text.partition("="))
+            if not (name and equals and value):
+                raise InputError(f"`assignments` must have the form NAME=VALUE, as in n_neighbors=30; one is {text!r}.")
+            try:
+                values[name] = tomllib.loads(f"value = {value}")["value"]
+            except tomllib.TOMLDecodeError:
+                values[name] = value  # a text without quotes
+        return _replace(base or cls(), values, "`assignments`")
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -326,6 +343,19 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 
 def _hints() -> dict[str, Any]:
     return get_type_hints(Config)
+
+
+def _replace(config: Config, values: dict[str, Any], source: str) -> Config:
+    """Change settings to what was read from text, where `"none"` is None; `source` begins messages on names."""
+    known = _hints()
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the names are {', '.join(known)}."
+            raise InputError(f"{source} has an unknown name '{name}'; {hint}")
+        if values[name] == "none" and type(None) in get_args(known[name]):
+            values[name] = None
+    return dataclasses.replace(config, **values)
 
 
 def _checked(name: str, hint: Any, value: Any) -> Any:

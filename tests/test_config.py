@@ -244,6 +244,37 @@ def test_what_a_file_has_wrong_is_told(tmp_path: Path, text: str | bytes, messag
     assert message in str(caught.value)
 
 
+def test_assignments_change_what_they_name() -> None:
+    texts = ["n_latent=16", "fusion = concat", "conv='gat'", "n_hidden=[50, 60, 60]", "prune=false", "tau=1", "nu=none"]
+    config = Config(n_latent=16, fusion="concat", conv="gat", n_hidden=(50, 60, 60), prune=False, tau=1.0)
+    assert Config.from_assignments(texts) == config
+    assert Config.from_assignments(["n_latent=16", "n_latent=32"]).n_latent == 32
+    assert Config.from_assignments([], Config.preset("paper")) == Config.preset("paper")
+    assert Config.from_assignments(["nu=none"], Config.preset("paper")) == Config(
+        **{**dataclasses.asdict(Config.preset("paper")), "nu": None}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n_latent", "must have the form NAME=VALUE, as in n_neighbors=30; one is 'n_latent'"),
+        ("n_latent=", "must have the form NAME=VALUE"),
+        ("=8", "must have the form NAME=VALUE"),
+        ("n_latents=8", "`assignments` has an unknown name 'n_latents'; did you mean 'n_latent'?"),
+        ("n_latent=0", "`n_latent` must be at least 1; it is 0"),
+        ("n_latent=eight", "`n_latent` must be a whole number; it is 'eight'"),
+        ("prune=False", "`prune` must be true or false; it is 'False'"),
+        ("conv=lstm", "`conv` must be one of 'gcn', 'gat', 'sage'; it is 'lstm'"),
+        ("n_hidden=[1, 2]", "`n_hidden` must be 3 whole numbers"),
+    ],
+)
+def test_what_an_assignment_has_wrong_is_told(text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Config.from_assignments([text])
+    assert message in str(caught.value)
+
+
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`config` '.*none\.toml' cannot be read: No such file"):
         Config.from_toml(tmp_path / "none.toml")

@@ -35,11 +35,12 @@ def read_cells(paths: Sequence[Path], scratch: Path | None = None) -> Atlas:
 
 
 def read_config(arguments: argparse.Namespace) -> Config:
-    """Take the preset with what `--config` changes."""
+    """Take the preset with what `--config` changes, and on top of that what `--set` does."""
     from sccagn_scale.config import Config
 
     config = Config.preset(arguments.preset)
-    if arguments.config is None:
-        return config
-    with named(path="--config"):
-        return Config.from_toml(arguments.config, base=config)
+    if arguments.config is not None:
+        with named(path="--config"):
+            config = Config.from_toml(arguments.config, base=config)
+    with named(assignments="--set"):
+        return Config.from_assignments(arguments.set, base=config)

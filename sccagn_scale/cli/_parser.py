@@ -282,6 +282,13 @@ def _add_settings(group: Any) -> None:
         help="`paper` follows the publication; for small data, as the whole graph is one batch (default: default)",
     )
     group.add_argument("--config", metavar="FILE.toml", type=Path, help="file of settings that differ from the preset")
+    group.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="one such setting, such as n_neighbors=30; may be repeated (list: `python -m pydoc sccagn_scale.Config`)",
+    )
 
 
 def _add_device(group: Any) -> None:

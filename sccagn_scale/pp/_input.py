@@ -150,9 +150,7 @@ def recognize(
     if kind == "auto":
         _check_same(found.kinds)
         kind = _kind(found.is_whole, found.highest)
-        log.info(
-            "The values were recognised as %s. Set `input_kind` in the config if that is wrong.", _DESCRIPTION[kind]
-        )
+        log.info("The values were recognised as %s. If that is wrong, set `input_kind`.", _DESCRIPTION[kind])
         if kind == "counts" and stored_as is not None and np.issubdtype(stored_as, np.floating):
             warnings.warn(
                 f"The values are stored as {stored_as} but all are whole numbers: they were taken for counts.",

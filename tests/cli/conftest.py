@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ class FakeConfig:
         if "=" not in text:
             raise InputError(f"`path` must be TOML, but {str(path)!r} is not.")
         return cls(f"{base.name}+{text.strip()}")
+
+    @classmethod
+    def from_assignments(cls, assignments: Sequence[str], base: FakeConfig) -> FakeConfig:
+        if bad := [text for text in assignments if "=" not in text]:
+            raise InputError(f"`assignments` must have the form NAME=VALUE; one is {bad[0]!r}.")
+        return cls("+".join([base.name, *assignments]))
 
 
 class FakeModel:

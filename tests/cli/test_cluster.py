@@ -89,12 +89,12 @@ def test_options_reach_the_model(cells: Path, model: Any) -> None:
     config.write_text("n_latent = 4")
     out = cells.with_name("out.h5ad")
     options = ["--n-clusters", 5, "--layer", "raw", "--preset", "paper", "--config", config, "--device", "cpu"]
-    options += ["--batch-key", "donor"]
+    options += ["--batch-key", "donor", "--set", "n_latent=8", "--set", "conv=gat"]
     assert _cluster(cells, "-o", out, *options, "--key-added", "mine", "--quiet") == 0
     (call,) = model.calls
     assert call == {
         "n_clusters": 5,
-        "config": "paper+n_latent = 4",
+        "config": "paper+n_latent = 4+n_latent=8+conv=gat",
         "layer": "raw",
         "batch_key": "donor",
         "random_state": 0,
@@ -168,6 +168,7 @@ def test_empty_clusters_and_other_plausible_numbers_are_told(
         (["-o", "out.h5ad", "--plots", "cells.h5ad/x"], "`--plots`"),
         (["-o", "out.h5ad", "--model", "my.toml"], "`--model`"),
         (["-o", "out.h5ad", "--config", "empty.toml"], "`--config` must be TOML"),
+        (["-o", "out.h5ad", "--set", "n_latent"], "`--set` must have the form NAME=VALUE"),
         (["-o", "out.h5ad", "--model", "x", "--batch-key", "a"], "`--model` must not be given with `--batch-key`"),
     ],
 )
