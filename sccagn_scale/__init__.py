@@ -26,17 +26,22 @@ __all__ = [
     "InputWarning",
     "__version__",
     "cluster",
+    "metrics",
     "open_atlas",
+    "pl",
+    "plan",
     "read",
     "recluster",
+    "simulate",
     "write",
 ]
 
 if TYPE_CHECKING:
+    from sccagn_scale import metrics, pl, simulate
     from sccagn_scale._errors import InputError, InputWarning
     from sccagn_scale.config import Config
     from sccagn_scale.io import open_atlas, read, write
-    from sccagn_scale.model import SCCAGN, cluster, recluster
+    from sccagn_scale.model import SCCAGN, cluster, plan, recluster
 
 _HOME = {
     "InputError": "_errors",
@@ -47,14 +52,18 @@ _HOME = {
     "write": "io",
     "SCCAGN": "model",
     "cluster": "model",
+    "plan": "model",
     "recluster": "model",
 }
+_ROOMS = ("metrics", "pl", "simulate")
 
 
 def __getattr__(name: str) -> Any:
     """Import public names when they are first used: torch takes seconds, and `--help` should not."""
     if name in _HOME:
         return getattr(importlib.import_module(f"sccagn_scale.{_HOME[name]}"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"sccagn_scale.{name}")
     raise AttributeError(f"module 'sccagn_scale' has no attribute {name!r}")
 
 

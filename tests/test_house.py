@@ -138,6 +138,14 @@ def test_light_modules_load_nothing_heavy(module: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_every_public_name_is_there_when_it_is_first_used() -> None:
+    code = "import sccagn_scale; print([name for name in sccagn_scale.__all__ if not getattr(sccagn_scale, name)])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    assert result.stdout.strip() == "[]"
+    with pytest.raises(AttributeError, match="has no attribute 'tl'"):
+        _ = sccagn_scale.tl
+
+
 def chooses_device(tree: ast.AST) -> list[int]:
     """Lines that pick or ask for a GPU: `.to("cuda")`, `device="cuda"`, `.cuda()`, `torch.cuda.is_available()`."""
     lines = []

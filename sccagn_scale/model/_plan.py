@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,10 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from sccagn_scale import graph
+from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Preset
+from sccagn_scale.io import Atlas
 from sccagn_scale.model._initial import choose_init
 from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._needs import Size, needs
@@ -25,9 +27,6 @@ from sccagn_scale.model._prepare import input_size
 from sccagn_scale.model._setup import Device, checked_n_clusters, pick_device
 from sccagn_scale.model._workspace import allowed_memory
 from sccagn_scale.train import Init
-
-if TYPE_CHECKING:
-    from sccagn_scale.io import Atlas
 
 _SAMPLE = 25_000  # cells that time is measured on: more than `FEW_CELLS`, where fewer clusterings vote
 _BLOCKS = 20  # stretches of cells that they are taken from, evenly over the input
@@ -100,15 +99,17 @@ def plan(
     Parameters
     ----------
     atlas
-        Cells × genes on disk; see `sccagn_scale.io.open_atlas`.
+        Cells × genes on disk, as returned by `open_atlas`.
     n_clusters, config, layer, memory, device, progress
         See `SCCAGN`.
 
     Raises
     ------
     InputError
-        As `SCCAGN` does.
+        If `atlas` is something else, and as `SCCAGN` does.
     """
+    if not isinstance(atlas, Atlas):
+        raise InputError(f"`atlas` must be what `open_atlas` returns; it is of type {type(atlas).__name__}.")
     config = config if isinstance(config, Config) else Config.preset(config or "default")
     size, allowed = input_size(atlas, layer), allowed_memory(memory)
     n_clusters = checked_n_clusters(n_clusters, size.n_obs)

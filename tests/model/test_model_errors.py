@@ -14,9 +14,14 @@ import scipy.sparse as sp
 import torch
 from model_samples import TINY, assert_same, content, planted
 
-from sccagn_scale import SCCAGN, Config, InputError, cluster, open_atlas, recluster
+from sccagn_scale import SCCAGN, Config, InputError, cluster, open_atlas, plan, recluster
 from sccagn_scale.model import _workspace
 from sccagn_scale.model._needs import Need
+
+
+def test_only_an_atlas_is_planned() -> None:
+    with pytest.raises(InputError, match=r"`atlas` must be what `open_atlas` returns; it is of type AnnData\."):
+        plan(planted())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
