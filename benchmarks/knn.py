@@ -190,7 +190,7 @@ def _timed(
     def score() -> dict[str, dict[str, Any]]:
         import faiss
 
-        from sccagn_scale.metrics import knn_recall
+        from sccagn_scale.graph import knn_recall
 
         rows = np.sort(np.random.default_rng(1).choice(n_obs, min(N_SAMPLE, n_obs), replace=False))
         recall = knn_recall(found[rows], faiss.knn(points[rows], points, N_NEIGHBORS)[1])

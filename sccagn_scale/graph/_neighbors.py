@@ -11,7 +11,7 @@ from sccagn_scale import ops
 from sccagn_scale._errors import InputError
 from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale.graph._algorithms import ALGORITHMS, Backend, ivf, missing, torch_exact
-from sccagn_scale.metrics import knn_recall
+from sccagn_scale.graph._recall import knn_recall
 
 EXACT_UP_TO = 30_000
 """Largest number of cells for which every pair is compared."""

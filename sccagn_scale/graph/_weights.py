@@ -31,9 +31,7 @@ def adjacency(found: Neighbors, *, prune: bool = True) -> sp.csr_matrix:
         rows = slice(i, i + _BLOCK)
         keep[rows] = found.indices[rows, 1:] != np.arange(n_obs)[rows, None]
         if prune and k > 1:
-            # in float64, the mean plus one sd of two distances is the longer one to the last bit
-            exact = found.distances[rows, 1:].astype(np.float64)
-            keep[rows] &= exact <= exact.mean(axis=1, keepdims=True) + exact.std(axis=1, keepdims=True)
+            keep[rows] &= _is_near(found.distances[rows, 1:], keep[rows])
     directed = _from_rows(found.indices[:, 1:], None, keep)
     reverse = directed.T.tocsr()
     blocks = [directed[i : i + _BLOCK].maximum(reverse[i : i + _BLOCK]) for i in range(0, n_obs, _BLOCK)]
@@ -58,9 +56,10 @@ def normalized(graph: sp.csr_matrix) -> sp.csr_matrix:
     n_obs = graph.shape[0]
     scale = (1.0 / np.sqrt(np.asarray(graph.sum(axis=1)).ravel() + 1)).astype(np.float32)
     looped = sp.csr_matrix(graph.shape, dtype=np.float32)
+    index = sp.get_index_dtype(maxval=max(n_obs, graph.nnz + n_obs))
     looped.data = np.empty(graph.nnz + n_obs, np.float32)
-    looped.indices = np.empty(graph.nnz + n_obs, graph.indices.dtype)
-    looped.indptr = graph.indptr + np.arange(n_obs + 1, dtype=graph.indptr.dtype)
+    looped.indices = np.empty(graph.nnz + n_obs, index)
+    looped.indptr = graph.indptr.astype(index) + np.arange(n_obs + 1, dtype=index)
     for start in range(0, n_obs, _BLOCK):
         stop = min(start + _BLOCK, n_obs)
         own = sp.eye(stop - start, n_obs, k=start, dtype=graph.dtype, format="csr")
@@ -71,6 +70,17 @@ def normalized(graph: sp.csr_matrix) -> sp.csr_matrix:
         looped.indices[here] = block.indices
         looped.data[here] = block.data * scale[rows] * scale[block.indices]
     return looped
+
+
+def _is_near(distances: np.ndarray, is_edge: np.ndarray) -> np.ndarray:
+    """Whether a distance is at most the mean plus one standard deviation of its row's edges [n, k]."""
+    exact = distances.astype(np.float64)  # so that of two distances mean plus sd is the longer one to the last bit
+    longest = exact.mean(axis=1) + exact.std(axis=1)
+    short = np.flatnonzero(is_edge.any(axis=1) & ~is_edge.all(axis=1))  # the search found fewer
+    if len(short):
+        own, edges = exact[short], is_edge[short]
+        longest[short] = own.mean(axis=1, where=edges) + own.std(axis=1, where=edges)
+    return exact <= longest[:, None]
 
 
 def _from_rows(indices: np.ndarray, values: np.ndarray | None, keep: np.ndarray) -> sp.csr_matrix:

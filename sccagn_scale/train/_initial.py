@@ -49,7 +49,7 @@ class CommunityFinder:
 
     Modularity depends on a graph only through the weights between groups of cells and their degrees. So where the cells
     of a small group stay together, Leiden needs to see no more than the groups, which takes seconds for a million cells
-    in 20,000 of them; what that joined wrongly along the borders, `settled` then mends cell by cell.
+    in 10,000 of them; what that joined wrongly along the borders, `settled` then mends cell by cell.
 
     Parameters
     ----------

@@ -54,6 +54,19 @@ def test_pruning_drops_an_edge_only_if_both_ends_find_it_long() -> None:
     assert adjacency(lonely, prune=False)[[3]].nnz == 3
 
 
+def test_neighbours_that_were_not_found_do_not_count_among_the_distances() -> None:
+    """Places that a search could not fill are one more mention of the cell itself, at distance 0."""
+    indices = np.zeros((6, 9), np.int64)
+    indices[:, 0] = np.arange(6)
+    indices[0, 1:5] = 1, 2, 3, 4
+    indices[1:, 1:] = indices[1:, :1]
+    distances = np.zeros((6, 9), np.float32)
+    distances[0, 1:5] = 1.0, 1.01, 1.02, 1.03
+    graph = adjacency(Neighbors(indices, distances)).toarray()
+    assert graph[0].tolist() == [0, 1, 1, 1, 0, 0]  # the mean plus one sd of the four is 1.026
+    assert not graph[5].any()
+
+
 def test_two_neighbours_are_never_pruned() -> None:
     """Mean plus sd of two distances is the longer one itself, which rounding must not drop."""
     found = found_for(2000, 3)

@@ -1,8 +1,9 @@
-"""kNN backends: one file each, one signature, one table.
+"""kNN backends: one file each, and one table.
 
 A backend takes points [n, d] float32 C-contiguous and k, and returns `(indices, distances)` [n, k] int and float32, the
 caller's own: for every point its k nearest by Euclidean distance, the point itself usually but not certainly among
-them, and −1 for what could not be found. Those that run on a GPU take its number, too.
+them, and −1 for what could not be found. Those that run on a GPU take its number, `torch_exact` a device, and `ivf` a
+place for its results.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from sccagn_scale._memory import give_back
 from sccagn_scale.graph._algorithms import exact
 from sccagn_scale.graph._algorithms._lists import Lists, make_lists
-from sccagn_scale.metrics import knn_recall
+from sccagn_scale.graph._recall import knn_recall
 
 _SMALLEST = 5000  # below it, there is nothing to gain
 _LIST_SIZE = 62
