@@ -134,9 +134,8 @@ def _is_continuous(value: pd.Series) -> bool:
 
 
 def _groups(value: pd.Series) -> pd.Categorical:
-    """The column as categories, those that occur, named by strings."""
-    groups = pd.Categorical(value).remove_unused_categories()
-    return groups.rename_categories(str)
+    """The column as categories named by strings. Those of no cell stay: colours go by the categories' places."""
+    return pd.Categorical(value).rename_categories(str)
 
 
 def _colors(adata: AnnData, groups: dict[str, pd.Categorical]) -> dict[str, list[str]]:
@@ -176,7 +175,8 @@ def _legend(panel: Axes, groups: pd.Categorical, colors: list[str]) -> None:
     from matplotlib.lines import Line2D
 
     counts = np.bincount(groups.codes[groups.codes >= 0], minlength=len(groups.categories))
-    entries = [(f"{name} ({n:,})", color) for name, n, color in zip(groups.categories, counts, colors, strict=True)]
+    rows = zip(groups.categories, counts, colors, strict=True)
+    entries = [(f"{name} ({n:,})", color) for name, n, color in rows if n]
     if (groups.codes < 0).any():
         entries.append((f"{_NO_GROUP} ({int((groups.codes < 0).sum()):,})", MISSING))
     panel.legend(
@@ -196,8 +196,9 @@ def _legend_width(groups: pd.Categorical | None) -> float:
     """Inches that a legend takes, or without groups a colour bar."""
     if groups is None:
         return 0.7
-    widest = max(map(len, groups.categories), default=0) + len(f" ({len(groups):,})")
-    return 0.3 + -(-(len(groups.categories) + 1) // _LEGEND_ROWS) * (0.3 + 0.062 * widest)
+    names = groups.remove_unused_categories().categories
+    widest = max(map(len, names), default=0) + len(f" ({len(groups):,})")
+    return 0.3 + -(-(len(names) + 1) // _LEGEND_ROWS) * (0.3 + 0.062 * widest)
 
 
 def _dress(panel: Axes, title: str, basis: str) -> None:

@@ -63,6 +63,11 @@ def _umap(adata: AnnData, keys: Keys, max_cells: int, random_state: int, rng: np
             "run sccagn_scale.cluster on it first."
         )
     connectivities = neighbors.get("connectivities_key", CONNECTIVITIES)
+    if connectivities not in adata.obsp:
+        raise InputError(
+            f"`adata` must hold the graph that uns['neighbors'] names, but there is no obsp[{connectivities!r}]; run "
+            "sccagn_scale.cluster on it again."
+        )
     params = dict(neighbors.get("params", {}))
     rep = next((r for r in (params.get("use_rep"), PCA, keys.embedding) if r in adata.obsm), None)
     if rep is None:

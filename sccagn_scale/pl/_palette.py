@@ -48,7 +48,9 @@ def matched(colors: Sequence[str], table: NDArray[np.intp]) -> list[str]:
     taken = [to_rgb(color) for color in (*colors, MISSING)]
     free = {to_rgb(color): color for color in (*_TWENTY, *palette(len(_TWENTY) + len(colors) + table.shape[1]))}
     for j in range(table.shape[1]):
-        if j not in pairs:
+        if not table[:, j].any():
+            pairs[j] = MISSING  # no cell wears it
+        elif j not in pairs:
             far = max(free, key=lambda rgb: min(float(np.linalg.norm(np.subtract(rgb, t))) for t in taken))
             pairs[j] = free[far]
             taken.append(far)

@@ -112,6 +112,17 @@ def test_users_colours_are_kept_and_guide_the_others() -> None:
     assert clusters["0"] == "#111111"
 
 
+def test_a_cluster_without_cells_keeps_its_colour_from_the_others() -> None:
+    whole = _clustered()
+    part = whole[whole.obs["sccagn"] != "1"].copy()
+    part.obs["sccagn"] = part.obs["sccagn"].cat.set_categories(["0", "1", "2"])
+    (before,), (after,) = pl.embedding(whole).axes, pl.embedding(part).axes
+    assert _colors_by_name(after) == {name: c for name, c in _colors_by_name(before).items() if name != "1"}
+    part.uns["sccagn_colors"] = ["#111111", "#222222", "#333333"]
+    clusters, types = map(_colors_by_name, pl.embedding(part, ["sccagn", "type"]).axes)
+    assert (clusters["0"], clusters["2"]) == ("#111111", "#333333") == (types["B"], types["T"])
+
+
 def test_floats_get_a_colour_bar_and_other_columns_a_legend() -> None:
     adata = _clustered()
     adata.obs["batch"] = np.arange(adata.n_obs) % 2
@@ -229,6 +240,9 @@ def test_embedding_says_what_is_missing() -> None:
     with pytest.raises(InputError, match=r"uns\['neighbors'\]"):
         pl.embedding(adata)
     adata.uns["neighbors"] = {"params": {}}
+    with pytest.raises(InputError, match=r"no obsp\['connectivities'\]"):
+        pl.embedding(adata)
+    adata.obsp["connectivities"] = sp.eye(adata.n_obs, format="csr")
     with pytest.raises(InputError, match="X_pca or X_sccagn"):
         pl.embedding(adata)
     adata.obsm["X_umap"] = np.full((adata.n_obs, 2), np.nan)
