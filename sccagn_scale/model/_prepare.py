@@ -114,7 +114,7 @@ def prepare(
     """
     matrix = pp.select_matrix(adata, layer, store, client=client, stage=stage)
     found = pp.scan(matrix)
-    kind = pp.recognize(found, config.input_kind, stored_as=matrix.dtype)
+    kind = pp.recognize(found, config.input_kind)
     kept = pp.quality_control(
         matrix, found.n_detected, min_cells_frac=config.min_cells_frac, min_genes_frac=config.min_genes_frac
     )
@@ -199,10 +199,10 @@ def prepare_like(
             f"as {', '.join(missing[:3])}; give it the same genes."
         )
     found = pp.scan(matrix)
-    if found.is_whole != (recipe.input_kind == "counts"):
+    if found.kind != recipe.input_kind:
         warnings.warn(
-            f"The model was trained on {pp.KINDS[recipe.input_kind]}, but {'all' if found.is_whole else 'not all'} of "
-            "these values are whole numbers. If they are of another kind, clusters will be wrong: give it the same.",
+            f"The model was trained on {pp.KINDS[recipe.input_kind]}, but these values look like "
+            f"{pp.KINDS[found.kind]}. If they are, clusters will be wrong: give it values of the same kind.",
             InputWarning,
             stacklevel=3,
         )
@@ -226,7 +226,7 @@ def _unique_needed(names: pd.Index) -> np.ndarray:
 def _announce_constant(n_constant: int, n_vars: int) -> None:
     if n_constant:
         warnings.warn(
-            f"{n_constant:,} of {n_vars:,} genes have the same value in every cell and play no part.",
+            f"{n_constant:,} of {n_vars:,} genes have the same value in every cell and are not used.",
             InputWarning,
             stacklevel=3,
         )

@@ -40,6 +40,11 @@ class Scan(NamedTuple):
     highest: float
     kinds: dict[str, InputKind]  # what each of several files holds, where it holds any value
 
+    @property
+    def kind(self) -> InputKind:
+        """Whole numbers are counts; other values are logged if none exceeds 50, else linear (TPM, RPM, CPM)."""
+        return _kind(self.is_whole, self.highest)
+
 
 def scan(matrix: Expression) -> Scan:
     """Look at every value once.
@@ -120,23 +125,15 @@ def _look(start: int, block: sp.csr_matrix) -> _Seen:
     )
 
 
-def recognize(
-    found: Scan, kind: InputKind | Literal["auto"] = "auto", *, stored_as: np.dtype | None = None
-) -> InputKind:
-    """Tell what kind of values a matrix holds, and say so.
-
-    Whole numbers are counts; other values are logged if none exceeds 50, and linear (TPM, RPM, CPM) if one does.
-    What was recognised is announced in the log; float counts and linear values also raise an `InputWarning`.
+def recognize(found: Scan, kind: InputKind | Literal["auto"] = "auto") -> InputKind:
+    """Tell what kind of values a matrix holds, and say so: in the log, and for linear values by an `InputWarning`.
 
     Parameters
     ----------
     found
         What `scan` saw of the matrix.
     kind
-        `"auto"`, or the answer, where the user knows it.
-    stored_as
-        Type of the values before they were converted: whole numbers stored as floats are taken for counts with a
-        warning.
+        `"auto"` takes the kind that was found; or the answer, where the user knows it.
 
     Returns
     -------
@@ -149,14 +146,8 @@ def recognize(
     """
     if kind == "auto":
         _check_same(found.kinds)
-        kind = _kind(found.is_whole, found.highest)
+        kind = found.kind
         log.info("The values were recognised as %s. If that is wrong, set `input_kind`.", _DESCRIPTION[kind])
-        if kind == "counts" and stored_as is not None and np.issubdtype(stored_as, np.floating):
-            warnings.warn(
-                f"The values are stored as {stored_as} but all are whole numbers: they were taken for counts.",
-                InputWarning,
-                stacklevel=3,
-            )
         if kind == "linear":
             warnings.warn(
                 f"The values are neither counts nor logged (largest {found.highest:,.4g}, not whole numbers): taken as "

@@ -48,15 +48,19 @@ def test_a_model_of_another_format_is_told(tmp_path: Path) -> None:
         SCCAGN.load(tmp_path / "kept", planted())
 
 
-@pytest.mark.parametrize(("changed", "said"), [("logged", "not all of these"), ("counts", "all of these")])
-def test_values_of_another_kind_are_told(tmp_path: Path, changed: str, said: str) -> None:
-    counts, logged = planted(), planted()
-    logged.X = logged.X.log1p()
-    first, second = (counts, logged) if changed == "logged" else (logged, counts)
-    SCCAGN(first, 3, TINY).train().save(tmp_path / "kept")
-    SCCAGN.load(tmp_path / "kept", first)
-    with pytest.warns(InputWarning, match=f"trained on (counts|logged values), but {said} values are whole numbers"):
-        SCCAGN.load(tmp_path / "kept", second)
+@pytest.mark.filterwarnings("ignore:The values are neither counts nor logged")
+@pytest.mark.parametrize("trained_on", ["counts", "logged values", "normalised values"])
+def test_values_of_another_kind_are_told(tmp_path: Path, trained_on: str) -> None:
+    of_kind = {"counts": planted(), "logged values": planted(), "normalised values": planted()}
+    of_kind["logged values"].X = of_kind["logged values"].X.log1p()
+    of_kind["normalised values"].X = of_kind["normalised values"].X * 100.5
+    SCCAGN(of_kind[trained_on], 3, TINY).train().save(tmp_path / "kept")
+    for kind, cells in of_kind.items():
+        if kind == trained_on:
+            SCCAGN.load(tmp_path / "kept", cells)
+        else:
+            with pytest.warns(InputWarning, match=f"trained on {trained_on}, but these values look like {kind}"):
+                SCCAGN.load(tmp_path / "kept", cells)
 
 
 @pytest.mark.parametrize("name", ["model.json", "recipe.npz", "weights.pt"])
