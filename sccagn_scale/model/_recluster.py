@@ -79,6 +79,12 @@ def recluster(
     wanted = _wanted(n_clusters, resolution, len(names), int(here.sum()))
     added = free_keys(f"{key}_k{wanted}" if key_added is None else key_added, adata)
     labels, names = _changed(z[here], before[here].astype(np.int64), names, wanted, random_state)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(
+            f"`key` = {key!r}: two of the new clusters would be called {twice!r}, since names in obs[{keys.labels!r}] "
+            "have ',' or '+' in them; rename those first."
+        )
 
     codes, confidence = np.full(len(here), -1), np.full(len(here), np.nan, np.float32)
     codes[here] = labels

@@ -48,9 +48,21 @@ def test_parts_are_named_by_falling_size(clustered: ad.AnnData) -> None:
     recluster(clustered, 14)
     counts = clustered.obs["sccagn_k14"].value_counts(sort=False)
     for old in "012345":
-        parts = counts[[name for name in counts.index if name.partition(".")[0] == old]]
-        assert parts.index.tolist() == ([old] if len(parts) == 1 else [f"{old}.{i}" for i in range(len(parts))])
+        parts = counts[[name for name in counts.index if name.partition(",")[0] == old]]
+        assert parts.index.tolist() == ([old] if len(parts) == 1 else [f"{old},{i}" for i in range(len(parts))])
         assert (np.diff(parts) <= 0).all()
+
+
+def test_names_that_would_stand_twice_are_refused(clustered: ad.AnnData) -> None:
+    recluster(clustered, 7)
+    split = clustered.obs["sccagn_k7"].cat.categories.str.partition(",").get_level_values(0)
+    divided = split[split.duplicated()][0]
+    other = next(name for name in clustered.obs["sccagn"].cat.categories if name != divided)
+    clustered.obs["sccagn"] = clustered.obs["sccagn"].cat.rename_categories({other: f"{divided},0"})
+    before = set(clustered.obs)
+    with pytest.raises(InputError, match=f"would be called '{divided},0'.*rename"):
+        recluster(clustered, 7, key_added="more")
+    assert set(clustered.obs) == before
 
 
 def test_types_that_were_joined_come_apart_again(clustered: ad.AnnData) -> None:
