@@ -7,10 +7,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale._progress import SILENT, Stage
@@ -86,10 +88,14 @@ class Console:
         """Show results on stdout, unless quiet."""
         if not self.quiet:
             self._end_bars()
-            self.out.print(*content, soft_wrap=all(isinstance(part, str) for part in content))
+            self.out.print(*content, soft_wrap=all(isinstance(part, (str, Text)) for part in content))
+
+    def fact(self, name: str, text: str) -> None:
+        """Show one line of results: a bold name, or none, and the text beside it."""
+        self.print(Text.assemble((f"{name:<10}", "bold"), text))
 
     def _say(self, text: str) -> None:
-        self._err.print(text, markup=False, soft_wrap=True)
+        self._err.print(text, soft_wrap=True)
 
     def _bar(self, name: str, total: float | None) -> _Bar:
         if self._bars is None:
@@ -226,5 +232,7 @@ def _value(value: float | int | str) -> str:
 
 
 def _rich(*, stderr: bool) -> RichConsole:
-    console = RichConsole(stderr=stderr, highlight=False)
-    return console if console.is_terminal else RichConsole(stderr=stderr, highlight=False, width=_UNFOLDED)
+    # names of cells, columns and files come out as they are, whatever they look like to rich
+    plain = partial(RichConsole, stderr=stderr, highlight=False, markup=False, emoji=False)
+    console = plain()
+    return console if console.is_terminal else plain(width=_UNFOLDED)

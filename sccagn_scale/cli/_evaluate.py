@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,14 +29,13 @@ _PICTURE = "comparison.png"
 
 def run(arguments: argparse.Namespace) -> None:
     """Compare, show, and write if asked to."""
-    from rich.markup import escape
-
+    from sccagn_scale.io import read_parts
     from sccagn_scale.metrics import contingency, evaluate
 
     with Console(quiet=arguments.quiet) as console:
         _check_paths(arguments)
         with named(path="FILE"):
-            obs = _read(arguments.input, "obs")
+            obs = read_parts(arguments.input, ["obs"]).obs
         truth = _column(obs, arguments.truth, "--truth")
         labels = _column(obs, arguments.key, "--key")
         with named(truth="--truth", labels="--key"):
@@ -45,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
             table = contingency(truth, labels)
         n_compared = int(truth.notna().sum())
         n_refused = int((truth.notna() & labels.isna()).sum())
-        figure = None if arguments.plots is None else _draw(arguments, obs, console)
+        figure = None if arguments.plots is None else _draw(arguments, console)
         written = []
         if arguments.json is not None:
             facts = {
@@ -80,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
         if written:
             console.print()
         for i, path in enumerate(written):
-            console.print(f"[bold]{'' if i else 'Written':<10}[/bold]{escape(str(path))}")
+            console.fact("" if i else "Written", str(path))
 
 
 def _check_paths(arguments: argparse.Namespace) -> None:
@@ -93,35 +91,14 @@ def _check_paths(arguments: argparse.Namespace) -> None:
         check_writable(arguments.plots, "--plots", kind="folder")
 
 
-def _draw(arguments: argparse.Namespace, obs: pd.DataFrame, console: Console) -> Figure:
+def _draw(arguments: argparse.Namespace, console: Console) -> Figure:
     """Clusters and types side by side, in colours that agree."""
-    from anndata import AnnData
-
     from sccagn_scale import pl
+    from sccagn_scale.io import read_parts
 
     with console.stage("Draw"), named(path="FILE", adata="FILE"):
-        parts = {name: _read(arguments.input, name) for name in ("obsm", "obsp", "uns")}
-        return pl.embedding(AnnData(obs=obs, **parts), [arguments.key, arguments.truth], key_added=arguments.key)
-
-
-def _read(path: Path, part: str) -> Any:
-    """One part of the AnnData, and not the matrix, whatever its size."""
-    from anndata.io import read_elem
-
-    from sccagn_scale.io._layout import damaged, first_line, layout_of, open_hdf5, open_zarr
-
-    layout = layout_of(path)
-    if layout not in ("anndata", "zarr"):
-        raise InputError(f"`path` must be a clustered .h5ad file or .zarr folder, but {str(path)!r} is 10x's.")
-    try:
-        if layout == "zarr":
-            return read_elem(open_zarr(path)[part])
-        with open_hdf5(path) as file:
-            return read_elem(file[part])
-    except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise damaged(path, first_line(error)) from error
+        cells = read_parts(arguments.input, ["obs", "obsm", "obsp", "uns"])
+        return pl.embedding(cells, [arguments.key, arguments.truth], key_added=arguments.key)
 
 
 def _column(obs: pd.DataFrame, name: str, option: str) -> pd.Series:
@@ -151,8 +128,8 @@ def _metrics_table(scores: dict[str, float]) -> Table:
 
 def _contingency_tables(counts: pd.DataFrame, width: int) -> list[Table]:
     """Clusters × types. Where the types' names are too long for the terminal, letters with a key below."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     values = counts.to_numpy()
     order = np.argsort(values.argmax(axis=0), kind="stable")  # a good clustering looks diagonal
@@ -168,15 +145,15 @@ def _contingency_tables(counts: pd.DataFrame, width: int) -> list[Table]:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("cluster", no_wrap=True)
     for head in heads:
-        table.add_column(escape(head), justify="right", no_wrap=True)
+        table.add_column(head, justify="right", no_wrap=True)
     for name, row, line in zip(rows, values, cells, strict=True):
         most = int(row.argmax())
-        table.add_row(escape(name), *(f"[bold]{text}[/bold]" if j == most else text for j, text in enumerate(line)))
+        table.add_row(name, *(Text(text, "bold" if j == most else "") for j, text in enumerate(line)))
     if not short:
         return [table]
     key = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for head, name in zip(heads, names, strict=True):
-        key.add_row(head, escape(name))
+        key.add_row(head, name)
     return [table, key]
 
 

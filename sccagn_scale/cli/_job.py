@@ -256,7 +256,6 @@ def _facts(arguments: argparse.Namespace, adata: AnnData, console: Console, esti
 
 
 def _show(facts: dict[str, Any], how: str, written: Sequence[Path], console: Console) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     kept = facts["preprocessing"]
@@ -282,14 +281,13 @@ def _show(facts: dict[str, Any], how: str, written: Sequence[Path], console: Con
         table.add_row(*_row("(none)", facts["n_obs_without_cluster"], facts["n_obs"]), "", style="dim")
 
     for title, text in lines.items():
-        console.print(f"[bold]{title:<10}[/bold]{escape(text)}")
+        console.fact(title, text)
     console.print()
     console.print(table)
     console.print()
     for i, path in enumerate(written):
-        console.print(f"[bold]{'' if i else 'Written':<10}[/bold]{escape(str(path))}")
-    took = duration(facts["seconds"]["total"])
-    console.print(f"[bold]{'Took':<10}[/bold]{took}, peak memory {facts['peak_rss_mb']:,.0f} MB")
+        console.fact("" if i else "Written", str(path))
+    console.fact("Took", f"{duration(facts['seconds']['total'])}, peak memory {facts['peak_rss_mb']:,.0f} MB")
 
 
 def _empty(facts: dict[str, Any]) -> str:

@@ -75,10 +75,8 @@ def _show(planned: Plan, console: Console) -> None:
 
     where = "on disk" if planned.on_disk else "in memory"
     verdict = f"fits, with large arrays {where}" if planned.fits else "does not fit, even with large arrays on disk"
-    console.print(
-        f"[bold]{'Input':<10}[/bold]{planned.n_obs:,} cells × {planned.n_vars:,} genes, {planned.nnz:,} values stored"
-    )
-    console.print(f"[bold]{'Memory':<10}[/bold]{_size(planned.allowed)} may be taken: the run {verdict}")
+    console.fact("Input", f"{planned.n_obs:,} cells × {planned.n_vars:,} genes, {planned.nnz:,} values stored")
+    console.fact("Memory", f"{_size(planned.allowed)} may be taken: the run {verdict}")
     console.print()
     console.print(table)
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read all but the counts, recluster, write, and show what became of each cluster."""
-    from rich.markup import escape
-
     source, target = arguments.input, arguments.input if arguments.inplace else arguments.output
     with Console(quiet=arguments.quiet) as console:
         _check_paths(source, target, arguments.inplace)
@@ -51,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
             _write(cells, source, target)
         _show(adata, arguments.key, name, console)
         console.print()
-        console.print(f"[bold]{'Written':<10}[/bold]{escape(str(target))}")
+        console.fact("Written", str(target))
 
 
 def _check_paths(source: Path, target: Path, inplace: bool) -> None:
@@ -96,6 +94,6 @@ def _show(adata: AnnData, key: str, name: str, console: Console) -> None:
         mean = confidence[(labels == cluster).to_numpy()].mean()
         table.add_row(str(cluster), f"{n_obs:,}", f"{n_obs / adata.n_obs:.1%}", f"{mean:.2f}")
     n_before = adata.obs[key].nunique()
-    console.print(f"[bold]{'Clusters':<10}[/bold]{labels.nunique()}, where {key} has {n_before}")
+    console.fact("Clusters", f"{labels.nunique()}, where {key} has {n_before}")
     console.print()
     console.print(table)

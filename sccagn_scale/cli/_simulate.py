@@ -24,8 +24,6 @@ _NAMES = {
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the atlas and say where."""
-    from rich.markup import escape
-
     from sccagn_scale.simulate import simulate
 
     start = time.perf_counter()
@@ -47,6 +45,6 @@ def run(arguments: argparse.Namespace) -> None:
             )
         size, took = arguments.output.stat().st_size / 1e6, duration(time.perf_counter() - start)
         console.print(
-            f"Wrote {escape(str(arguments.output))}: {arguments.cells:,} cells, {size:,.0f} MB, types in "
+            f"Wrote {arguments.output}: {arguments.cells:,} cells, {size:,.0f} MB, types in "
             f"obs 'cell_type'. Took {took}, peak memory {peak_rss_mb():,.0f} MB."
         )

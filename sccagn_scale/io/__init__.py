@@ -3,7 +3,7 @@
 from ._atlas import Atlas, StoredMatrix, open_atlas
 from ._blocks import iter_blocks
 from ._free_keys import free_keys
-from ._read import read
+from ._read import read, read_parts
 from ._results import add_results, write_copy
 from ._store import CellStore, CellStoreWriter
 from ._write import check_writable, write
@@ -20,6 +20,7 @@ __all__ = [
     "iter_blocks",
     "open_atlas",
     "read",
+    "read_parts",
     "write",
     "write_atlas",
     "write_copy",

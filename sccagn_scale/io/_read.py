@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -99,18 +99,30 @@ def _read_whole(path: Path, layout: Layout, *, backed: bool) -> tuple[anndata.An
     return keep_expression(adata) if layout in ("tenx_hdf5", "tenx_mtx") else (adata, [])
 
 
-def read_frame(path: Path, layout: Layout) -> tuple[anndata.AnnData, list[str]]:
+def read_parts(path: str | os.PathLike[str], parts: Collection[str]) -> anndata.AnnData:
+    """Read parts of an AnnData on disk, such as `obs` and `obsm`, whatever the size of the others.
+
+    Raises
+    ------
+    InputError
+        If the path does not exist, has no supported format, or is truncated or damaged.
+    """
+    adata, _ = read_with(partial(read_frame, parts=parts), Path(path))
+    return adata
+
+
+def read_frame(path: Path, layout: Layout, parts: Collection[str] = _FRAME) -> tuple[anndata.AnnData, list[str]]:
     """Read an AnnData on disk but for X, layers and raw; of 10x, which has no more than X, everything."""
     if layout not in ("anndata", "zarr"):
         return _read_whole(path, layout, backed=False)
     with open_store(path) as root:
         if isinstance(root.get("obs"), h5py.Dataset):  # before AnnData 0.7, whose own reader knows what came where
             old = anndata.read_h5ad(path, backed="r")
-            parts = {part: getattr(old, part) for part in _FRAME}
+            found = {part: getattr(old, part) for part in parts}
             old.file.close()
         else:
-            parts = {part: read_elem(root[part]) for part in _FRAME if part in root}
-    return anndata.AnnData(**parts), []
+            found = {part: read_elem(root[part]) for part in parts if part in root}
+    return anndata.AnnData(**found), []
 
 
 def _load(path: Path, layout: Layout, *, backed: bool) -> anndata.AnnData:

@@ -33,6 +33,19 @@ def clustered(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", ["B [/mem]", "T [bold]naive[/bold]", ":smile:"])
+def test_names_are_printed_as_they_are(clustered: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    adata = ad.read_h5ad(clustered)
+    adata.obs["sccagn"] = adata.obs["sccagn"].cat.rename_categories({"0": name})
+    adata.write_h5ad(clustered)
+    out = clustered.with_name("[red].h5ad")
+    assert main(["recluster", str(clustered), "-o", str(out), "--n-clusters", "3", "--key-added", "k[3]"]) == 0
+    printed = capsys.readouterr().out
+    assert "\nk[3] " in printed
+    assert f"\n{name} " in printed or f"\n{name},0 " in printed
+    assert printed.endswith(f"\nWritten   {out}\n")
+
+
 def test_the_file_has_the_new_clusters_beside_the_old(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with h5py.File(clustered) as file:
         before = file["X"][:], file["layers/counts"][:]

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import matplotlib.image
 import numpy as np
 import pandas as pd
@@ -67,6 +68,29 @@ def test_evaluate_prints_and_writes(clustered: Path, capsys: pytest.CaptureFixtu
     header = next(line for line in out.splitlines() if line.startswith("cluster"))
     assert "CD8+ [naive] T" in header  # brackets are no markup
     assert err == ""
+
+
+def test_evaluate_prints_the_columns_name_as_it_is(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adata = ad.read_h5ad(clustered)
+    adata.obs["type[fine]"] = adata.obs["cell_type"]
+    adata.write_h5ad(clustered)
+    assert main(["evaluate", str(clustered), "--truth", "type[fine]"]) == 0
+    assert "have a type in 'type[fine]';" in capsys.readouterr().out
+
+
+def test_evaluate_reads_files_from_before_anndata_0_7(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    obs = np.zeros(60, dtype=[("index", "S10"), ("cell_type", "i1"), ("louvain", "i1")])
+    obs["index"] = [f"c{i}".encode() for i in range(60)]
+    obs["cell_type"] = obs["louvain"] = np.arange(60) % 3
+    with h5py.File(tmp_path / "old.h5ad", "w") as file:
+        file["obs"] = obs
+        file["var"] = np.array([(b"g0",), (b"g1",)], dtype=[("index", "S10")])
+        file["uns/cell_type_categories"] = np.array([b"a", b"b", b"c"])
+        file["X"] = np.ones((60, 2), np.float32)
+    assert main(["evaluate", str(tmp_path / "old.h5ad"), "--truth", "cell_type", "--key", "louvain"]) == 0
+    out = capsys.readouterr().out
+    assert "60 of 60 cells have a type in 'cell_type'" in out
+    assert next(line for line in out.splitlines() if line.startswith("cluster")).split() == ["cluster", "a", "b", "c"]
 
 
 def test_evaluate_draws_clusters_beside_types(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
