@@ -1,6 +1,6 @@
 """Which optional parts this environment has, and why not where it has none.
 
-Importing this module imports nothing else; a probe imports what it asks about, because a compiled package that is
+Importing this module imports nothing heavy; a probe imports what it asks about, because a compiled package that is
 installed but does not fit the installed torch shows it only then.
 """
 
@@ -10,6 +10,8 @@ import importlib
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from sccagn_scale._errors import first_line
 
 __all__ = ["OptionalPart", "cuda_devices", "optional_parts", "package_version", "probe"]
 
@@ -69,9 +71,9 @@ def probe(name: str) -> OptionalPart:
     except ModuleNotFoundError as error:
         if error.name == name:
             return OptionalPart(name, purpose, False, f"not installed ({remedy})")
-        return OptionalPart(name, purpose, False, f"installed but cannot be imported: {_first_line(error)}")
+        return OptionalPart(name, purpose, False, f"installed but cannot be imported: {first_line(error)}")
     except Exception as error:  # a compiled package fails in many ways: OSError, RuntimeError, AttributeError
-        return OptionalPart(name, purpose, False, f"installed but cannot be imported: {_first_line(error)}")
+        return OptionalPart(name, purpose, False, f"installed but cannot be imported: {first_line(error)}")
     found = package_version(distribution) or getattr(module, "__version__", "version unknown")
     return OptionalPart(name, purpose, True, str(found))
 
@@ -99,7 +101,7 @@ def _faiss_gpu() -> OptionalPart:
     try:
         import faiss
     except Exception as error:
-        return OptionalPart(name, purpose, False, f"faiss cannot be imported: {_first_line(error)}")
+        return OptionalPart(name, purpose, False, f"faiss cannot be imported: {first_line(error)}")
     if not hasattr(faiss, "StandardGpuResources"):
         return OptionalPart(
             name, purpose, False, "this faiss was built without GPU support (install faiss-gpu in place of faiss-cpu)"
@@ -113,14 +115,10 @@ def _cuda() -> OptionalPart:
     try:
         import torch
     except Exception as error:
-        return OptionalPart(name, purpose, False, f"torch cannot be imported: {_first_line(error)}")
+        return OptionalPart(name, purpose, False, f"torch cannot be imported: {first_line(error)}")
     if torch.version.cuda is None:
         return OptionalPart(name, purpose, False, f"torch {torch.__version__} was built without CUDA")
     count = len(cuda_devices())
     if not count:
         return OptionalPart(name, purpose, False, f"torch was built for CUDA {torch.version.cuda} but sees no GPU")
     return OptionalPart(name, purpose, True, f"CUDA {torch.version.cuda}, {count} GPU{'s' if count > 1 else ''}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

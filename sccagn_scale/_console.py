@@ -19,7 +19,7 @@ from sccagn_scale._progress import SILENT, Stage
 from sccagn_scale._progress import Progress as Listener
 
 _UNFOLDED = 100_000
-"""Width of output that is no terminal: lines are for programs then, and stay whole."""
+"""Width of output that is no terminal, so that lines are not wrapped."""
 
 
 class Console:

@@ -13,3 +13,8 @@ class InputError(ValueError):
 
 class InputWarning(UserWarning):
     """The input was accepted, but something was done to it that the user should know."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its name, without a full stop: to be quoted inside a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

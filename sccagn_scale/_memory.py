@@ -112,7 +112,7 @@ class Scratch:
                 mapped = mmap.mmap(file.fileno(), n_bytes)
         except OSError as error:
             raise InputError(
-                f"`store` needs {in_words(n_bytes)} more on the disk of '{self.folder}', which could not be had: "
+                f"`store` needs {in_words(n_bytes)} more on the disk of '{self.folder}', which could not be reserved: "
                 f"{error.strerror}. Make room, or name a folder on another disk."
             ) from error
         self._maps = [known for known in self._maps if known() is not None] + [weakref.ref(mapped)]
@@ -135,7 +135,7 @@ class Scratch:
         return kept
 
     def rest(self) -> None:
-        """Let go of the pages that lie in memory; they come back from the page cache, or the disk, when touched."""
+        """Drop the pages that are in memory; they come back from the page cache, or the disk, when touched."""
         if hasattr(mmap, "MADV_DONTNEED"):
             for known in self._maps:
                 if (mapped := known()) is not None:
@@ -154,7 +154,7 @@ def _claim(descriptor: int, n_bytes: int) -> None:
 
 
 def give_back() -> None:
-    """Return freed memory to the system, where the C library keeps it (glibc): what many small arrays leave behind."""
+    """Return memory freed by many small arrays to the system, where the C library keeps it (glibc)."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):

@@ -1,4 +1,4 @@
-"""How many threads there may be, and two ways to use more than one: in a row, and side by side."""
+"""How many threads there may be, prefetching, and an ordered map over a pool of threads."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def n_threads() -> int:
 def ahead(items: Iterable[T]) -> Generator[T, None, None]:
     """Go through items while a thread makes the next one; without that thread where only one may run.
 
-    The order is that of `items`, and an exception comes up where its item would have come. Worth it where making an
-    item frees the interpreter, as HDF5, NumPy and torch do. Whoever stops early leaves no thread behind.
+    The order is that of `items`, and an exception is raised in the place of the item that failed. It pays where making
+    an item releases the interpreter, as HDF5, NumPy and torch do. Stopping early leaves no thread behind.
     """
     if n_threads() < 2:
         yield from items

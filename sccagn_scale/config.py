@@ -75,11 +75,11 @@ class Config:
     discriminator
         Whether a discriminator draws z towards the prior N(0, I).
     whiten
-        Whether each of the components that the network starts from is scaled to variance one, or all by one factor.
+        Whether every component that the network starts from is scaled to variance one; if not, all by one factor.
     nu
-        Degrees of freedom of the Student-t kernel; None: `n_latent`, the dimensions of z. That is also the squared
-        distance of a cell from the centre of its cluster, if that is round with variance one; with one degree of
-        freedom such a cell would seem to belong nearly anywhere.
+        Degrees of freedom of the Student-t kernel; None: `n_latent`, the dimensions of z. That is also the mean squared
+        distance of a cell from the centre of a round cluster of variance one. With one degree of freedom such cells
+        are assigned to almost no cluster in particular.
     tau
         Temperature of the target distribution; below 1 sharpens it.
     weight_clustering
@@ -101,11 +101,11 @@ class Config:
     n_init
         Number of restarts of k-means.
     mixture_shrinkage
-        How strongly each covariance of a mixture is shrunk to the common one: it counts like so many average clusters.
+        Weight of the pooled covariance in each covariance of a mixture, in average cluster sizes (1: equal weights).
     round_clusters
         Whether z is rescaled before joint training so that the first clusters are round, with variance one.
     anchor_share
-        Share of the first clustering in the target distribution; 0 leaves everything to self-supervision.
+        Share of the first clustering in the target distribution; 0: self-supervision alone.
     learning_rate
         Learning rate of the network (Adamax).
     discriminator_learning_rate

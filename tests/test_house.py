@@ -48,7 +48,7 @@ FLOORS = {
     "__init__": 9,
     "__main__": 9,
 }
-BASE = {"_errors", "_progress", "_threads", "_keys", "_compat"}
+BASE = {"_errors", "_progress", "_threads", "_keys"}
 """Of the lowest floor, open to its other rooms too."""
 
 

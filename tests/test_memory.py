@@ -92,7 +92,7 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(
-        InputError, match=r"`store` needs 17 MB more on the disk of '.*', which could not be had: No space"
+        InputError, match=r"`store` needs 17 MB more on the disk of '.*', which could not be reserved: No space"
     ):
         Scratch(tmp_path).empty(LARGE, np.uint8)
     assert list(tmp_path.iterdir()) == []

@@ -19,13 +19,13 @@ from anndata import AnnData
 from anndata.io import read_elem
 from scipy import sparse
 
-from sccagn_scale._errors import InputError, InputWarning
+from sccagn_scale._errors import InputError, InputWarning, first_line
 from sccagn_scale._threads import ahead
 
 from ._atomic import scratch_folder
 from ._blocks import Block, blocks_of, check_block_size
 from ._join import Columns, join_frames, join_genes
-from ._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, file_facts, first_line, is_zarr, open_store
+from ._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, file_facts, is_zarr, open_store
 from ._read import read_frame, read_with
 from ._stored import RAW_NAMES, HeldRows, Rows, StoredRows, choices, layers_in, supported
 from ._transpose import transposed
@@ -151,8 +151,8 @@ class Atlas:
         Raises
         ------
         InputError
-            If it is not in all files, is empty, holds no numbers, or a file is damaged anywhere but in the middle; or
-            if `scratch` is full.
+            If it is not in all files, is empty, holds no numbers or has damaged row offsets (values are checked when
+            they are read); or if `scratch` is full.
         """
         if layer not in self._matrices:
             self._matrices[layer] = self._find(layer)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 
-from sccagn_scale._errors import InputError
+from sccagn_scale._errors import InputError, first_line
 
 if TYPE_CHECKING:
     import zarr
@@ -22,11 +22,6 @@ HDF5_SUFFIXES = (".h5ad", ".h5", ".hdf5")
 ZARR_MARKERS = ("zarr.json", ".zgroup", ".zattrs")
 TENX_PARTS = {"data", "indices", "indptr", "shape", "barcodes"}
 MTX_NAMES = ("matrix.mtx", "matrix.mtx.gz")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, without its full stop, to be quoted inside a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def damaged(path: Path, reason: str) -> InputError:

@@ -13,11 +13,11 @@ import h5py
 from anndata.io import read_elem
 from scipy import sparse
 
-from sccagn_scale._errors import InputError, InputWarning
+from sccagn_scale._errors import InputError, InputWarning, first_line
 
 from ._blocks import iter_blocks
 from ._check import as_signed, matrices_of, matrix_fault, plain_names
-from ._layout import Layout, damaged, first_line, import_zarr, layout_of, open_hdf5, open_store
+from ._layout import Layout, damaged, import_zarr, layout_of, open_hdf5, open_store
 from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 
 # AnnData asks for what is done here, and warns of the suffixes that do it

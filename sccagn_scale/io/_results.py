@@ -12,11 +12,11 @@ import anndata
 import h5py
 from anndata.io import write_elem
 
-from sccagn_scale._errors import InputError, InputWarning
+from sccagn_scale._errors import InputError, InputWarning, first_line
 
 from ._atomic import copy_file, replacing, replacing_hdf5
 from ._check import plain_names
-from ._layout import damaged, first_line, layout_of, open_hdf5, open_zarr
+from ._layout import damaged, layout_of, open_hdf5, open_zarr
 from ._read import read
 from ._write import check_writable, write, writing
 

@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from sccagn_scale._errors import InputError
+from sccagn_scale._errors import InputError, first_line
 
 from ._atomic import replacing
 from ._check import indptr_fault
-from ._layout import first_line
 from ._write import check_writable
 
 _HEADER = "store.json"
@@ -163,7 +162,7 @@ class CellStore(PackedRows):
     def open(cls, folder: str | os.PathLike[str]) -> CellStore:
         """Open what a `CellStoreWriter` wrote.
 
-        Its row offsets are looked through. That values and indices are what was written is taken for granted.
+        Its row offsets are checked; values and indices are not.
 
         Raises
         ------

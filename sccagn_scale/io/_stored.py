@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from sccagn_scale._errors import InputError
+from sccagn_scale._errors import InputError, first_line
 
 from ._check import as_signed, indices_fault, indptr_fault
 from ._chunks import read_range
-from ._layout import damaged, first_line, open_store
+from ._layout import damaged, open_store
 
 RAW_NAMES = ("raw/X", "raw.X")
 """Where `.raw.X` is; the second before AnnData 0.7."""

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from sccagn_scale._errors import InputError
+from sccagn_scale._errors import InputError, first_line
 
 from ._atomic import replacing_hdf5
 from ._check import indices_fault
 from ._chunks import read_range
-from ._layout import damaged, first_line
+from ._layout import damaged
 from ._stored import StoredRows, supported
 
 _N_HELD = 2**21

@@ -15,11 +15,11 @@ import anndata
 import h5py
 from anndata.io import write_elem, write_zarr
 
-from sccagn_scale._errors import InputError
+from sccagn_scale._errors import InputError, first_line
 
 from ._atomic import replacing, replacing_hdf5, scratch_folder
 from ._check import plain_names
-from ._layout import first_line, import_zarr, is_zarr
+from ._layout import import_zarr, is_zarr
 
 SUFFIXES = (".h5ad", ".zarr")
 _STREAMS = re.compile("/dev/std|/dev/fd/|/proc/[^/]+/fd/")

@@ -94,7 +94,7 @@ class NeighborLoader:
         else:
             data = Data(num_nodes=n_obs, edge_index=graph.edge_index)
             draw = _compiled(data, n_fanout, sampler=sampler, generator=self._random)
-        # left to itself, PyG finds the last of these out, and says so with a call that gives the root logger a handler
+        # without `filter_per_worker` PyG chooses it, and logs that in a way that gives the root logger a handler
         self._loader = NodeLoader(data, draw, batch_sampler=self._seeds, generator=self._random, filter_per_worker=True)
 
     def __len__(self) -> int:

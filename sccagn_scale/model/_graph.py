@@ -55,7 +55,7 @@ def build_graph(
 
 
 class Judges(NamedTuple):
-    """The cells by which numbers of clusters are judged, and how they are joined for that."""
+    """Cells and graph by which numbers of clusters are scored."""
 
     cells: np.ndarray | slice  # of the run's cells
     adjacency: sp.csr_matrix  # among them
@@ -73,11 +73,11 @@ def find_judges(
 ) -> Judges:
     """Find a graph in which numbers of clusters are judged alike, however many cells there are.
 
-    How many communities a graph of nearest neighbours has at one resolution depends on how many cells lie within so
-    many neighbours. In a graph of 15 a type of ten cells is none: most of its edges lead elsewhere, whatever it is
-    like. So of few cells (fewer than 900, with 15 neighbours) only the first √n / 2 neighbours that were found are
-    joined, five at least. And of tens of thousands of cells of one type, neighbourhoods are communities of their own.
-    So of many cells, 10,000 drawn at random are joined anew.
+    How many communities a graph of nearest neighbours has at one resolution depends on the number of cells. With 15
+    neighbours, a type of ten cells forms no community, as most of its edges lead elsewhere. So few cells (fewer than
+    900, with 15 neighbours) are joined with the first √n / 2 of the neighbours that were found, five at least. In
+    tens of thousands of cells of one type, on the other hand, neighbourhoods are communities of their own. So of many
+    cells, 10,000 are drawn at random and joined anew.
 
     Parameters
     ----------

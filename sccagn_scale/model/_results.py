@@ -45,7 +45,7 @@ def write_results(model: SCCAGN, adata: AnnData, keys: Keys) -> None:
             "metric": model.config.metric,
             "random_state": model.random_state,
         }
-        | ({"use_rep": PCA} if model.config.graph_rep == "pca" else {}),  # genes scaled as here are nowhere in it
+        | ({"use_rep": PCA} if model.config.graph_rep == "pca" else {}),  # scaled genes are not stored
     }
     adata.uns[keys.uns] = facts(model)
 

@@ -15,10 +15,9 @@ import pandas as pd
 import torch
 
 from sccagn_scale import pp, train
-from sccagn_scale._errors import InputError
+from sccagn_scale._errors import InputError, first_line
 from sccagn_scale.config import Config
 from sccagn_scale.io._atomic import replacing
-from sccagn_scale.io._layout import first_line
 from sccagn_scale.model._prepare import Recipe
 from sccagn_scale.model._results import evidence, versions
 

@@ -112,7 +112,7 @@ def pick_device(device: Device) -> torch.device:
         raise InputError("`device` = 'cuda' needs a GPU and a CUDA build of torch; none was found. Use 'auto'.")
     if device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())  # by its number: other threads have the first for theirs
+    return torch.device("cuda", torch.cuda.current_device())  # by number: in another thread "cuda" is the first
 
 
 def checked_n_clusters(n_clusters: int | None, n_obs: int, which: str = "in the input") -> int | None:

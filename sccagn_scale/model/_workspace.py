@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sccagn_scale._compat import probe
-from sccagn_scale._errors import InputError
+from sccagn_scale._errors import InputError, first_line
 from sccagn_scale._memory import IN_MEMORY, Scratch, available, in_words
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
 from sccagn_scale.io._atomic import scratch_folder
-from sccagn_scale.io._layout import first_line
 from sccagn_scale.model._needs import Size, needs
 
 if TYPE_CHECKING:

@@ -61,8 +61,8 @@ def initialize(module: SCCAGNModule, components: Tensor, mean: Tensor, *, scale:
 def transform_latent(module: SCCAGNModule, transform: Tensor) -> None:
     """Replace z by z·T, T [n_latent, n_latent] symmetric and invertible, and let the decoder undo it.
 
-    What is rebuilt from z alone stays as it was. g3, which joins z in front of the decoder, is taken along but for its
-    ReLU.
+    What is rebuilt from z alone stays as it was. g3, which joins z in front of the decoder, is transformed too, up to
+    its ReLU.
     """
     for layer in (module.encoder[-1], module.graph[-1]):
         weight, bias = _parameters(layer)

@@ -9,8 +9,8 @@ The reference sums embeddings: row i of Y is the sum of the rows of B that row i
 torch has vectorised kernels for just that, faster on the CPU than its CSR product (MKL's), SciPy's and torch-sparse's;
 `python -m benchmarks sparse` has the figures. The gradient is another such product, of the transpose: scattering into
 the gradient, as torch's own CSR backward does, is several times slower. A matrix makes its transpose when a gradient
-first asks for it, so that what is only read out has none. Where `csr_matmul_transposed` is compiled nothing is
-transposed: columns of the gradient are divided among threads, so that none waits for another.
+first asks for it, so that one that is only multiplied forward never has one. Where `csr_matmul_transposed` is compiled,
+nothing is transposed: columns of the gradient are divided among threads, so that none waits for another.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Csr:
     values: Tensor  # float, or uint8 or uint16 counts [nnz]
     n_cols: int
     symmetric: bool = False
-    # how to get the transpose, once there is one; it knows its origin weakly, or memory would wait for the collector
+    # how to get the transpose, once there is one; it refers back weakly, as a cycle would keep memory until collected
     _transposed: list[Callable[[], Csr | None]] = field(default_factory=list, repr=False)
 
     @classmethod

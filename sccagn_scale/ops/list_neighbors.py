@@ -34,7 +34,7 @@ def list_neighbors(
         float32 [n_lists, d].
     near
         Lists that may be looked into from the lists `first`, `first` + 1, …; int64 [n_here, n_near]. The first −1 ends
-        a row. Sooner found is sooner left alone: the nearest should come first.
+        a row. The nearest should come first: close neighbours found early let later points be skipped.
     first
         The first list whose points are searched for.
     n_probes
@@ -46,9 +46,9 @@ def list_neighbors(
     Returns
     -------
     Places int64 and squared distances float32 [n_points_here, k], nearest first; the point itself is among those that
-    are found. Where there are fewer, the place is −1 and the distance infinite. Distances are taken anew once the
-    neighbours are chosen; which are chosen of points whose distances differ by no more than ‖x‖² is rounded is not
-    defined.
+    are found. Where there are fewer, the place is −1 and the distance infinite. Distances are computed anew
+    once the neighbours are chosen; which of two points is chosen whose distances differ by less than the rounding of
+    ‖x‖² is not defined.
     """
     return torch.ops.sccagn.list_neighbors(points, starts, centroids, near, first, n_probes, k)
 

@@ -1,4 +1,4 @@
-"""What is wanted of soft assignments without holding them: q [n_obs, n_clusters] never exists as a whole.
+"""Column sums, labels and confidence of soft assignments in blocks: q [n_obs, n_clusters] is never held as a whole.
 
 q is that of `student_t_assign`. The reference goes through the cells in blocks.
 """

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from distributed import Client
 
-    from sccagn_scale.pp._cluster import OnCluster
+    from sccagn_scale.pp._dask import OnCluster
 
 Block = tuple[int, sp.csr_matrix]
 T = TypeVar("T")
@@ -117,7 +117,7 @@ def select_matrix(
         None for `X`, `"raw"` for `.raw.X`, or a name in `layers`. A layer that is itself called `"raw"` goes first.
     store
         Folder of the cell store in which what is read from files is kept; taken up if it is there and of just this
-        input, else made anew in the first pass. None: what is read is kept in memory. No use for what is there already.
+        input, else made anew in the first pass. None: what is read is kept in memory. Not used for data in memory.
     client
         Of a Dask cluster, whose workers then read the files, keep the counts in their memory and work on them.
     stage
@@ -136,7 +136,7 @@ def select_matrix(
         return _in_memory(adata, layer, stage)
     source: _Packed | _Stored | OnCluster = _Packed(lambda: stored.blocks(BLOCK_SIZE))
     if client is not None:
-        from sccagn_scale.pp._cluster import OnCluster
+        from sccagn_scale.pp._dask import OnCluster
 
         source = OnCluster(stored, client, BLOCK_SIZE)
     elif store is not None:

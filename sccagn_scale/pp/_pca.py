@@ -54,8 +54,8 @@ def fit_pca_twice(
 ) -> tuple[Projection, Projection]:
     """Find the principal components of genes as they are, and of genes scaled to variance one.
 
-    Scaled, genes that vary little count as much as others. Those axes too are to be applied to genes as they are.
-    Blocks are gone through once: the covariance of scaled genes is that of the others, divided. Else as `fit_pca`.
+    Scaled, genes that vary little count as much as others. Both projections are to be applied to unscaled genes.
+    Blocks are gone through once: the covariance of scaled genes is that of the others, divided. Otherwise as `fit_pca`.
     """
     moments = _moments(blocks)
     plain, scaled = (moments.projection(n_comps, scale_genes=own, random_state=random_state) for own in (False, True))
@@ -116,7 +116,7 @@ class _Covariance:
         dense = block.toarray(out=self._dense[: block.shape[0]])
         self._n += block.shape[0]
         self._sum += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
-        self._products += dense.T @ dense  # of its own transpose numpy computes one half
+        self._products += dense.T @ dense  # numpy computes one half (syrk)
 
     def projection(self, n_comps: int, *, scale_genes: bool, random_state: int) -> Projection:
         mean = self._sum / self._n

@@ -17,7 +17,7 @@ from sccagn_scale._compat import OptionalPart
 from sccagn_scale._errors import InputError
 from sccagn_scale.io import Atlas, StoredMatrix, open_atlas
 from sccagn_scale.model import _workspace
-from sccagn_scale.pp._cluster import OnCluster
+from sccagn_scale.pp._dask import OnCluster
 
 distributed = pytest.importorskip("distributed")
 
