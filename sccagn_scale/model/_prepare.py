@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = logging.getLogger("sccagn_scale")
+
+_ENOUGH_FOR_AXES = 250_000
+"""Cells from which principal axes are found: of twice as many every second cell, and so on; all are projected."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,8 @@ def prepare(
             package_version("harmonypy"),
         )
 
-    units = blocks.each(_unit)
+    step = max(1, int(kept.obs.sum()) // _ENOUGH_FOR_AXES)
+    units = blocks.each(partial(_unit, step=step))
     pcas: tuple[pp.Projection, ...]
     if scaled:
         pcas = pp.fit_pca_twice(units, config.n_comps, random_state=random_state)
@@ -254,8 +259,9 @@ def _uses_genes(config: Config) -> bool:
     return "genes" in (config.input_rep, config.graph_rep)
 
 
-def _unit(block: sp.csr_matrix) -> sp.csr_matrix:
-    unit = block.copy()
+def _unit(block: sp.csr_matrix, step: int = 1) -> sp.csr_matrix:
+    """Every `step`-th cell, brought to unit length."""
+    unit = block.copy() if step == 1 else block[::step]
     pp.unit_length(unit)
     return unit
 

@@ -13,6 +13,8 @@ from model_samples import FAST, TINY, planted
 from sklearn.metrics import adjusted_rand_score
 
 from sccagn_scale import SCCAGN, InputWarning, cluster
+from sccagn_scale.model import _prepare
+from sccagn_scale.model._prepare import prepare
 
 
 @pytest.mark.parametrize(
@@ -100,3 +102,15 @@ def test_cells_that_fail_quality_control_have_no_result() -> None:
         assert not np.isin(adata.obsp[key].indices, poor).any()
     assert adata.uns["sccagn"]["preprocessing"]["n_obs_kept"] == 297
     assert adjusted_rand_score(adata.obs["type"][~failed], adata.obs["sccagn"][~failed]) > 0.9
+
+
+def test_axes_of_very_many_cells_are_those_of_every_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    adata, config = planted((600, 450, 300)), dataclasses.replace(TINY, target_sum=1000.0)
+    third = prepare(adata[::3].copy(), config, layer=None, random_state=0)[0]
+    monkeypatch.setattr(_prepare, "_ENOUGH_FOR_AXES", 400)
+    whole, cells = prepare(adata, config, layer=None, random_state=0)
+    assert len(whole.chosen) == len(third.chosen) == 200
+    np.testing.assert_allclose(whole.pca.components, third.pca.components, atol=1e-6)
+    assert cells.pcs.shape == (1350, config.n_comps)
+    monkeypatch.setattr(_prepare, "_ENOUGH_FOR_AXES", 676)  # more than half of them: all
+    assert not np.allclose(prepare(adata, config, layer=None, random_state=0)[0].pca.components, third.pca.components)
