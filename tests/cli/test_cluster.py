@@ -12,6 +12,7 @@ from typing import Any
 import anndata as ad
 import pytest
 
+from sccagn_scale import pl
 from sccagn_scale._errors import InputError
 from sccagn_scale.cli import main
 
@@ -68,6 +69,23 @@ def test_writes_everything_that_was_asked_for(cells: Path, capsys: pytest.Captur
         assert str(path) in summary
     assert "(none)" in summary
     assert "peak memory" in summary
+
+
+def test_pictures_are_drawn_with_the_seed_of_the_run(cells: Path, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, embedding, write_to = [], pl.embedding, model.write_to
+
+    def with_seed(self: Any, adata: ad.AnnData, key_added: str) -> None:
+        write_to(self, adata, key_added)
+        adata.uns[key_added]["params"]["random_state"] = 7
+
+    def drawn(adata: ad.AnnData, **options: Any) -> Any:
+        seen.append(options.get("random_state"))
+        return embedding(adata, **options)
+
+    monkeypatch.setattr(model, "write_to", with_seed)
+    monkeypatch.setattr(pl, "embedding", drawn)
+    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--plots", cells.with_name("plots")) == 0
+    assert seen == [7]
 
 
 def test_stderr_has_a_line_for_each_stage_and_note(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:

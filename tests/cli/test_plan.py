@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sccagn_scale import SCCAGN, Config
 from sccagn_scale.cli import main
 from sccagn_scale.io import open_atlas
 from sccagn_scale.model import _plan
-from sccagn_scale.model._needs import Size
+from sccagn_scale.model._needs import Need, Size
 
 
 @pytest.fixture
@@ -93,6 +94,24 @@ def test_all_of_a_consensus_grows_with_the_cells() -> None:
     assert 1 < seconds["leiden"] < 20
 
 
+def test_a_run_needs_what_its_largest_stage_needs_and_fits_where_it_may_take_just_that() -> None:
+    steps = [_plan.Step("Neighbors", 500, 30, 1.5), _plan.Step("Write", 400, 70, 2.0)]
+    plans = [_plan.Plan(10, 20, 50, allowed, True, steps) for allowed in (499, 500)]
+    assert [(plan.memory, plan.disk, plan.seconds) for plan in plans] == [(500, 70, 3.5)] * 2
+    assert [plan.fits for plan in plans] == [False, True]
+
+
+def test_a_run_that_memory_cannot_hold_is_planned_on_disk(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
+        return {"Preprocess": Need(500, 10_000) if on_disk else Need(2000, 0)}
+
+    monkeypatch.setattr(_plan, "needs", said)
+    config = dataclasses.replace(Config(), joint_steps=1)
+    for memory, expected in ((1999, (True, 500, 10_000, True)), (2000, (False, 2000, 0, True))):
+        planned = _plan.plan(open_atlas(cells), 3, config, memory=memory, device="cpu")
+        assert (planned.on_disk, planned.memory, planned.disk, planned.fits) == expected
+
+
 def test_what_does_not_fit(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(cells), "--memory", "10M"]) == 0
     assert "10 MB may be taken: the run does not fit, even with large arrays on disk" in capsys.readouterr().out
@@ -102,6 +121,26 @@ def test_another_layer(cells: Path) -> None:
     told = cells.with_name("plan.json")
     assert main(["plan", str(cells), "--layer", "one", "--json", str(told), "-q"]) == 0
     assert json.loads(told.read_text())["n_values"] == ad.read_h5ad(cells).layers["one"].nnz
+
+
+@pytest.mark.parametrize("layer", [None, "one"])
+def test_time_is_measured_on_cells_of_the_layer_and_nothing_is_said_of_them(
+    cells: Path, layer: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sccagn_scale")
+    samples = []
+
+    class Recorded(SCCAGN):
+        def __init__(self, adata: ad.AnnData, *given: Any, **more: Any) -> None:
+            samples.append(adata.X.toarray())
+            super().__init__(adata, *given, **more)
+
+    monkeypatch.setattr(_plan, "SCCAGN", Recorded)
+    _plan.plan(open_atlas(cells), 3, dataclasses.replace(Config(), joint_steps=1), layer=layer, device="cpu")
+    whole = ad.read_h5ad(cells)
+    np.testing.assert_array_equal(samples[0], (whole.X if layer is None else whole.layers[layer]).toarray())
+    assert caplog.text == ""
+    assert logging.getLogger("sccagn_scale").level == logging.INFO
 
 
 @pytest.mark.parametrize(

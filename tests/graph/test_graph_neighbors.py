@@ -420,3 +420,12 @@ def test_recall_of_exact_search_is_one_and_falls_with_what_is_missed(cells: np.n
     worse = found.indices.copy()
     worse[:, 6:] = -1  # five of eleven are gone
     assert sampled_recall(points, Neighbors(worse, found.distances)) == pytest.approx(6 / 11)
+
+
+def test_the_seed_draws_the_cells_whose_recall_is_measured(cells: np.ndarray) -> None:
+    points = cells[:1000]
+    found = neighbors(points, 10)
+    found.indices[::2, 5:] = -1  # of every other cell half is missed
+    recalls = [sampled_recall(points, found, 10, random_state=seed) for seed in (0, 0, *range(1, 9))]
+    assert recalls[0] == recalls[1]
+    assert len(set(recalls)) > 1

@@ -293,3 +293,13 @@ def test_a_matrix_of_text(tmp_path: Path, adata: anndata.AnnData) -> None:
         io.iter_blocks(tmp_path / "a.h5ad", layer="words")
     with pytest.raises(InputError, match="/layers/table is no matrix"):
         io.iter_blocks(tmp_path / "a.h5ad", layer="table")
+
+
+def test_columns_are_transposed_in_more_ranges_than_a_byte_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sccagn_scale.io._transpose._N_HELD", 4)
+    columns = sparse.random(700, 6, 0.5, "csc", random_state=np.random.default_rng(0))
+    anndata.AnnData(columns).write_h5ad(tmp_path / "a.h5ad")
+    blocks = [block.toarray() for _, block in io.iter_blocks(tmp_path / "a.h5ad", 100)]
+    np.testing.assert_array_equal(np.concatenate(blocks), columns.toarray())

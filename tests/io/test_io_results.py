@@ -171,6 +171,38 @@ def test_files_of_matrices_in_a_folder_are_kept(
     assert inodes() == before
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_matrix_behind_a_link_comes_along(
+    tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, in_place: bool
+) -> None:
+    path = store(adata, tmp_path, "zarr2")
+    (path / "X").rename(tmp_path / "elsewhere")
+    (path / "X").symlink_to(tmp_path / "elsewhere")
+    if in_place:
+        io.add_results(results, path)
+    else:
+        io.write_copy(results, path, tmp_path / "b.zarr")
+    check(path if in_place else tmp_path / "b.zarr", results)
+
+
+def test_a_matrix_that_cannot_be_looked_into_is_not_lost(
+    tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store(adata, tmp_path, "zarr2")
+    before, scandir = tree(tmp_path), os.scandir
+
+    def denied(folder: Any = ".") -> Any:
+        if str(folder) == str(path / "X"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(InputError, match=r"could not be written.*Permission denied"):
+        io.add_results(results, path)
+    monkeypatch.undo()
+    assert tree(tmp_path) == before
+
+
 def test_without_hard_links_they_are_copied(
     tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,8 +64,10 @@ def test_the_file_is_what_anndata_writes(tmp_path: Path, adata: anndata.AnnData)
 
 def test_columns_of_strings_become_categorical(tmp_path: Path, adata: anndata.AnnData) -> None:
     adata.obs["batch"] = pd.Series(["x", np.nan, "y", "x"], index=adata.obs_names, dtype=object)
+    adata.raw.var["kind"] = pd.Series(["g"] * 6 + ["ab"], index=adata.raw.var_names, dtype=object)
     io.write(adata, tmp_path / "a.h5ad")
     assert list(io.read(tmp_path / "a.h5ad").obs["batch"].cat.categories) == ["x", "y"]
+    assert list(io.read(tmp_path / "a.h5ad").raw.var["kind"].cat.categories) == ["ab", "g"]
 
 
 def test_int64_offsets_are_kept(tmp_path: Path, adata: anndata.AnnData) -> None:
@@ -121,6 +123,26 @@ def test_it_is_flushed_before_the_rename(
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b))[1])
     io.write(adata, tmp_path / "a.h5ad")
     assert [Path(call).name for call in calls] == ["a.h5ad", "replace", tmp_path.name]
+
+
+def test_all_of_a_folder_is_flushed_before_the_rename(
+    tmp_path: Path, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Path] = []
+    fsync, replace = os.fsync, os.replace
+
+    def renamed(old: Path, new: Path) -> None:
+        if Path(new) == tmp_path / "a.zarr":  # zarr has files of its own to rename
+            calls.append(Path(old))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(Path(os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", renamed)
+    io.write(adata, tmp_path / "a.zarr")
+    *flushed, fresh, above = calls
+    assert above == tmp_path
+    whole = {path.relative_to(tmp_path) for path in (tmp_path / "a.zarr", *(tmp_path / "a.zarr").rglob("*"))}
+    assert whole <= {path.relative_to(fresh.parent) for path in flushed if path.is_relative_to(fresh)}
 
 
 def test_sparse_arrays_can_be_written(tmp_path: Path) -> None:

@@ -223,6 +223,13 @@ def test_copies_of_a_few_cells() -> None:
     assert np.abs(model.embedding_).max() < 1e3
 
 
+@pytest.mark.filterwarnings("ignore:.* genes have the same value")
+def test_more_clusters_than_there_are_distinct_cells() -> None:
+    copies = ad.AnnData(sp.csr_matrix(planted((20, 15, 10)).X[np.repeat([0, 1, 2], 12)]))
+    with pytest.raises(InputError, match=r"`n_clusters` = 6 is more than the 3 groups of distinct cells"):
+        SCCAGN(copies, 6, dataclasses.replace(TINY, init="kmeans")).train()
+
+
 def test_the_last_block_may_have_no_cell_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 100)
     adata = planted()

@@ -13,7 +13,7 @@ import torch
 
 import sccagn_scale
 from sccagn_scale import Config, graph, train
-from sccagn_scale.model import _graph
+from sccagn_scale.model import _graph, _initial
 from sccagn_scale.model._graph import Judges, find_judges, join_new
 
 
@@ -76,6 +76,16 @@ def test_of_many_cells_some_are_drawn_and_joined_anew(monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(adjacency.toarray(), sought.toarray())
 
 
+def test_cells_that_are_drawn_are_searched_on_the_device_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    points = drawn(400)
+    found = graph.neighbors(points, 15, "exact")
+    monkeypatch.setattr(_graph, "_MOST_JUDGES", 300)
+    monkeypatch.setattr(graph, "choose_backend", lambda *given: asked.append(given) or "exact")
+    find_judges(points, found, graph.adjacency(found), Config(), device=torch.device("cuda"), random_state=0)
+    assert asked == [(300, "cuda")]
+
+
 @pytest.mark.parametrize("init", ["consensus", "leiden"])
 def test_the_estimate_is_theirs(init: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three types only two are drawn."""
@@ -123,3 +133,13 @@ def test_the_graph_of_the_run_is_made_ready_for_leiden_once(
     config = dataclasses.replace(Config(), init="leiden", n_neighbors=8, n_comps=5, n_latent=4, joint_steps=1)
     sccagn_scale.SCCAGN(ad.AnnData(counts), None, config).train()
     assert made == expected
+
+
+def test_cells_are_sought_communities_of_in_groups_where_there_are_two_of_them_to_a_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_initial, "_SKETCH", 50)
+    assert _initial._sketch(drawn(99), 0) is None
+    groups = _initial._sketch(drawn(100), 0)
+    assert groups is not None
+    assert groups.max() + 1 == 50

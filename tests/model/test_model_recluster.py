@@ -31,6 +31,18 @@ def clustered(trained: ad.AnnData) -> ad.AnnData:
     return trained.copy()
 
 
+def at_random(n_clusters: int, seed: int, n_cells: int = 10) -> ad.AnnData:
+    """Clusters of so many cells at random places."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(n_clusters), n_cells))
+    adata = ad.AnnData(shape=(len(labels), 0))
+    adata.obs["sccagn"] = pd.Categorical(labels.astype(str), [str(i) for i in range(n_clusters)])
+    places = rng.normal(size=(n_clusters, 3))[labels]
+    adata.obsm["X_sccagn"] = (places + 0.1 * rng.normal(size=places.shape)).astype(np.float32)
+    adata.uns["sccagn"] = {"params": {"nu": "none"}}
+    return adata
+
+
 def test_clusters_are_parts_or_unions_of_those_there_were(clustered: ad.AnnData) -> None:
     before = clustered.obs["sccagn"].astype(str)
     for wanted in (2, 3, 5, 6, 7, 12, 30):
@@ -44,6 +56,25 @@ def test_clusters_are_parts_or_unions_of_those_there_were(clustered: ad.AnnData)
     pd.testing.assert_series_equal(clustered.obs["sccagn_k6"].astype(str), before, check_names=False)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_unions_are_named_by_their_clusters_and_come_in_the_order_of_the_first_of_each(seed: int) -> None:
+    adata = at_random(12, seed)
+    for wanted in (3, 5, 8):
+        after = adata.obs[recluster(adata, wanted)]
+        assert all(old in new.split("+") for old, new in zip(adata.obs["sccagn"], after, strict=True))
+        first = [int(name.split("+")[0]) for name in after.cat.categories]
+        assert first == sorted(first)
+
+
+def test_the_seed_decides_how_clusters_fall_apart_and_is_written_down() -> None:
+    adata = at_random(2, 0, 80)
+    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
+        recluster(adata, 12, key_added=name, random_state=seed)
+        assert adata.uns[name] == {"key": "sccagn", "n_clusters": 12, "random_state": seed}
+    assert (adata.obs["one"] == adata.obs["again"]).all()
+    assert (adata.obs["one"].astype(str) != adata.obs["two"].astype(str)).any()
+
+
 def test_parts_are_named_by_falling_size(clustered: ad.AnnData) -> None:
     recluster(clustered, 14)
     counts = clustered.obs["sccagn_k14"].value_counts(sort=False)
@@ -51,6 +82,7 @@ def test_parts_are_named_by_falling_size(clustered: ad.AnnData) -> None:
         parts = counts[[name for name in counts.index if name.partition(",")[0] == old]]
         assert parts.index.tolist() == ([old] if len(parts) == 1 else [f"{old},{i}" for i in range(len(parts))])
         assert (np.diff(parts) <= 0).all()
+    assert counts.index.tolist() == sorted(counts.index, key=lambda name: tuple(map(int, name.split(","))))
 
 
 def test_names_that_would_stand_twice_are_refused(clustered: ad.AnnData) -> None:
@@ -76,19 +108,32 @@ def test_types_that_were_joined_come_apart_again(clustered: ad.AnnData) -> None:
 def test_a_resolution_is_a_multiple(clustered: ad.AnnData) -> None:
     assert recluster(clustered, resolution=2) == "sccagn_k12"
     assert recluster(clustered, resolution=0.5) == "sccagn_k3"
+    assert recluster(clustered, resolution=1.6) == "sccagn_k10"  # 9.6
     assert recluster(clustered, resolution=1e-9) == "sccagn_k2"
     assert recluster(clustered, resolution=1.5, key_added="fine") == "fine"
     assert clustered.uns["fine"] == {"key": "sccagn", "n_clusters": 9, "random_state": 0}
 
 
-def test_confidence_is_that_of_the_cell_s_own_cluster(clustered: ad.AnnData) -> None:
+def test_categories_without_cells_are_no_clusters(clustered: ad.AnnData) -> None:
+    clustered.obs["sccagn"] = clustered.obs["sccagn"].cat.add_categories(["6", "7"])
+    assert recluster(clustered, resolution=2) == "sccagn_k12"
+    assert len(clustered.obs["sccagn_k12"].cat.categories) == 12
+
+
+@pytest.mark.parametrize("nu", ["none", 1.5])
+def test_confidence_is_that_of_the_cell_s_own_cluster(
+    nu: str | float, clustered: ad.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
+    monkeypatch.setattr("sccagn_scale.model._recluster._BLOCK", 100)
+    clustered.uns["sccagn"]["params"]["nu"] = nu
     recluster(clustered, 9)
     labels = clustered.obs["sccagn_k9"].cat.codes.to_numpy()
     z = clustered.obsm["X_sccagn"].astype(np.float64)
     centers = np.array([z[labels == c].mean(0) for c in range(9)])
-    q = student_t_assign_reference(torch.from_numpy(z), torch.from_numpy(centers), float(z.shape[1])).numpy()
+    degrees = float(z.shape[1]) if nu == "none" else float(nu)
+    q = student_t_assign_reference(torch.from_numpy(z), torch.from_numpy(centers), degrees).numpy()
     confidence = clustered.obs["sccagn_k9_confidence"]
     assert confidence.dtype == np.float32
     np.testing.assert_allclose(confidence, q[np.arange(len(q)), labels], rtol=1e-4)

@@ -2,13 +2,87 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
+import anndata as ad
 import numpy as np
 import pytest
+import scipy.sparse as sp
+import torch
 from model_samples import FAST, TINY, planted
 
 from sccagn_scale import SCCAGN, InputError, InputWarning
+from sccagn_scale.model._prepare import prepare, prepare_like
+
+
+def uneven() -> ad.AnnData:
+    """Cells of which the first three show one gene each, and genes of which the first three are in two cells each."""
+    counts = planted().X.tolil()
+    counts[:, :3] = 0
+    for gene in range(3):
+        counts[[10 + gene, 20 + gene], gene] = 300
+    counts[:3] = 0
+    counts[:3, 50] = 1
+    adata = ad.AnnData(sp.csr_matrix(counts))
+    adata.var_names = [f"gene{i}" for i in range(adata.n_vars)]
+    return adata
+
+
+@pytest.mark.parametrize("changes", [{}, {"input_rep": "genes", "graph_rep": "genes"}])
+def test_cells_are_preprocessed_as_those_of_the_model_were(changes: dict[str, Any]) -> None:
+    adata = uneven()
+    config = dataclasses.replace(TINY, n_top_genes=60, n_comps=12, n_latent=8, **changes)
+    recipe, prepared = prepare(adata, config, layer=None, random_state=0)
+    kept = np.flatnonzero(prepared.keep_obs)
+    assert recipe.n_obs == len(kept) == adata.n_obs - 3
+    assert len(recipe.chosen) == 60 < len(recipe.genes) == adata.n_vars - 3
+    assert recipe.target_sum == np.median(adata[kept, 3:].X.toarray().sum(axis=1))
+    some = kept[5:40]
+    again = prepare_like(recipe, adata[some][:, np.arange(adata.n_vars)[::-1]].copy(), config, layer=None)
+    assert again.keep_obs.all()
+    for name in ("pcs", "points", "x"):
+        own, other = getattr(again, name), getattr(prepared, name)[5:40]
+        own, other = (part.toarray() if sp.issparse(part) else part for part in (own, other))
+        np.testing.assert_allclose(own, other, atol=1e-5)
+
+
+def test_what_preprocessing_learned_comes_back_whole(tmp_path: Path) -> None:
+    adata = uneven()
+    trained = SCCAGN(adata, 3, dataclasses.replace(TINY, n_top_genes=60, input_rep="genes")).train()
+    trained.save(tmp_path / "kept")
+    before, after = trained.recipe_, SCCAGN.load(tmp_path / "kept", adata[3:].copy()).recipe_
+    assert before.n_obs == adata.n_obs - 3
+    for name in ("input_kind", "target_sum", "pc_scale", "n_obs"):
+        assert getattr(after, name) == getattr(before, name)
+    for name in ("genes", "chosen", "maxima"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    np.testing.assert_array_equal(after.pca.mean, before.pca.mean)
+    np.testing.assert_array_equal(after.pca.components, before.pca.components)
+
+
+class Harmful:
+    """What a pickle may be."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("name", ["recipe.npz", "weights.pt"])
+def test_nothing_in_a_model_is_run(tmp_path: Path, name: str) -> None:
+    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "kept")
+    path, touched = tmp_path / "kept" / name, tmp_path / "touched"
+    if name == "weights.pt":
+        torch.save({"centroids": Harmful(touched)}, path)
+    else:
+        np.savez(path, genes=np.array([Harmful(touched)], dtype=object))
+    with pytest.raises(InputError, match=r"holds no model that can be read"):
+        SCCAGN.load(tmp_path / "kept", planted())
+    assert not touched.exists()
 
 
 def test_a_loaded_model_has_the_settings_and_the_results(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from model_samples import TINY, planted, two_batches
 from sklearn.metrics import adjusted_rand_score
 
 import sccagn_scale
-from sccagn_scale import Config, graph, pp
+from sccagn_scale import Config, graph, pp, train
 from sccagn_scale._memory import Scratch
 from sccagn_scale.model._initial import choose_init
 from sccagn_scale.model._prepare import Prepared, prepare
@@ -55,6 +55,17 @@ def test_graphs_are_those_of_the_scaled_components_and_of_both() -> None:
     assert min(differ) > 100
 
 
+def test_components_without_variance_stay_quiet() -> None:
+    prepared, z, _ = views_of(CONFIG)
+    pcs = prepared.pcs.copy()
+    pcs[:, 6] = 0
+    adjacency = graph.adjacency(graph.neighbors(pcs, CONFIG.n_neighbors, "exact"))
+    flat = dataclasses.replace(prepared, pcs=pcs)
+    for view in find_views(flat, adjacency, z, CONFIG, device=torch.device("cpu")):
+        np.testing.assert_array_equal(view.embeddings[2][:, 6], 0)
+        assert np.isfinite(view.embeddings[2]).all()
+
+
 def test_no_more_components_than_there_are() -> None:
     _, _, views = views_of(dataclasses.replace(CONFIG, n_latent=12))
     assert [own.shape[1] for own in views[0].embeddings] == [10, 12]
@@ -68,6 +79,8 @@ def test_of_many_cells_a_view_has_one_embedding_that_of_the_run_in_the_first(mon
     _, z, many = views_of(CONFIG)
     assert [len(view.embeddings) for view in many] == [1, 1, 1]
     assert many[0].embeddings[0] is z
+    monkeypatch.setattr("sccagn_scale.model._views.FEW_CELLS", len(z))
+    assert [len(view.embeddings) for view in views_of(CONFIG)[2]] == [3, 3, 3]
     for own, other in zip(many[1:], few[1:], strict=True):
         np.testing.assert_allclose(own.embeddings[0], other.embeddings[1], atol=1e-6)
         assert (own.adjacency != other.adjacency).nnz == 0
@@ -99,7 +112,7 @@ def test_there_is_a_consensus_unless_many_cells_have_their_number_of_clusters_es
     assert choose_init(dataclasses.replace(Config(), init=init), n_clusters, n_obs) == expected  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("few", [20_000, 50])
+@pytest.mark.parametrize("few", [20_000, 300, 50])
 @pytest.mark.parametrize("n_clusters", [None, 3])
 def test_clusters_from_a_consensus_are_the_planted_types(
     n_clusters: int | None, few: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -111,6 +124,19 @@ def test_clusters_from_a_consensus_are_the_planted_types(
     sccagn_scale.cluster(adata, n_clusters, dataclasses.replace(TINY, init="consensus"))
     assert adjusted_rand_score(adata.obs["type"], adata.obs["sccagn"]) > 0.95
     assert ("agree more: the first clusters are theirs" in caplog.text) == (few < adata.n_obs)  # one kind has voted
+
+
+def test_of_many_cells_communities_are_sought_among_groups_in_every_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("_views", "_initial"):
+        monkeypatch.setattr(f"sccagn_scale.model.{module}.FEW_CELLS", 50)
+    monkeypatch.setattr("sccagn_scale.model._initial._SKETCH", 60)
+    seen, finder = [], train.CommunityFinder
+    monkeypatch.setattr(train, "CommunityFinder", lambda *a, **k: seen.append(k.get("groups")) or finder(*a, **k))
+    adata = planted()
+    sccagn_scale.cluster(adata, 3, dataclasses.replace(TINY, init="consensus"))
+    assert len(seen) == 3
+    assert all(len(np.unique(groups)) < 100 < len(groups) for groups in seen)
+    assert adjusted_rand_score(adata.obs["type"], adata.obs["sccagn"]) > 0.95
 
 
 def test_with_batches_both_sets_of_components_are_corrected() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from sccagn_scale.model import _initial
 from sccagn_scale.model._graph import Judges
 from sccagn_scale.model._initial import find_initial
 from sccagn_scale.model._views import View
-from sccagn_scale.model._voters import Voters
+from sccagn_scale.model._voters import Voters, clusterings_of
 
 TYPES, PARTS = [850, 150, 100], [850, 150, 85, 15]
 
@@ -43,7 +44,9 @@ def voters_of(points: np.ndarray) -> tuple[Voters, list[View], train.CommunityFi
     return Voters(points, views, judge, config=Config(), random_state=0), views, judge
 
 
-def found(points: np.ndarray, n_clusters: int | None) -> tuple[np.ndarray, train.Estimate | None]:
+def found(
+    points: np.ndarray, n_clusters: int | None, config: Config | None = None
+) -> tuple[np.ndarray, train.Estimate | None]:
     _, views, _ = voters_of(points)
     judges = Judges(slice(None), views[0].adjacency)
     return find_initial(
@@ -51,7 +54,7 @@ def found(points: np.ndarray, n_clusters: int | None) -> tuple[np.ndarray, train
         points,
         views[0].adjacency,
         n_clusters,
-        Config(),
+        config or Config(),
         find_judges=lambda: judges,
         init="consensus",
         views=views,
@@ -83,8 +86,12 @@ def test_more_clusters_are_parts_of_those_that_are_borne_out(caplog: pytest.LogC
 @pytest.mark.usefixtures("_three")
 def test_a_few_hundred_cells_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     points, _ = cells()
+    divided, elected = found(points, 4)[0], voters_of(points)[0].elect(4)
+    assert (divided != elected).any()
     monkeypatch.setattr(_initial, "_DIVIDED_FROM", len(points) + 1)
-    np.testing.assert_array_equal(found(points, 4)[0], voters_of(points)[0].elect(4))
+    np.testing.assert_array_equal(found(points, 4)[0], elected)
+    monkeypatch.setattr(_initial, "_DIVIDED_FROM", len(points))
+    np.testing.assert_array_equal(found(points, 4)[0], divided)
 
 
 @pytest.mark.usefixtures("_three")
@@ -108,6 +115,44 @@ def test_fewer_clusters_are_those_of_higher_modularity(
         monkeypatch.setattr(Voters, name, answer(name))
     assert found(points, 2)[0] is unions
     assert ("The cells bear out 3 clusters best: the 2 are unions of these." in caplog.text) == (bad == "elect")
+
+
+@pytest.mark.usefixtures("_three")
+def test_the_modularity_of_fewer_clusters_is_that_at_the_resolution_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a high one, halves drawn at random are worth more than two clusters one of which has most cells."""
+    monkeypatch.setattr(_initial, "_DIVIDED_FROM", 10**6)
+    points, parts = cells()
+    halves, unions = np.random.default_rng(1).integers(0, 2, len(points)), np.repeat([0, 1], [1000, 100])
+    monkeypatch.setattr(Voters, "elect", lambda self, n_clusters: parts if n_clusters == 3 else halves)
+    monkeypatch.setattr(Voters, "regroup", lambda *given: unions)
+    assert found(points, 2)[0] is unions
+    assert found(points, 2, dataclasses.replace(Config(), resolution=4.0))[0] is halves
+
+
+def test_the_estimate_follows_the_settings() -> None:
+    points, _ = cells()
+    judge, usual = voters_of(points)[2], found(points, None)[1]
+    assert usual is not None
+    for resolution, shrinkage in ((2.0, Config().mixture_shrinkage), (Config().resolution, 0.05)):
+        config = dataclasses.replace(Config(), resolution=resolution, mixture_shrinkage=shrinkage)
+        estimate = found(points, None, config)[1]
+        expected = train.estimate_by_mixtures(judge, points, resolution, shrinkage=shrinkage)
+        assert estimate is not None
+        np.testing.assert_array_equal(estimate.scores, expected.scores)
+        assert not np.array_equal(estimate.scores, usual.scores)
+
+
+def test_mixtures_of_a_view_follow_settings_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccagn_scale.train._initial._WARD_UP_TO", 100)  # k-means, which has a seed, comes first
+    monkeypatch.setattr("sccagn_scale.train._initial._WARD_SEEDS", 40)
+    points, _ = cells()
+    _, [view], judge = voters_of(points)
+    config = dataclasses.replace(Config(), mixture_shrinkage=0.05)
+    mixtures, _ = clusterings_of(view, judge, 9, points, config, 3)
+    for own, embedding in zip(mixtures, view.embeddings, strict=True):
+        np.testing.assert_array_equal(own, train.mixture(embedding, 9, shrinkage=0.05, random_state=3))
+        assert (own != train.mixture(embedding, 9, shrinkage=0.05, random_state=0)).any()
+        assert (own != train.mixture(embedding, 9, random_state=3)).any()
 
 
 def test_where_cells_bear_nothing_out_there_is_a_vote(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +193,21 @@ def test_clusters_are_regrouped_where_they_are_round(n_clusters: int) -> None:
     expected = [train.regrouped(own @ train.rounding(own, parts), parts, n_clusters) for own in view.embeddings]
     regrouped = voters.regroup(parts, n_clusters)
     np.testing.assert_array_equal(regrouped, train.consensus(expected, n_clusters))
+
+
+def test_every_embedding_of_every_view_has_a_say_in_what_is_regrouped() -> None:
+    rng = np.random.default_rng(5)
+    clouds = [rng.normal(size=(300, 4)).astype(np.float32) for _ in range(3)]
+    labels = (clouds[0][:, 0] > 0).astype(np.int64)
+    adjacency = graph.adjacency(graph.neighbors(clouds[0], 15, "exact"))
+    views = [View(adjacency, clouds[:2]), View(adjacency, clouds[2:])]
+    judge = train.CommunityFinder(adjacency, 0)
+    regrouped = Voters(clouds[0], views, judge, config=Config(), random_state=3).regroup(labels, 9)
+    round_clouds = [own @ train.rounding(own, labels) for own in clouds]
+    expected = [train.regrouped(own, labels, 9, random_state=3) for own in round_clouds]
+    np.testing.assert_array_equal(regrouped, train.consensus(expected, 9))
+    for others in (expected[:2], expected[2:], [train.regrouped(own, labels, 9) for own in round_clouds]):
+        assert (train.consensus(others, 9) != regrouped).any()
 
 
 @settings(deadline=None, max_examples=20)

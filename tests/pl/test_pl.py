@@ -260,6 +260,17 @@ def test_n_clusters_curve_marks_the_choice() -> None:
     assert _png(figure).startswith(b"\x89PNG")
 
 
+def test_n_clusters_curve_runs_from_the_smallest_number_to_the_largest() -> None:
+    adata = _clustered()
+    evidence = adata.uns["sccagn"]["n_clusters_evidence"]
+    rising = pl.n_clusters_curve(adata).axes[0].lines[0].get_xydata()
+    for part in ("n_clusters", "score"):
+        evidence[part] = np.asarray(evidence[part])[::-1]
+    falling = pl.n_clusters_curve(adata).axes[0].lines[0].get_xydata()
+    np.testing.assert_array_equal(falling, rising)
+    assert (np.diff(np.asarray(rising)[:, 0]) > 0).all()
+
+
 def test_n_clusters_curve_shades_what_is_plausible() -> None:
     adata = _clustered()
     assert not pl.n_clusters_curve(adata).axes[0].patches

@@ -107,10 +107,11 @@ def test_harmony_is_told_how_many_threads_there_may_be(monkeypatch: pytest.Monke
     given = []
     run = harmonypy.run_harmony
     monkeypatch.setattr(harmonypy, "run_harmony", lambda *a, **options: given.append(options) or run(*a, **options))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     pcs, _, batches = shifted()
-    correct_batches(pcs, batches)
-    assert given[0]["ncores"] == 1
+    for threads in (1, 2):
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        correct_batches(pcs, batches)
+        assert given[-1]["ncores"] == threads
 
 
 def test_global_generators_are_left_alone() -> None:

@@ -213,6 +213,15 @@ def test_a_scan_in_blocks_is_numpys(small_blocks: None, dense: np.ndarray) -> No
     assert found.highest == dense.max()
 
 
+@pytest.mark.parametrize(("bad", "message"), [(-1.0, r"negative values \(lowest -1\)"), (np.nan, "holds 1 NaN")])
+@pytest.mark.parametrize("row", [0, 5, 11])
+def test_a_bad_value_is_found_in_any_block(small_blocks: None, bad: float, message: str, row: int) -> None:
+    dense = np.ones((12, 3), np.float32)
+    dense[row, 1] = bad
+    with pytest.raises(InputError, match=message):
+        scan(select_matrix(ad.AnnData(sp.csr_matrix(dense))))
+
+
 def test_blocks_may_be_changed_without_changing_the_input(small_blocks: None, adata: ad.AnnData) -> None:
     before = adata.X.toarray()
     for block in select_matrix(adata).blocks():

@@ -70,6 +70,11 @@ def test_axes_are_orthonormal_and_fall_in_variance(n_obs: int) -> None:
     assert (np.diff(variance) < 0).all()
 
 
+def test_the_largest_loading_of_an_axis_is_positive() -> None:
+    axes = fit_pca(blocks_of(sample()), 5).components
+    assert (axes.max(axis=1) == np.abs(axes).max(axis=1)).all()
+
+
 @pytest.mark.parametrize(("shape", "n_comps"), [((60, 3), 2), ((4, 25), 3), ((2, 2), 1)])
 def test_fewer_components_where_there_are_fewer_cells_or_genes(shape: tuple[int, int], n_comps: int) -> None:
     fitted = fit_pca([sp.csr_matrix(sample(60, 25)[: shape[0], : shape[1]])], 50)

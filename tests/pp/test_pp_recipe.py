@@ -131,6 +131,13 @@ def test_constant_genes_are_never_chosen(value: float, n_obs: int) -> None:
     assert pp.highest_std_genes(map(pp.moments, blocks), 3, np.arange(3)).tolist() == [1]
 
 
+def test_genes_that_vary_by_rounding_alone_are_never_chosen() -> None:
+    dense = np.tile(np.array([0.7, 40, 1, 0], np.float32), (50, 1))
+    dense[::2, :2] = np.nextafter(dense[::2, :2], np.float32(100))
+    dense[::2, 2] = 1.001
+    assert pp.highest_std_genes([pp.moments(sp.csr_matrix(dense))], 4, np.arange(4)).tolist() == [2]
+
+
 def test_genes_are_chosen_among_those_that_passed() -> None:
     dense = np.log1p(sample())
     among = np.array([1, 4, 5, 9])

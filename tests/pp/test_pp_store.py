@@ -179,6 +179,19 @@ def test_work_may_change_its_block(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dense(matrix), COUNTS)
 
 
+def test_another_layer_of_the_same_file_is_another_input(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sccagn_scale")
+    other = sp.csr_matrix(COUNTS[::-1].copy())
+    ad.AnnData(sp.csr_matrix(COUNTS), layers={"other": other}).write_h5ad(tmp_path / "cells.h5ad")
+    atlas = open_atlas(tmp_path / "cells.h5ad")
+    for layer, expected in ((None, COUNTS), ("other", COUNTS[::-1]), (None, COUNTS)):
+        np.testing.assert_array_equal(dense(select_matrix(atlas, layer, tmp_path / "store")), expected)
+    assert [message.partition("made anew: ")[2] for message in caplog.messages] == [
+        "layer was None and is other.",
+        "layer was other and is None.",
+    ]
+
+
 def test_another_file_of_the_same_cells_is_another_input(
     tmp_path: Path, reads: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:

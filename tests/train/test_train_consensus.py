@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,6 +48,13 @@ def test_of_two_that_differ_neither_is_mixed_with_the_other() -> None:
     assert same_partition(found, one) or same_partition(found, other)
 
 
+def test_a_cell_on_which_votes_tie_stays_whatever_the_numbers_of_the_clusters() -> None:
+    one, other = np.repeat([0, 1, 2], [5, 4, 3]), np.repeat([0, 1, 2], [5, 4, 3])
+    other[[0, -1]] = other[[-1, 0]]
+    np.testing.assert_array_equal(consensus([one, other], 3), one)
+    np.testing.assert_array_equal(consensus([one, other, other, one], 3), one)
+
+
 def test_no_cluster_is_voted_away() -> None:
     """Each of the three has a last cluster of one cell, each another one: no such cluster has a majority."""
     clusterings = [np.array([0, 0, 0, 1, 1, 1, 1]) for _ in range(3)]
@@ -54,6 +63,34 @@ def test_no_cluster_is_voted_away() -> None:
     found = consensus(clusterings, 3)
     assert len(np.unique(found)) == 3
     assert any(same_partition(found, labels) for labels in clusterings)
+
+
+def test_clusters_are_matched_though_their_order_by_size_turns_round() -> None:
+    truth = np.repeat([0, 1, 2], 20)
+    clusterings = [truth.copy() for _ in range(3)]
+    for i, labels in enumerate(clusterings):  # 24 cells of i, 19 of the next, 17 of the one after that
+        second, third = 20 * ((i + 1) % 3), 20 * ((i + 2) % 3)
+        labels[[second, third + 1, third + 2, third + 3]] = i
+    assert same_partition(consensus(clusterings, 3), truth)
+
+
+def test_the_vote_is_repeated_until_nothing_changes() -> None:
+    truth = np.repeat([0, 1, 2, 3], [80, 60, 40, 20])
+    clusterings = [with_errors(truth, 0.6, 600 + i) for i in range(7)]
+    found = consensus(clusterings, 4)
+    votes = 0.5 * (found[:, None] == np.arange(4))
+    for labels in clusterings:
+        numbered = (np.array(numbers)[labels] for numbers in permutations(range(4)))
+        votes += max(numbered, key=lambda own: int((own == found).sum()))[:, None] == np.arange(4)
+    np.testing.assert_array_equal(votes.argmax(axis=1), found)
+
+
+def test_where_a_cluster_is_voted_away_the_clustering_that_agrees_most_stays() -> None:
+    clusterings = [np.repeat([0, 1], [6, 7]) for _ in range(4)]
+    for i, labels in enumerate(clusterings):
+        labels[6 + i] = 2
+    clusterings[0][:3] = 1
+    assert same_partition(consensus(clusterings, 3), clusterings[1])
 
 
 def test_votes_are_counted_in_blocks_of_cells(monkeypatch: pytest.MonkeyPatch) -> None:

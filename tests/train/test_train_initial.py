@@ -336,3 +336,11 @@ def test_clusters_without_extent_but_for_rounding_are_left_as_they_are() -> None
     points = rng.normal(size=(6, 4)).astype(np.float32)[labels] * 100
     points *= 1 + 1e-7 * rng.normal(size=points.shape).astype(np.float32)
     np.testing.assert_array_equal(rounding(points, labels), np.eye(4))
+
+
+def test_the_clustering_at_the_resolution_of_the_score_is_among_the_candidates() -> None:
+    finder = CommunityFinder(planted([40, 40, 40], between=0.2)[0])
+    finest = int(finder.at(12.0).max()) + 1
+    assert finest > finder.at(float(_initial.RESOLUTIONS[-1])).max() + 1
+    assert finest in estimate_n_clusters(finder, 12.0).candidates
+    assert finest not in estimate_n_clusters(finder, 0.5).candidates

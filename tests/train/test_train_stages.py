@@ -117,6 +117,15 @@ def test_pretraining_stops_at_a_plateau() -> None:
     assert 3 < stage.steps < 500
 
 
+def test_epochs_are_counted_in_each_stage() -> None:
+    history = History()
+    for stage in ("pretrain", "pretrain", "joint", "joint", "joint"):
+        history.add(stage, [Losses(*torch.tensor([4.0, 3, 2, 1])), Losses(*torch.tensor([2.0, 1, 0, 1]))])  # type: ignore[arg-type]
+    frame = history.frame()
+    assert frame["epoch"].tolist() == [1, 2, 1, 2, 3]
+    assert frame.iloc[0, 2:6].tolist() == [3, 2, 1, 1]
+
+
 def test_joint_training_sharpens_the_clusters_and_keeps_z_up_to_date() -> None:
     result, history, stage, module = joint(n_steps=30)
     frame = history.frame()
@@ -155,8 +164,9 @@ def test_no_steps_give_the_start_back() -> None:
     torch.testing.assert_close(result.z, embed(start, whole))
 
 
-def test_joint_training_stops_when_cells_have_settled() -> None:
-    result, history, _, _ = joint(n_steps=50, settled=Settled(1.0, 3))
+@pytest.mark.parametrize("n_steps", [50, 3])
+def test_joint_training_stops_when_cells_have_settled(n_steps: int) -> None:
+    result, history, _, _ = joint(n_steps=n_steps, settled=Settled(1.0, 3))
     assert (result.stopped, len(history.rows)) == ("settled", 3)
 
 
