@@ -135,8 +135,8 @@ def _factorize(values: ArrayLike, name: str) -> tuple[NDArray[np.intp], list[Any
         array = np.asarray(values)
         if array.ndim != 1:
             raise InputError(f"`{name}` must hold one entry for each cell, but its shape is {array.shape}.")
-        # As objects, so that None and NaN are missing and 1 is not "1".
-        column = pd.Series(array, dtype=object if array.dtype.kind in "OU" else None)
+        # Texts as objects, and from what was given: numpy makes one text of everything, so that NaN would be a type.
+        column = pd.Series(values, dtype=object) if array.dtype.kind in "OU" else pd.Series(array)
     categories = pd.Categorical(column)
     return np.asarray(categories.codes, dtype=np.intp), list(categories.categories)
 

@@ -30,6 +30,16 @@ def test_one_cluster_tells_nothing() -> None:
     assert scores == pytest.approx({"nmi": 0, "ari": 0, "ami": 0, "completeness": 1, "accuracy": 0.6}, abs=1e-12)
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+@pytest.mark.parametrize("kind", [list, tuple, pd.Series, pd.Categorical])
+def test_what_is_missing_is_missing_in_any_container(missing: object, kind: type) -> None:
+    types, clusters = kind(["a", "a", "b", missing]), kind(["0", "0", missing, "1"])
+    table = contingency(types, clusters)
+    assert table.columns.tolist() == ["a", "b"]
+    assert table.index.tolist() == ["0", "(none)"]
+    assert evaluate(types, clusters)["ari"] == 1
+
+
 def test_closed_forms() -> None:
     # Table [[2, 1], [0, 3]]: mutual information and entropies by hand.
     truth, labels = ["a", "a", "b", "b", "b", "b"], [0, 0, 0, 1, 1, 1]

@@ -34,6 +34,11 @@ def read_cells(paths: Sequence[Path], scratch: Path | None = None) -> Atlas:
         return open_atlas(paths, scratch=scratch)
 
 
+def ending(cells: Atlas) -> str:
+    """What a file ends in that the input's matrices can be copied to as they are stored."""
+    return ".zarr" if cells.files[0].is_dir() else ".h5ad"
+
+
 def read_config(arguments: argparse.Namespace) -> Config:
     """Take the preset with what `--config` changes, and on top of that what `--set` does."""
     from sccagn_scale.config import Config

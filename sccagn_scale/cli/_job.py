@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sccagn_scale._console import Console, duration
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
-from sccagn_scale.cli._inputs import check_inputs, read_cells
+from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
 from sccagn_scale.cli._output import by_option, check_distinct, named, write_figure, write_json
 
@@ -106,7 +106,7 @@ def target(arguments: argparse.Namespace) -> Path:
 
 def _is_copied(arguments: argparse.Namespace, cells: Atlas) -> bool:
     """Whether matrices go to the output as they are stored."""
-    return cells.is_one_file and cells.files[0].suffix.lower() == arguments.output.suffix.lower()
+    return cells.is_one_file and ending(cells) == arguments.output.suffix.lower()
 
 
 def _check_output(arguments: argparse.Namespace, cells: Atlas) -> None:
@@ -116,9 +116,8 @@ def _check_output(arguments: argparse.Namespace, cells: Atlas) -> None:
     if arguments.inplace or arguments.results_only or len(cells.files) > 1 or _is_copied(arguments, cells):
         return
     if len(cells.layers) > 1:
-        kind = cells.files[0].suffix
         raise InputError(
-            f"`--output` must end in {kind} as INPUT does, whose layers and raw stay as they are stored there, but is "
+            f"`--output` must end in {ending(cells)}, as INPUT's layers and raw stay as they are stored there, but is "
             f"{str(arguments.output)!r}; give it that ending, or add `--results-only`."
         )
 

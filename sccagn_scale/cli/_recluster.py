@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
-from sccagn_scale.cli._inputs import check_inputs, read_cells
+from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
 from sccagn_scale.cli._output import check_distinct, named
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def _check_paths(source: Path, target: Path, inplace: bool) -> None:
 def _check_kind(cells: Atlas, target: Path) -> None:
     if not cells.is_one_file or len(cells.files) > 1:
         raise InputError("`FILE` must be one .h5ad or .zarr file that `cluster` has written.")
-    if cells.files[0].suffix.lower() != target.suffix.lower():
+    if ending(cells) != target.suffix.lower():
         raise InputError(
-            f"`--output` must end in {cells.files[0].suffix}, as matrices stay as they are stored in `FILE`, but is "
+            f"`--output` must end in {ending(cells)}, as matrices stay as they are stored in `FILE`, but is "
             f"{str(target)!r}."
         )
 

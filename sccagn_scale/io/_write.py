@@ -73,11 +73,13 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _write_h5ad(adata: anndata.AnnData, path: Path) -> None:
+    if adata.isbacked and adata.is_view:
+        adata = adata.to_memory()  # some of the cells, or of the genes
     with replacing_hdf5(path) as file:
         if adata.isbacked:
             _write_backed(adata, file)
-            return
-        write_to_hdf5(adata, file)
+        else:
+            write_to_hdf5(adata, file)
 
 
 def write_to_hdf5(adata: anndata.AnnData, file: h5py.File) -> None:
@@ -91,7 +93,7 @@ def _write_backed(adata: anndata.AnnData, file: h5py.File) -> None:
     """Write everything that is in memory, and copy the rest from file to file as it is compressed there."""
     write_to_hdf5(without_x(adata), file)
     source = adata.file._file
-    for name in ("X", "raw"):
+    for name in ("X",) if adata.raw is None else ("X", "raw"):
         if name in source:
             source.copy(name, file)
 

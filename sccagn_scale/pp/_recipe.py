@@ -123,6 +123,8 @@ def _logged(
         block = block[keep]
     if genes is not None:
         block = block[:, genes]
+        if (np.diff(genes) < 0).any():
+            block.sort_indices()
     if kind != "log":
         normalize_total(block, totals[keep], target_sum)
         log1p(block)

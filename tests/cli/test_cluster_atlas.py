@@ -124,6 +124,15 @@ def test_mistakes_are_told_before_any_work(
     assert not names["out"].exists()
 
 
+def test_layers_of_an_anndata_called_h5_go_along(cells: Path) -> None:
+    adata = ad.read_h5ad(cells)
+    adata.layers["twice"] = 2 * adata.X
+    adata.write_h5ad(cells.with_suffix(".h5"))
+    out = cells.with_name("out.h5ad")
+    assert _cluster(cells.with_suffix(".h5"), "-o", out) == 0
+    np.testing.assert_array_equal(ad.read_h5ad(out).layers["twice"].toarray(), 2 * adata.X.toarray())
+
+
 def test_layers_would_be_lost_in_another_kind_of_file(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adata = ad.read_h5ad(cells)
     out = cells.with_name("out.zarr")
@@ -132,7 +141,7 @@ def test_layers_would_be_lost_in_another_kind_of_file(cells: Path, capsys: pytes
     adata.layers["twice"] = 2 * adata.X
     adata.write_h5ad(cells)
     assert _cluster(cells, "-o", out) == 2
-    assert "`--output` must end in .h5ad as INPUT does, whose layers" in capsys.readouterr().err
+    assert "`--output` must end in .h5ad, as INPUT's layers and raw" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,16 @@ def test_every_pass_is_told(
     assert 0 < sum(reading) <= atlas.n_obs
 
 
+def test_new_cells_may_have_their_genes_in_another_order(atlas: Atlas, tmp_path: Path, on_disk: int) -> None:
+    trained = SCCAGN(atlas, 3, GENES).train()
+    trained.save(tmp_path / "model")
+    shuffled = planted()
+    shuffled = shuffled[:, np.random.default_rng(0).permutation(shuffled.n_vars)].copy()
+    for memory in (None, on_disk):
+        again = SCCAGN.load(tmp_path / "model", shuffled, memory=memory, scratch=tmp_path)
+        np.testing.assert_array_equal(again.labels_, trained.labels_)
+
+
 def test_large_arrays_are_no_memory(atlas: Atlas, tmp_path: Path, on_disk: int) -> None:
     stored = SCCAGN(atlas, 3, FAST, memory=on_disk, scratch=tmp_path).train()
     for array in (stored.pcs_, stored.embedding_, stored.adjacency_.data, stored.neighbors_.indices):
