@@ -37,8 +37,12 @@ def store(adata: anndata.AnnData, path: Path, kind: str = "h5ad") -> Path:
     if layout == "h5ad":
         adata.write_h5ad(path, compression=how or None)
     else:
-        options = {"zarr_write_format": int(how[0]), "auto_shard_zarr_v3": how.endswith("sharded")}
-        with anndata.settings.override(**options), warnings.catch_warnings():
+        version, sharded = int(how[0]), how.endswith("sharded")
+        with (
+            anndata.settings.override(zarr_write_format=version),
+            anndata.settings.override(auto_shard_zarr_v3=sharded),  # on its own, as it is refused with format 2
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore", UserWarning)  # AnnData's and zarr's, of what will be the default one day
             adata.write_zarr(path)
     return path
