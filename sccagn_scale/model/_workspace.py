@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError, first_line
 from sccagn_scale._memory import IN_MEMORY, Scratch, available, in_words
@@ -64,9 +66,9 @@ def allowed_memory(memory: int | None) -> int:
     """Bytes that a run may take: as given, or 70 % of what is free."""
     if memory is None:
         return int(_SHARE * available())
-    if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
+    if isinstance(memory, bool) or not isinstance(memory, (int, np.integer)) or memory < 1:
         raise InputError(f"`memory` must be a whole number of bytes, at least 1, or None; it is {memory!r}.")
-    return memory
+    return int(memory)
 
 
 @contextmanager

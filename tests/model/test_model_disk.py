@@ -196,10 +196,14 @@ def test_too_little_memory_is_refused(atlas: Atlas, tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["cells.h5ad"]
 
 
-@pytest.mark.parametrize("memory", [0, -1, 1.5, True, "4G"])
+@pytest.mark.parametrize("memory", [0, -1, 1.5, True, "4G", np.float64(8e9), np.bool_(True), np.int64(0)])
 def test_memory_is_bytes(atlas: Atlas, memory: Any) -> None:
     with pytest.raises(InputError, match="`memory` must be a whole number of bytes"):
         SCCAGN(atlas, 3, FAST, memory=memory).train()
+
+
+def test_memory_may_be_a_whole_number_of_numpy(tmp_path: Path) -> None:
+    assert SCCAGN(planted(), 3, TINY, memory=np.int64(8 * 10**9), scratch=tmp_path).train().n_clusters_ == 3
 
 
 def test_too_small_a_disk_is_refused(
