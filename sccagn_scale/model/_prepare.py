@@ -155,8 +155,8 @@ def prepare(
         pcas = (pp.fit_pca(units, config.n_comps, random_state=random_state),)
     components = _scores(pcas, blocks, int(kept.obs.sum()), scratch)
     if batches is not None:
-        for i, own in enumerate(components):
-            components[i] = pp.correct_batches(own, batches, random_state=random_state)
+        for own in components:
+            own[:] = pp.correct_batches(own, batches, random_state=random_state)
     pcs = components[0]
     length = float(np.sqrt(np.einsum("ij,ij->", pcs, pcs, dtype=np.float64) / len(pcs)))
     recipe = Recipe(

@@ -14,7 +14,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from model_samples import FAST, TINY, planted
+from model_samples import FAST, TINY, planted, two_batches
 
 from sccagn_scale import SCCAGN, Config
 from sccagn_scale._errors import InputError
@@ -137,6 +137,13 @@ def test_large_arrays_are_no_memory(atlas: Atlas, tmp_path: Path, on_disk: int) 
     for array in (stored.pcs_, stored.embedding_, stored.adjacency_.data, stored.neighbors_.indices):
         assert array.base is not None
     assert SCCAGN(atlas, 3, FAST).train().adjacency_.data.base is None
+
+
+def test_corrected_components_are_no_memory_either(tmp_path: Path, on_disk: int) -> None:
+    adata = two_batches()
+    stored = SCCAGN(adata, 3, FAST, batch_key="batch", memory=on_disk, scratch=tmp_path).train()
+    assert stored.pcs_.base is not None
+    np.testing.assert_array_equal(stored.pcs_, SCCAGN(adata, 3, FAST, batch_key="batch").train().pcs_)
 
 
 def test_cells_that_fail_quality_control_have_no_place(tmp_path: Path, on_disk: int) -> None:
