@@ -101,13 +101,18 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
         looking = max(communities, searching_again, join, train.ward_memory(n))
 
     names = _NAME * n if size.is_on_disk else 0
+    trained = inputs - scaled + graph + layers
     held = {
         "Preprocess": (counts + inputs, block),
         "Neighbors": (inputs + graph + laid_out, _LATER + max(searching, join)),
+        "Pretrain": (inputs + graph + layers, _LATER + 280 * n),
         "Initial clusters": (inputs + graph + layers + further, _LATER + looking),
-        "Joint training": (inputs - scaled + graph + layers, _LATER + 280 * n),
-        "Write": (inputs - scaled + graph + layers, _LATER + n * (250 + 10 * k)),
+        "Joint training": (trained, _LATER + 280 * n),
+        "Read out": (trained, _LATER + 100 * n),
+        "Write": (trained, _LATER + n * (250 + 10 * k)),
     }
+    if not config.pretrain_steps:
+        del held["Pretrain"]
     if on_disk:
         return {stage: Need(int(_PROCESS + names + work), int(kept)) for stage, (kept, work) in held.items()}
     return {stage: Need(int(_PROCESS + names + kept + work), 0) for stage, (kept, work) in held.items()}

@@ -116,11 +116,12 @@ def plan(
     config = dataclasses.replace(config, init=choose_init(config, n_clusters, size.n_obs))
     with progress.stage("Calibrate"):
         seconds = _seconds(atlas, n_clusters, config, layer, size.n_obs, device)
+    seconds["Write"] = _written(size, config) / _DISK_SPEED  # which no sample does
     in_memory = needs(size, config, on_disk=False)
     on_disk = max(need.memory for need in in_memory.values()) > allowed
     chosen = needs(size, config, on_disk=True) if on_disk else in_memory
-    seconds["Write"] = _written(size, config) / _DISK_SPEED
-    steps = [Step(stage, need.memory, need.disk, seconds.get(stage, 0.0)) for stage, need in chosen.items()]
+    assert chosen.keys() == seconds.keys(), "every stage is in the plan"
+    steps = [Step(stage, need.memory, need.disk, seconds[stage]) for stage, need in chosen.items()]
     return Plan(size.n_obs, size.n_vars, size.nnz, allowed, on_disk, steps)
 
 

@@ -41,11 +41,30 @@ def test_in_memory(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan["n_values"] == ad.read_h5ad(cells).X.nnz
     assert (plan["fits"], plan["large_arrays"], plan["memory_allowed"]) == (True, "memory", 4 * 10**9)
     stages = {stage["stage"]: stage for stage in plan["stages"]}
-    assert list(stages) == ["Preprocess", "Neighbors", "Initial clusters", "Joint training", "Write"]
+    assert list(stages) == ["Preprocess", "Neighbors", "Initial clusters", "Joint training", "Read out", "Write"]
     assert plan["memory"] == max(stage["memory"] for stage in stages.values())
     assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
-    assert stages["Preprocess"]["seconds"] > 0
+    assert all(stage["seconds"] > 0 for stage in stages.values())
     assert sorted(path.name for path in cells.parent.iterdir()) == ["cells.h5ad", "plan.json"]
+
+
+def test_pretraining_is_planned_where_there_is_any(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = cells.with_name("plan.json")
+    assert main(["plan", str(cells), "--set", "pretrain_steps=3", "--json", str(told), "-q"]) == 0
+    stages = json.loads(told.read_text())["stages"]
+    assert [stage["stage"] for stage in stages][1:4] == ["Neighbors", "Pretrain", "Initial clusters"]
+    assert stages[2]["seconds"] > 0
+
+
+def test_a_stage_that_was_timed_and_has_no_needs_is_a_mistake(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Longer(SCCAGN):
+        def train(self) -> SCCAGN:
+            with self._listener.stage("Polish"):
+                return super().train()
+
+    monkeypatch.setattr(_plan, "SCCAGN", Longer)
+    with pytest.raises(AssertionError, match="every stage"):
+        _plan.plan(open_atlas(cells), 3, Config(joint_steps=1))
 
 
 @pytest.mark.parametrize(

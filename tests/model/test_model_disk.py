@@ -249,7 +249,7 @@ def test_a_consensus_takes_scaled_components_and_further_graphs() -> None:
     more = {stage: many[stage].memory - one[stage].memory for stage in one}
     scaled = 4 * 50 * 10**6
     assert more.pop("Initial clusters") > 4 * scaled  # and a graph of both sets
-    assert more == {"Preprocess": scaled, "Neighbors": scaled, "Joint training": 0, "Write": 0}
+    assert more == {"Preprocess": scaled, "Neighbors": scaled, "Joint training": 0, "Read out": 0, "Write": 0}
 
 
 def test_an_anndata_in_memory_takes_no_more_for_its_counts() -> None:
