@@ -94,8 +94,8 @@ def _projections(rows: Sequence[Row], n_obs: int) -> str:
     lines = []
     for n in PROJECTED:
         size = Size(n, 20_000, int(n * per_cell), True)
-        need = needs(size, Config(), on_disk=True).values()
-        minutes = [stretched(stage.capitalize(), stages.get(stage, 0), n_obs, n) / 60 for stage in STAGES]
+        need = needs(size, Config(), on_disk=True, device_type="cpu").values()
+        minutes = [stretched(stage.capitalize(), stages.get(stage, 0), n_obs, n, Config()) / 60 for stage in STAGES]
         memory, disk = (max(part) / 1e9 for part in zip(*need, strict=True))
         lines.append([f"{n:,}", *(f"{m:.1f}" for m in (*minutes, sum(minutes))), f"{memory:.1f}", f"{disk:.0f}"])
     return _table(["cells", *STAGES, "minutes", "memory, GB", "disk, GB"], lines)

@@ -184,10 +184,11 @@ def _on_disk(atlas: Any) -> int:
     from sccagn_scale.model._initial import choose_init
     from sccagn_scale.model._needs import needs
     from sccagn_scale.model._prepare import input_size
+    from sccagn_scale.model._setup import pick_device
 
     size = input_size(atlas, None)
     config = Config(init=choose_init(Config(), None, size.n_obs))
-    return max(need.memory for need in needs(size, config, on_disk=True).values())
+    return max(need.memory for need in needs(size, config, on_disk=True, device_type=pick_device("auto").type).values())
 
 
 class MemoryClock(StageClock):

@@ -233,6 +233,11 @@ class Config:
         """`nu`, or `n_latent` if that is None."""
         return float(self.n_latent) if self.nu is None else self.nu
 
+    @property
+    def joint_batch_size(self) -> int | None:
+        """`batch_size` of joint training: None, the whole graph, if `loader` is `"full"`."""
+        return None if self.loader == "full" else self.batch_size
+
     @classmethod
     def preset(cls, name: Preset) -> Config:
         """Look up a preset: `"default"`, or `"paper"`, the published setting with the whole graph as one batch."""

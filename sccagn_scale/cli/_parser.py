@@ -109,8 +109,8 @@ memory, disk and time, and whether it fits. Nothing is written.
 
 Memory and disk follow from the sizes of the arrays. Time is measured on 25,000
 of the cells and extrapolated to all of them, stage by stage. If you will give
-`cluster` the number of clusters, give it here too: such a run takes longer and
-more memory."""
+`cluster` the number of clusters or --batch-key, give it here too: such a run
+takes longer and more memory."""
 
 _PLAN_END = """\
 examples:
@@ -199,11 +199,7 @@ def _add_cluster(verbs: Any) -> None:
     model = parser.add_argument_group("what to do")
     _add_n_clusters(model)
     _add_layer(model)
-    model.add_argument(
-        "--batch-key",
-        metavar="COLUMN",
-        help="column of obs with batches (donors, runs) to correct for, never types; needs harmonypy (default: none)",
-    )
+    _add_batch_key(model)
     _add_settings(model)
     model.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
     _add_device(model)
@@ -274,6 +270,14 @@ def _add_layer(group: Any) -> None:
     group.add_argument("--layer", metavar="NAME", help="layer to use, `raw` for .raw (default: X)")
 
 
+def _add_batch_key(group: Any) -> None:
+    group.add_argument(
+        "--batch-key",
+        metavar="COLUMN",
+        help="column of obs with batches (donors, runs) to correct for, never types; needs harmonypy (default: none)",
+    )
+
+
 def _add_settings(group: Any) -> None:
     group.add_argument(
         "--preset",
@@ -337,6 +341,7 @@ def _add_plan(verbs: Any) -> None:
     _add_input(parser)
     _add_n_clusters(parser)
     _add_layer(parser)
+    _add_batch_key(parser)
     _add_settings(parser)
     _add_device(parser)
     _add_threads(parser)

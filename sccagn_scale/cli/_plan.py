@@ -31,12 +31,14 @@ def run(arguments: argparse.Namespace) -> None:
             cells = read_cells(arguments.input)
         from sccagn_scale.model import plan
 
-        with named(layer="--layer", memory="--memory", n_clusters="--n-clusters", device="--device", path="INPUT"):
+        options = ("layer", "batch_key", "memory", "n_clusters", "device")
+        with named(**{name: "--" + name.replace("_", "-") for name in options}, path="INPUT"):
             planned = plan(
                 cells,
                 arguments.n_clusters,
                 config,
                 layer=arguments.layer,
+                batch_key=arguments.batch_key,
                 memory=arguments.memory,
                 device=arguments.device,
                 progress=console,
@@ -53,6 +55,7 @@ def _facts(arguments: argparse.Namespace, planned: Plan) -> dict[str, Any]:
         "n_vars": planned.n_vars,
         "n_values": planned.nnz,
         "n_clusters": arguments.n_clusters,
+        "batch_key": arguments.batch_key,
         "memory_allowed": planned.allowed,
         "large_arrays": "disk" if planned.on_disk else "memory",
         "fits": planned.fits,

@@ -173,8 +173,10 @@ class SCCAGN:
         check_enough(size.n_obs, self.config)
         init = choose_init(self.config, self.n_clusters_given, size.n_obs)
         settled = dataclasses.replace(self.config, init=init)
+        corrects = self.batch_key is not None
+        room = workspace(size, settled, self._limits, device_type=self.device.type, corrects=corrects)
         try:
-            with shown(self._listener) as self._progress, workspace(size, settled, self._limits) as place:
+            with shown(self._listener) as self._progress, room as place:
                 self._train(place, init)
         finally:
             self._progress = SILENT
@@ -229,9 +231,11 @@ class SCCAGN:
         saved = load_model(folder)
         model = cls(adata, None, saved.config, layer=layer, random_state=saved.random_state, device=device)
         model.loaded_from = str(folder)
-        needed = dataclasses.replace(saved.config, init="leiden")  # whatever it is, nothing is clustered
+        # whatever they are, nothing is clustered or trained
+        needed = dataclasses.replace(saved.config, init="leiden", pretrain_steps=0, joint_steps=0)
         limits = checked_limits(Limits(memory, store, scratch, dask))
-        with shown(progress) as model._progress, workspace(input_size(adata, layer), needed, limits) as place:
+        room = workspace(input_size(adata, layer), needed, limits, device_type=model.device.type)
+        with shown(progress) as model._progress, room as place:
             model._scratch, model.obs_names_ = place.scratch, adata.obs.index
             with model._stage("Preprocess", adata.n_obs * n_passes_like(saved.config, place.scratch)) as stage:
                 model.recipe_ = saved.recipe
@@ -367,13 +371,7 @@ class SCCAGN:
         with self._stage("Joint training", total=config.joint_steps) as stage:
             end = train.train_jointly(
                 self._optimizer(generator),
-                make_loader(
-                    prepared,
-                    normalized,
-                    config,
-                    None if config.loader == "full" else config.batch_size,
-                    **where,
-                ),
+                make_loader(prepared, normalized, config, config.joint_batch_size, **where),
                 whole,
                 z=torch.from_numpy(z).to(self.device),
                 weights=weights,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sccagn_scale import pp, train
+from sccagn_scale import ops, pp, train
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
 from sccagn_scale.graph import choose_backend
@@ -29,8 +29,15 @@ _VALUE = 28
 _LOOKED_INTO = 1_500_000
 """Points of the lists that a block of points looks into, at most (measured at ten million points)."""
 
+_KEPT = 0.65
+"""Share of the values that is of kept genes (simulated cells with 20,000 genes)."""
+
 _EDGES = 1.5
 """Edges of the symmetric graph for each listed neighbour."""
+
+_PIECES = 1.2
+"""What a step of training takes for each byte of its arrays, as freed ones leave memory in pieces (measured on 25,000
+to 100,000 cells in one batch)."""
 
 
 class Size(NamedTuple):
@@ -49,17 +56,21 @@ class Need(NamedTuple):
     disk: int
 
 
-def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
+def needs(size: Size, config: Config, *, on_disk: bool, device_type: str, corrects: bool = False) -> dict[str, Need]:
     """Predict what each stage takes.
 
     Parameters
     ----------
     size
-        Of the input. All cells count as kept, and a fifth of the values as those of kept genes.
+        Of the input. All cells count as kept.
     config
         The settings; `init` as `choose_init` settled it.
     on_disk
         Whether large arrays are in files rather than in memory.
+    device_type
+        What is computed on: `"cpu"`, or `"cuda"`, whose own memory is not counted.
+    corrects
+        Whether components are corrected for batches.
 
     Returns
     -------
@@ -70,9 +81,10 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
     per_cell = size.nnz / n
 
     block = n_threads() * pp.BLOCK_SIZE * per_cell * _VALUE + 3 * 8 * n_genes**2
+    correction = pp.correction_memory(n, d) if corrects else 0
     counts = size.nnz * (1 + (2 if size.n_vars <= 2**16 else 4)) + 8 * n if size.is_on_disk else 0
     uses_genes = "genes" in (config.input_rep, config.graph_rep)
-    genes = 8 * min(0.2 * size.nnz, n * n_genes) if uses_genes else 0
+    genes = 8 * min(_KEPT * size.nnz, n * n_genes) if uses_genes else 0
     points = 4 * n * n_genes if config.graph_rep == "genes" else 0
     views = config.init == "consensus"
     scaled = 4 * n * d if views else 0
@@ -83,13 +95,24 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
     graph = lists + 2 * edges
     layers = 4 * n * (config.n_hidden[0] + 3 * config.n_latent)
 
-    backend = choose_backend(n) if config.knn_backend == "auto" else config.knn_backend
+    backend = choose_backend(n, device_type) if config.knn_backend == "auto" else config.knn_backend
 
     def search(width: int) -> tuple[float, float]:
         """Bytes that are kept, and others, while neighbours are searched in so many dimensions."""
         if backend == "ivf":
             return 4 * n * width, 24 * n + 4.4 * (width + 1) * min(n, _LOOKED_INTO)
+        if backend == "torch_exact" or backend.endswith("_gpu"):  # the points are on the device
+            return 0, lists
         return 0, n * (6 * width + 270 + 8 * k)
+
+    def training(batch_size: int | None, *, pretraining: bool = False) -> float:
+        """Bytes, other than those kept, while the network learns from batches of about so many cells."""
+        n_batch = n if batch_size is None else min(n, batch_size)
+        on_cpu = device_type == "cpu"
+        step = _PIECES * n_batch * _step(config, d, n_genes, pretraining=pretraining) if on_cpu else 0
+        copies = on_disk + (on_cpu and not ops.is_compiled("csr_matmul_transposed", "cpu"))
+        whole = copies * genes if n_batch == n and config.input_rep == "genes" else 0
+        return _LATER + 280 * n + step + whole
 
     laid_out, searching = search(width)
     join = n * (k - 1) * 24
@@ -100,14 +123,15 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
         further = 2 * 4 * n * d + laid_out_again + graph + 4 * n * config.n_latent
         looking = max(communities, searching_again, join, train.ward_memory(n))
 
+    joined = 0 if on_disk else genes  # from their blocks, which are held
     names = _NAME * n if size.is_on_disk else 0
     trained = inputs - scaled + graph + layers
     held = {
-        "Preprocess": (counts + inputs, block),
+        "Preprocess": (counts + inputs, max(block, correction, joined)),
         "Neighbors": (inputs + graph + laid_out, _LATER + max(searching, join)),
-        "Pretrain": (inputs + graph + layers, _LATER + 280 * n),
+        "Pretrain": (inputs + graph + layers, training(config.pretrain_batch_size, pretraining=True)),
         "Initial clusters": (inputs + graph + layers + further, _LATER + looking),
-        "Joint training": (trained, _LATER + 280 * n),
+        "Joint training": (trained, training(config.joint_batch_size) if config.joint_steps else _LATER),
         "Read out": (trained, _LATER + 100 * n),
         "Write": (trained, _LATER + n * (250 + 10 * k)),
     }
@@ -116,3 +140,20 @@ def needs(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
     if on_disk:
         return {stage: Need(int(_PROCESS + names + work), int(kept)) for stage, (kept, work) in held.items()}
     return {stage: Need(int(_PROCESS + names + kept + work), 0) for stage, (kept, work) in held.items()}
+
+
+def _step(config: Config, n_comps: int, n_genes: int, *, pretraining: bool) -> float:
+    """Bytes of each cell in a batch that the network learns from: what its layers put out, held for their gradients."""
+    of_genes = config.input_rep == "genes"
+    h1, h2, _ = config.n_hidden
+    n_input = 0 if of_genes else n_comps  # genes are sparse
+    output = 2 * h1 if of_genes else n_comps
+    encoder = n_input + 4 * h1 + 5 * h2 + 7 * config.n_latent + 400  # with graph network, discriminator and losses
+    decoder = h1 + 2 * h2 + output
+    joined = 0 if pretraining or config.fusion == "none" else 2 * (h1 + 2 * h2) + output
+    along_edges = 0.0
+    if config.conv != "gcn":  # PyG's layers fill genes in, and send along every edge
+        width = n_genes if of_genes else n_comps
+        sent = 3 * (h1 + h2 + config.n_latent) if config.conv == "gat" else max(width, h2)
+        along_edges = of_genes * width + _EDGES * (config.n_neighbors - 1) * sent
+    return 4 * (encoder + decoder + joined + along_edges)

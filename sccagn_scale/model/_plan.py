@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,9 +25,8 @@ from sccagn_scale.model._initial import choose_init
 from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._needs import Size, needs
 from sccagn_scale.model._prepare import input_size
-from sccagn_scale.model._setup import Device, checked_n_clusters, pick_device
+from sccagn_scale.model._setup import Device, checked_batch_key, checked_n_clusters, pick_device
 from sccagn_scale.model._workspace import allowed_memory
-from sccagn_scale.train import Init
 
 _SAMPLE = 25_000  # cells that time is measured on: more than `FEW_CELLS`, where fewer clusterings vote
 _BLOCKS = 20  # stretches of cells that they are taken from, evenly over the input
@@ -34,9 +34,12 @@ _BLOCKS = 20  # stretches of cells that they are taken from, evenly over the inp
 _GROWTH = {"Neighbors": 1.2}
 """Power of the number of cells that a stage grows with, if not 1 (`python -m benchmarks scale`)."""
 
-_GROWS_FROM = {"Initial clusters": 50_000, "Joint training": 230_000}
-"""Cells at which what grows with them takes as long as what does not, from the same measurement. All of a consensus
-grows with them."""
+_GROWS_FROM = {"Pretrain": 1_000_000, "Initial clusters": 50_000, "Joint training": 230_000}
+"""Cells at which what grows with them takes as long as what does not, from the same measurement; of training, where the
+cells are more than a batch. All of a consensus grows with them."""
+
+_ATTENTION_FROM = 5_000
+"""Cells of a batch at which attention of all to all takes as long as the rest of a step."""
 
 _DISK_SPEED = 200e6  # bytes a second that are written
 
@@ -88,6 +91,7 @@ def plan(
     config: Config | Preset | None = None,
     *,
     layer: str | None = None,
+    batch_key: str | None = None,
     memory: int | None = None,
     device: Device = "auto",
     progress: Progress = SILENT,
@@ -100,7 +104,7 @@ def plan(
     ----------
     atlas
         Cells × genes on disk, as returned by `open_atlas`.
-    n_clusters, config, layer, memory, device, progress
+    n_clusters, config, layer, batch_key, memory, device, progress
         See `SCCAGN`.
 
     Raises
@@ -113,13 +117,16 @@ def plan(
     config = config if isinstance(config, Config) else Config.preset(config or "default")
     size, allowed = input_size(atlas, layer), allowed_memory(memory)
     n_clusters = checked_n_clusters(n_clusters, size.n_obs)
+    batch_key = checked_batch_key(batch_key, atlas, config)
+    device_type = pick_device(device).type
     config = dataclasses.replace(config, init=choose_init(config, n_clusters, size.n_obs))
     with progress.stage("Calibrate"):
-        seconds = _seconds(atlas, n_clusters, config, layer, size.n_obs, device)
+        seconds = _seconds(atlas, n_clusters, config, layer, batch_key, size.n_obs, device)
     seconds["Write"] = _written(size, config) / _DISK_SPEED  # which no sample does
-    in_memory = needs(size, config, on_disk=False)
+    needed = partial(needs, size, config, device_type=device_type, corrects=batch_key is not None)
+    in_memory = needed(on_disk=False)
     on_disk = max(need.memory for need in in_memory.values()) > allowed
-    chosen = needs(size, config, on_disk=True) if on_disk else in_memory
+    chosen = needed(on_disk=True) if on_disk else in_memory
     assert chosen.keys() == seconds.keys(), "every stage is in the plan"
     steps = [Step(stage, need.memory, need.disk, seconds[stage]) for stage, need in chosen.items()]
     return Plan(size.n_obs, size.n_vars, size.nnz, allowed, on_disk, steps)
@@ -132,39 +139,63 @@ def _written(size: Size, config: Config) -> int:
 
 
 def _seconds(
-    atlas: Atlas, n_clusters: int | None, config: Config, layer: str | None, n_obs: int, device: Device
+    atlas: Atlas,
+    n_clusters: int | None,
+    config: Config,
+    layer: str | None,
+    batch_key: str | None,
+    n_obs: int,
+    device: Device,
 ) -> dict[str, float]:
     """Time every stage on a sample of the cells, and stretch it to all of them."""
     device_type = pick_device(device).type
     clock = _Clock()
     with clock.stage("Preprocess"):
-        sample = _sample(atlas, layer)
+        sample = _sample(atlas, layer, batch_key)
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         # the search that many cells are given, whose time grows otherwise than that of few
         backend = graph.choose_backend(n_obs, device_type) if config.knn_backend == "auto" else config.knn_backend
         as_many = dataclasses.replace(config, knn_backend=backend)
-        SCCAGN(sample, n_clusters, as_many, device=device, progress=clock).train()
-    return {
-        stage: stretched(stage, seconds, sample.n_obs, n_obs, config.init) for stage, seconds in clock.seconds.items()
-    }
+        SCCAGN(sample, n_clusters, as_many, batch_key=batch_key, device=device, progress=clock).train()
+    return {stage: stretched(stage, seconds, sample.n_obs, n_obs, config) for stage, seconds in clock.seconds.items()}
 
 
-def stretched(stage: str, seconds: float, measured: int, n_obs: int, init: Init = "leiden") -> float:
-    """Seconds that a stage takes for n_obs cells, from those that it took for as many as were `measured`."""
-    if stage in _GROWS_FROM and not (stage == "Initial clusters" and init == "consensus"):
+def stretched(stage: str, seconds: float, measured: int, n_obs: int, config: Config) -> float:
+    """Seconds that a stage takes for n_obs cells, from those that it took for as many as were `measured`.
+
+    Of `config`, `init` is as `choose_init` settled it.
+    """
+    batch_sizes = {"Pretrain": config.pretrain_batch_size, "Joint training": config.joint_batch_size}
+    if stage in batch_sizes:
+        largest = batch_sizes[stage] or n_obs
+        if measured <= largest:  # a step had all of them
+            n_batch = min(n_obs, largest)
+            attends = stage == "Joint training" and _attends_to_all(config)  # pretraining does not attend
+            quadratic = (_ATTENTION_FROM + n_batch) / (_ATTENTION_FROM + measured) if attends else 1
+            return seconds * quadratic * n_batch / measured
+    if stage in _GROWS_FROM and not (stage == "Initial clusters" and config.init == "consensus"):
         return seconds * (_GROWS_FROM[stage] + n_obs) / (_GROWS_FROM[stage] + measured)
     return seconds * (n_obs / measured) ** _GROWTH.get(stage, 1.0)
 
 
-def _sample(atlas: Atlas, layer: str | None) -> AnnData:
-    """Take up to 25,000 cells in stretches from all over the input, with all genes, into memory."""
+def _attends_to_all(config: Config) -> bool:
+    return config.fusion == "attention" and config.n_heads > 0 and config.attention_scope != "anchors"
+
+
+def _sample(atlas: Atlas, layer: str | None, batch_key: str | None) -> AnnData:
+    """Take up to 25,000 cells in stretches from all over the input, with all genes and batches, into memory."""
     matrix = atlas.matrix(layer)
     n_obs = matrix.shape[0]
     length = n_obs if n_obs <= _SAMPLE else _SAMPLE // _BLOCKS
     starts = np.unique(np.linspace(0, n_obs - length, _BLOCKS).astype(int))
     cells = sp.vstack([matrix.read(start, start + length) for start in starts.tolist()], format="csr")
-    return AnnData(cells, var=pd.DataFrame(index=matrix.names))
+    sample = AnnData(cells, var=pd.DataFrame(index=matrix.names))
+    if batch_key is not None:
+        batches = atlas.obs[batch_key].to_numpy()[(starts[:, None] + np.arange(length)).ravel()]
+        # where others are rare and were missed, halves take as long
+        sample.obs[batch_key] = batches if len(pd.unique(batches)) > 1 else np.arange(len(batches)) % 2
+    return sample
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,7 @@ from sccagn_scale._memory import IN_MEMORY, Scratch, available, in_words
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
 from sccagn_scale.io._atomic import scratch_folder
-from sccagn_scale.model._needs import Size, needs
+from sccagn_scale.model._needs import Need, Size, needs
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -72,10 +73,19 @@ def allowed_memory(memory: int | None) -> int:
 
 
 @contextmanager
-def workspace(size: Size, config: Config, limits: Limits) -> Iterator[Workspace]:
+def workspace(
+    size: Size, config: Config, limits: Limits, *, device_type: str, corrects: bool = False
+) -> Iterator[Workspace]:
     """Decide between memory and disk, and make the folder that a run on disk needs.
 
     Arrays in `scratch` may outlive the block, a temporary folder does not.
+
+    Parameters
+    ----------
+    size, config, device_type, corrects
+        See `needs`.
+    limits
+        What the run may take.
 
     Raises
     ------
@@ -94,7 +104,8 @@ def workspace(size: Size, config: Config, limits: Limits) -> Iterator[Workspace]
                 )
             client = stack.enter_context(_connected(dask))
             size = size._replace(is_on_disk=False)  # counts are in the cluster's memory
-        most = max(need.memory for need in needs(size, config, on_disk=False).values())
+        needed = partial(needs, size, config, device_type=device_type, corrects=corrects)
+        most = max(need.memory for need in needed(on_disk=False).values())
         if store is None and most <= allowed:
             yield Workspace(IN_MEMORY, None, client)
             return
@@ -106,7 +117,7 @@ def workspace(size: Size, config: Config, limits: Limits) -> Iterator[Workspace]
         if most <= allowed:
             yield Workspace(IN_MEMORY, cells, client)
             return
-        _check(size, config, folder, allowed, memory)
+        _check(needed(on_disk=True).values(), folder, allowed, memory)
         log.info(
             "In memory the run would take about %s, more than the %s that it may: large arrays are kept on disk.",
             in_words(most),
@@ -166,8 +177,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _check(size: Size, config: Config, folder: Path, allowed: int, memory: int | None) -> None:
-    on_disk = needs(size, config, on_disk=True).values()
+def _check(on_disk: Collection[Need], folder: Path, allowed: int, memory: int | None) -> None:
     least, disk = max(need.memory for need in on_disk), max(need.disk for need in on_disk)
     if memory is not None and least > allowed:
         raise InputError(

@@ -1,6 +1,6 @@
 """From the matrix as it came to the matrix that is clustered."""
 
-from sccagn_scale.pp._harmony import correct_batches, select_batches
+from sccagn_scale.pp._harmony import correct_batches, correction_memory, select_batches
 from sccagn_scale.pp._input import KINDS, InputKind, Scan, recognize, scan
 from sccagn_scale.pp._matrix import BLOCK_SIZE, Expression, same_matrices, select_matrix
 from sccagn_scale.pp._pca import Projection, fit_pca, fit_pca_twice
@@ -33,6 +33,7 @@ __all__ = [
     "Scan",
     "cell_sums",
     "correct_batches",
+    "correction_memory",
     "fit_pca",
     "fit_pca_twice",
     "gene_maxima",

@@ -13,6 +13,8 @@ from sccagn_scale._threads import n_threads
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_MOST_CLUSTERS = 100  # of Harmony's own
+
 
 def select_batches(adata: AnnData, batch_key: str, keep_obs: np.ndarray | None = None) -> np.ndarray:
     """Take the batch of each cell out of an AnnData.
@@ -91,9 +93,14 @@ def correct_batches(pcs: np.ndarray, batches: np.ndarray, *, random_state: int =
         pcs.T,  # cells in columns: an array of as many cells as components is then read rightly
         {"batch": batches},
         "batch",
-        nclust=max(1, min(round(n_obs / 30), 100)),  # its own rule, which gives none for a dozen cells
+        nclust=max(1, min(round(n_obs / 30), _MOST_CLUSTERS)),  # its own rule, which gives none for a dozen cells
         random_state=random_state % 2**31,  # it takes a C int
         ncores=n_threads(),
         verbose=False,
     )
     return np.ascontiguousarray(done.Z_corr, dtype=np.float32)
+
+
+def correction_memory(n_obs: int, n_comps: int) -> int:
+    """Bytes that `correct_batches` takes at its peak, its result included (harmonypy 2.1, measured)."""
+    return n_obs * (24 * n_comps + 8 * _MOST_CLUSTERS + 60)

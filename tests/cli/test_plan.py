@@ -67,6 +67,37 @@ def test_a_stage_that_was_timed_and_has_no_needs_is_a_mistake(cells: Path, monke
         _plan.plan(open_atlas(cells), 3, Config(joint_steps=1))
 
 
+def test_batches_are_planned_for(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adata = ad.read_h5ad(cells)
+    adata.obs["donor"] = np.where(np.arange(300) % 3, "a", "b")
+    adata.obs["rare"] = np.where(np.arange(300) == 150, "a", "b")
+    adata.write_h5ad(cells)
+    seen = []
+
+    class Recorded(SCCAGN):
+        def __init__(self, sample: ad.AnnData, *given: Any, batch_key: str | None, **more: Any) -> None:
+            seen.append(None if batch_key is None else sample.obs[batch_key].value_counts().to_dict())
+            super().__init__(sample, *given, batch_key=batch_key, **more)
+
+    monkeypatch.setattr(_plan, "SCCAGN", Recorded)
+    told = tmp_path / "plan.json"
+    peaks = {}
+    for key in ("donor", None):
+        options = [] if key is None else ["--batch-key", key]
+        assert main(["plan", str(cells), "--json", str(told), "-q", "-k", "3", *options]) == 0
+        plan = json.loads(told.read_text())
+        assert plan["batch_key"] == key
+        peaks[key] = plan["stages"][0]["memory"]
+    assert seen == [{"a": 200, "b": 100}, None]
+    assert peaks["donor"] >= peaks[None]
+    monkeypatch.setattr(_plan, "_SAMPLE", 100)  # five cells of every sixteen
+    _plan.plan(open_atlas(cells), 3, batch_key="donor")
+    assert sum(seen[-1].values()) == 100
+    assert set(seen[-1]) == {"a", "b"}
+    _plan.plan(open_atlas(cells), 3, batch_key="rare")
+    assert seen[-1] == {0: 50, 1: 50}  # the sample has one alone
+
+
 @pytest.mark.parametrize(
     ("n_obs", "n_clusters", "backend", "init"),
     [(20_000, None, "exact", "consensus"), (10**6, None, "ivf", "leiden"), (10**6, 3, "ivf", "consensus")],
@@ -103,12 +134,19 @@ def test_a_gpu_is_planned_for_where_one_will_be_used(cells: Path, monkeypatch: p
     monkeypatch.setattr(_plan, "SCCAGN", OnCpu)
     monkeypatch.setattr(_plan, "pick_device", lambda device: torch.device("cuda", 0))
     monkeypatch.setattr("sccagn_scale.graph.choose_backend", choose)
+    real = _plan.needs
+    monkeypatch.setattr(
+        _plan, "needs", lambda *given, **more: asked.append(more["device_type"]) or real(*given, **more)
+    )
     _plan.plan(open_atlas(cells), 3)
-    assert asked == [(300, "cuda"), (300, "auto")]
+    assert asked == [(300, "cuda"), (300, "auto"), "cuda"]
 
 
 def test_all_of_a_consensus_grows_with_the_cells() -> None:
-    seconds = {init: _plan.stretched("Initial clusters", 1.0, 25_000, 10**6, init) for init in ("consensus", "leiden")}
+    seconds = {
+        init: _plan.stretched("Initial clusters", 1.0, 25_000, 10**6, Config(init=init))
+        for init in ("consensus", "leiden")
+    }
     assert seconds["consensus"] == 40
     assert 1 < seconds["leiden"] < 20
 
@@ -121,14 +159,36 @@ def test_a_run_needs_what_its_largest_stage_needs_and_fits_where_it_may_take_jus
 
 
 def test_a_run_that_memory_cannot_hold_is_planned_on_disk(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def said(size: Size, config: Config, *, on_disk: bool) -> dict[str, Need]:
-        return {"Preprocess": Need(500, 10_000) if on_disk else Need(2000, 0)}
+    real = _plan.needs
+
+    def said(size: Size, config: Config, *, on_disk: bool, **run: Any) -> dict[str, Need]:
+        need = Need(500, 10_000) if on_disk else Need(2000, 0)
+        return dict.fromkeys(real(size, config, on_disk=on_disk, **run), need)
 
     monkeypatch.setattr(_plan, "needs", said)
     config = dataclasses.replace(Config(), joint_steps=1)
     for memory, expected in ((1999, (True, 500, 10_000, True)), (2000, (False, 2000, 0, True))):
         planned = _plan.plan(open_atlas(cells), 3, config, memory=memory, device="cpu")
         assert (planned.on_disk, planned.memory, planned.disk, planned.fits) == expected
+
+
+def test_a_step_grows_with_its_batch() -> None:
+    def grown(stage: str = "Joint training", n_obs: int = 100_000, **settings: Any) -> float:
+        return _plan.stretched(stage, 1.0, 25_000, n_obs, Config(**settings))
+
+    assert 1 < grown() < 1.5
+    assert 1 < grown("Pretrain") < 1.5
+    for settings in ({"loader": "full"}, {"batch_size": None}, {"batch_size": 100_000}):
+        assert grown(**settings) == 4
+    assert grown(batch_size=50_000) == 2
+    assert grown("Pretrain", pretrain_batch_size=None) == 4
+    for settings in (
+        {"loader": "full", "attention_scope": "full"},
+        {"batch_size": None, "attention_scope": "subgraph"},
+    ):
+        assert 13 < grown(**settings) < 16
+        assert grown(**settings, n_heads=0) == grown(**settings, fusion="none") == 4
+        assert grown("Pretrain", **settings, pretrain_batch_size=None) == 4  # which does not attend
 
 
 def test_what_does_not_fit(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,6 +228,7 @@ def test_time_is_measured_on_cells_of_the_layer_and_nothing_is_said_of_them(
         (["none.h5ad"], "`INPUT` must name an existing file"),
         (["{cells}", "--layer", "other"], "`--layer` must be one of None (X), 'one'"),
         (["{cells}", "-k", "301"], "`--n-clusters` = 301 needs at least as many cells"),
+        (["{cells}", "--batch-key", "lot"], "`--batch-key` must name a column of obs, but there is no 'lot'"),
         pytest.param(
             ["{cells}", "--device", "cuda"],
             "`--device` = 'cuda' needs a GPU",

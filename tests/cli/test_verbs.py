@@ -324,7 +324,7 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path: Path, ended_by: signal.Sig
     code = (
         "import sys; from sccagn_scale.cli import main; from sccagn_scale.model import _workspace\n"
         "from sccagn_scale.model._needs import Need\n"
-        "_workspace.needs = lambda size, config, *, on_disk: {'all': Need(0 if on_disk else 2**60, 1)}\n"
+        "_workspace.needs = lambda *_, on_disk, **__: {'all': Need(0 if on_disk else 2**60, 1)}\n"
         f"sys.exit(main(['cluster', {str(file)!r}, '-o', {str(tmp_path / 'out.h5ad')!r}, '-k', '5']))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:

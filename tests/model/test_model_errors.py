@@ -198,7 +198,7 @@ def test_where_and_how_it_runs(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_scratch_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_workspace, "needs", lambda size, config, *, on_disk: {"all": Need(0 if on_disk else 2, 1)})
+    monkeypatch.setattr(_workspace, "needs", lambda *_, on_disk, **__: {"all": Need(0 if on_disk else 2, 1)})
     with pytest.raises(InputError, match=r"`scratch` must be a folder that takes new files: .*No such file"):
         SCCAGN(planted(), 3, TINY, memory=1, scratch=tmp_path / "none").train()
 
