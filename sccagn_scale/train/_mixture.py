@@ -75,6 +75,8 @@ def shrunk_mixture(
         if likelihood - before < _TOLERANCE:
             break
         before = likelihood
+    if fitted is points:
+        return joint.argmax(axis=1)
     blocks = (points[i : i + _BLOCK] - origin for i in range(0, len(points), _BLOCK))
     return np.concatenate([_log_joint(block, components).argmax(axis=1) for block in blocks])
 
