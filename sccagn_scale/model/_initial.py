@@ -13,7 +13,7 @@ from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config
 from sccagn_scale.model._graph import Judges
 from sccagn_scale.model._views import FEW_CELLS, View
-from sccagn_scale.model._voters import Voters, clusterings_of
+from sccagn_scale.model._voters import Voters, mixtures_of
 
 log = logging.getLogger("sccagn_scale")
 
@@ -76,8 +76,7 @@ def find_initial(
         estimate = _announced(train.estimate_n_clusters(finder, config.resolution), judges)
         n_clusters = estimate.n_clusters
     if init == "mixture":
-        shrinkage = config.mixture_shrinkage
-        return train.mixture(z, n_clusters, shrinkage=shrinkage, random_state=random_state), estimate
+        return mixtures_of(z, config, random_state).into(n_clusters), estimate
     if init == "ward":
         return train.ward(z, n_clusters, random_state=random_state), estimate
     if init == "kmeans":
@@ -90,9 +89,8 @@ def find_initial(
     mixtures, communities = [], []
     for view in views:
         finder = train.CommunityFinder(view.adjacency, random_state, groups=groups)
-        of_points, of_graph = clusterings_of(view, finder, n_clusters, pcs, config, random_state)
-        mixtures += of_points
-        communities.append(of_graph)
+        mixtures += [mixtures_of(points, config, random_state).into(n_clusters) for points in view.embeddings]
+        communities.append(finder.into(n_clusters, pcs))
         del view, finder  # before the next graph is made
     steadiest = train.steadiest([mixtures, communities])
     log.info(
@@ -120,13 +118,13 @@ def _of_few(
     the number is estimated too.
     """
     judge = train.CommunityFinder(judges.adjacency, random_state)
-    voters = Voters(pcs, views, judge, config=config, random_state=random_state)
+    mixtures = mixtures_of(z, config, random_state)
+    voters = Voters(pcs, views, judge, mixtures, config=config, random_state=random_state)
+    if not isinstance(judges.cells, slice):
+        mixtures = mixtures_of(z[judges.cells], config, random_state)
 
     def estimate() -> train.Estimate:
-        shrinkage = config.mixture_shrinkage
-        return train.estimate_by_mixtures(
-            judge, z[judges.cells], config.resolution, shrinkage=shrinkage, random_state=random_state
-        )
+        return train.estimate_by_mixtures(judge, mixtures, config.resolution)
 
     if n_clusters is None:
         found = _announced(estimate(), judges)

@@ -11,15 +11,9 @@ from sccagn_scale.config import Config
 from sccagn_scale.model._views import View
 
 
-def clusterings_of(
-    view: View, finder: train.CommunityFinder, n_clusters: int, pcs: np.ndarray, config: Config, random_state: int
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Cluster the cells as one view shows them: a mixture for each embedding, and Leiden communities of the graph."""
-    mixtures = [
-        train.mixture(points, n_clusters, shrinkage=config.mixture_shrinkage, random_state=random_state)
-        for points in view.embeddings
-    ]
-    return mixtures, finder.into(n_clusters, pcs)
+def mixtures_of(points: np.ndarray, config: Config, random_state: int) -> train.Mixtures:
+    """Mixtures as the configuration has them."""
+    return train.Mixtures(points, shrinkage=config.mixture_shrinkage, random_state=random_state)
 
 
 class Voters:
@@ -33,6 +27,8 @@ class Voters:
         Of `find_views`. All are held.
     judge
         Finds communities of one cell graph, which may be that of a view.
+    mixtures
+        In one embedding, which may be that of a view.
     config
         The settings.
     random_state
@@ -44,22 +40,28 @@ class Voters:
         pcs: np.ndarray,
         views: Iterable[View],
         judge: train.CommunityFinder,
+        mixtures: train.Mixtures,
         *,
         config: Config,
         random_state: int,
     ) -> None:
-        self._pcs, self._views, self._config, self._seed = pcs, list(views), config, random_state
-        self._finders = [
-            judge if view.adjacency is judge.adjacency else train.CommunityFinder(view.adjacency, random_state)
-            for view in self._views
+        self._pcs, self._seed = pcs, random_state
+        self._views = [
+            (
+                [
+                    mixtures if points is mixtures.points else mixtures_of(points, config, random_state)
+                    for points in view.embeddings
+                ],
+                judge if view.adjacency is judge.adjacency else train.CommunityFinder(view.adjacency, random_state),
+            )
+            for view in views
         ]
 
     def elect(self, n_clusters: int) -> np.ndarray:
         """Let mixtures and communities of `n_clusters` vote: labels int64 [n], 0 the largest."""
         voters = []
-        for view, finder in zip(self._views, self._finders, strict=True):
-            mixtures, communities = clusterings_of(view, finder, n_clusters, self._pcs, self._config, self._seed)
-            voters += [*mixtures, communities]
+        for mixtures, finder in self._views:
+            voters += [*(own.into(n_clusters) for own in mixtures), finder.into(n_clusters, self._pcs)]
         return train.consensus(voters, n_clusters)
 
     def regroup(self, labels: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -71,7 +73,7 @@ class Voters:
             If the clusters cannot be divided so often.
         """
         voters = []
-        for points in (points for view in self._views for points in view.embeddings):
+        for points in (own.points for mixtures, _ in self._views for own in mixtures):
             round_points = points @ train.rounding(points, labels)
             voters.append(train.regrouped(round_points, labels, n_clusters, random_state=self._seed))
         return train.consensus(voters, n_clusters)

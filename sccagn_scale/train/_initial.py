@@ -215,26 +215,17 @@ def estimate_n_clusters(finder: CommunityFinder, resolution: float = 0.5) -> Est
     return _estimate(best, f"modularity at resolution {resolution:g} of Leiden clusterings of the cell graph")
 
 
-def estimate_by_mixtures(
-    finder: CommunityFinder,
-    points: np.ndarray,
-    resolution: float = 0.5,
-    *,
-    shrinkage: float = 1.0,
-    random_state: int = 0,
-) -> Estimate:
+def estimate_by_mixtures(finder: CommunityFinder, mixtures: Mixtures, resolution: float = 0.5) -> Estimate:
     """Estimate the number of clusters as that of the mixture which the cell graph bears out best.
 
-    As `estimate_n_clusters`, but the clusterings are mixtures of 2, 3, … Gaussians in `points` [n_obs, d], each started
-    from the same Ward tree, until eight in a row have had less modularity than the best. That the graph did not make
-    the clusterings that it judges counts against those that follow its noise.
+    As `estimate_n_clusters`, but the clusterings are mixtures of 2, 3, … Gaussians, until eight in a row have had less
+    modularity than the best. That the graph did not make the clusterings that it judges counts against those that
+    follow its noise.
     """
-    leaves, joined = _ward(points, random_state)
     best: dict[int, float] = {}
     chosen, n_clusters = 2, 2
-    while n_clusters <= min(chosen + _PATIENCE, len(joined) + 1):
-        start = by_size(cut(joined, n_clusters)[leaves])
-        labels = by_size(shrunk_mixture(points, start, shrinkage=shrinkage, random_state=random_state))
+    while n_clusters <= min(chosen + _PATIENCE, mixtures.most):
+        labels = mixtures.at_most(n_clusters)
         n_found = int(labels.max()) + 1
         if n_found >= 2:
             best[n_found] = max(best.get(n_found, -np.inf), finder.modularity(labels, resolution))
@@ -277,34 +268,77 @@ def ward(points: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.nd
     Unlike k-means it does not favour clusters of equal size, which cell types are not. Beyond 5,000 cells it joins the
     2,000 centres of a k-means, for its memory is quadratic.
     """
-    leaves, joined = _ward(points, random_state, at_least=2 * n_clusters)
-    return by_size(cut(joined, n_clusters)[leaves])
+    return _Ward(points, random_state).into(n_clusters)
 
 
-def _ward(points: np.ndarray, random_state: int, *, at_least: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Leaf of each point, int64 [n_obs], and how Ward's criterion joins m leaves, int64 [m - 1, 2]; see `cut`."""
-    if len(points) <= _WARD_UP_TO:
-        leaves, places = np.arange(len(points)), points
-    else:
-        n_seeds = min(len(points), max(_WARD_SEEDS, at_least))
-        leaves = kmeans(points, n_seeds, n_init=1, n_iter=10, random_state=random_state)
-        places = centers(points, leaves)
-    return leaves, hierarchy.ward(places.astype(np.float64))[:, :2].astype(np.int64)
+class _Ward:
+    """Ward's clusters of the same points [n_obs, d], of any number: the tree is made when it is first cut."""
+
+    def __init__(self, points: np.ndarray, random_state: int) -> None:
+        self._points, self._seed = points, random_state
+        self._made: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    @property
+    def n_leaves(self) -> int:
+        """Most clusters there can be, unless more are asked for."""
+        return len(self._tree(0)[1]) + 1
+
+    def into(self, n_clusters: int) -> np.ndarray:
+        """Cut the tree: labels int64 [n_obs], 0 the largest."""
+        leaves, joined = self._tree(n_clusters)
+        return by_size(cut(joined, n_clusters)[leaves])
+
+    def _tree(self, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
+        """Leaf of each point, int64 [n_obs], and how m leaves are joined, int64 [m - 1, 2]; see `cut`."""
+        n_obs = len(self._points)
+        n_seeds = n_obs if n_obs <= _WARD_UP_TO else min(n_obs, max(_WARD_SEEDS, 2 * n_clusters))
+        if n_seeds not in self._made:
+            leaves, places = np.arange(n_obs), self._points
+            if n_obs > _WARD_UP_TO:
+                leaves = kmeans(places, n_seeds, n_init=1, n_iter=10, random_state=self._seed)
+                places = centers(places, leaves)
+            self._made[n_seeds] = leaves, hierarchy.ward(places.astype(np.float64))[:, :2].astype(np.int64)
+        return self._made[n_seeds]
 
 
 def ward_memory(n_obs: int) -> int:
-    """Bytes that `ward`, and `mixture` with it, takes for a while: distances of all pairs in float64, and a copy."""
+    """Bytes that `ward`, and `Mixtures` with it, takes for a while: distances of all pairs in float64, and a copy."""
     return 8 * (n_obs if n_obs <= _WARD_UP_TO else _WARD_SEEDS) ** 2
 
 
-def mixture(points: np.ndarray, n_clusters: int, *, shrinkage: float = 1.0, random_state: int = 0) -> np.ndarray:
-    """Cluster by a mixture of Gaussians that starts from Ward's clusters: labels int64 [n_obs], 0 the largest.
+class Mixtures:
+    """Clusterings by mixtures of so many Gaussians as are wanted, each started from Ward's clusters of the same tree.
 
-    See `shrunk_mixture`. Should a component lose all its points, the labels are Ward's.
+    See `shrunk_mixture`.
+
+    Parameters
+    ----------
+    points
+        [n_obs, d].
+    shrinkage
+        Strength, above 0.
+    random_state
+        Seed of every one.
     """
-    start = ward(points, n_clusters, random_state=random_state)
-    labels = by_size(shrunk_mixture(points, start, shrinkage=shrinkage, random_state=random_state))
-    return labels if labels.max() + 1 == n_clusters else start
+
+    def __init__(self, points: np.ndarray, *, shrinkage: float = 1.0, random_state: int = 0) -> None:
+        self.points, self._shrinkage, self._seed = points, shrinkage, random_state
+        self._ward = _Ward(points, random_state)
+
+    @property
+    def most(self) -> int:
+        """Most components there can be, unless more are asked for."""
+        return self._ward.n_leaves
+
+    def into(self, n_clusters: int) -> np.ndarray:
+        """Find labels int64 [n_obs], 0 the largest; Ward's, should a component lose all its points."""
+        labels = self.at_most(n_clusters)
+        return labels if labels.max() + 1 == n_clusters else self._ward.into(n_clusters)
+
+    def at_most(self, n_clusters: int) -> np.ndarray:
+        """The same, but of fewer clusters then."""
+        start = self._ward.into(n_clusters)
+        return by_size(shrunk_mixture(self.points, start, shrinkage=self._shrinkage, random_state=self._seed))
 
 
 def merge(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:

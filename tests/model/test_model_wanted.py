@@ -41,7 +41,7 @@ def voters_of(points: np.ndarray) -> tuple[Voters, list[View], train.CommunityFi
     adjacency = graph.adjacency(graph.neighbors(points, 15, "exact"))
     views = [View(adjacency, [points[:, :5], points])]
     judge = train.CommunityFinder(adjacency, 0)
-    return Voters(points, views, judge, config=Config(), random_state=0), views, judge
+    return Voters(points, views, judge, train.Mixtures(points), config=Config(), random_state=0), views, judge
 
 
 def found(
@@ -181,7 +181,7 @@ def test_more_clusters_than_there_can_be_parts_are_voted_on(
 def test_all_clusterings_of_all_views_vote() -> None:
     points, _ = cells()
     voters, [view], judge = voters_of(points)
-    mixtures = [train.mixture(own, 4) for own in view.embeddings]
+    mixtures = [train.Mixtures(own).into(4) for own in view.embeddings]
     expected = train.consensus([*mixtures, judge.into(4, points)], 4)
     np.testing.assert_array_equal(voters.elect(4), expected)
 

@@ -10,19 +10,20 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.cluster import hierarchy
 from train_samples import blobs, planted, same_partition
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.graph import adjacency, neighbors
 from sccagn_scale.train import (
     CommunityFinder,
+    Mixtures,
     _initial,
     by_size,
     centers,
     estimate_by_mixtures,
     estimate_n_clusters,
     kmeans,
-    mixture,
     rounding,
     ward,
     ward_memory,
@@ -237,17 +238,18 @@ def test_mixtures_recover_the_number_of_planted_groups(
     monkeypatch.setattr(_initial, "_WARD_SEEDS", 50)
     points, _ = blobs(sizes)
     finder = CommunityFinder(adjacency(neighbors(points, 15)))
-    estimate = estimate_by_mixtures(finder, points)
+    mixtures = Mixtures(points)
+    estimate = estimate_by_mixtures(finder, mixtures)
     low, high = estimate.plausible
     assert low <= estimate.n_clusters == len(sizes) <= high
     np.testing.assert_array_equal(estimate.candidates, np.arange(2, len(sizes) + 9))  # eight more are looked at
     for n_clusters, score in zip(estimate.candidates[:3], estimate.scores, strict=False):
-        assert score == pytest.approx(finder.modularity(mixture(points, n_clusters), 0.5))
+        assert score == pytest.approx(finder.modularity(mixtures.into(n_clusters), 0.5))
 
 
 def test_mixtures_of_few_cells_end_with_the_cells() -> None:
     points, _ = blobs([3, 3])
-    estimate = estimate_by_mixtures(CommunityFinder(adjacency(neighbors(points, 3))), points)
+    estimate = estimate_by_mixtures(CommunityFinder(adjacency(neighbors(points, 3))), Mixtures(points))
     assert estimate.n_clusters == 2
     assert estimate.candidates[-1] <= 6
 
@@ -256,15 +258,20 @@ def test_mixtures_that_are_all_one_leave_the_number_to_the_user(monkeypatch: pyt
     monkeypatch.setattr(_initial, "shrunk_mixture", lambda points, *_, **__: np.zeros(len(points), np.int64))
     points, _ = blobs([20, 20])
     with pytest.raises(InputError, match="`n_clusters` cannot be estimated"):
-        estimate_by_mixtures(CommunityFinder(adjacency(neighbors(points, 5))), points)
+        estimate_by_mixtures(CommunityFinder(adjacency(neighbors(points, 5))), Mixtures(points))
 
 
 def test_a_higher_resolution_has_the_graph_bear_out_more_mixtures() -> None:
     points, _ = blobs([40] * 6, spread=4.0)
     finder = CommunityFinder(adjacency(neighbors(points, 10)))
-    found = [estimate_by_mixtures(finder, points, resolution).n_clusters for resolution in (0.1, 0.5, 1.0, 3.0)]
+    mixtures = Mixtures(points)
+    found = [estimate_by_mixtures(finder, mixtures, resolution).n_clusters for resolution in (0.1, 0.5, 1.0, 3.0)]
     assert found == sorted(found)
     assert found[-1] > found[0]
+
+
+def mixture(points: np.ndarray, n_clusters: int, *, random_state: int) -> np.ndarray:
+    return Mixtures(points, random_state=random_state).into(n_clusters)
 
 
 @pytest.mark.parametrize("cluster", [kmeans, ward, mixture])
@@ -289,6 +296,19 @@ def test_ward_of_many_cells_joins_the_centres_of_a_kmeans(monkeypatch: pytest.Mo
     labels = ward(points, 3)
     assert same_partition(labels, truth)
     assert n_groups(labels) == 3
+
+
+def test_mixtures_are_cut_from_one_tree_unless_it_has_too_few_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, _ = blobs([80, 60, 40])
+    monkeypatch.setattr(_initial, "_WARD_UP_TO", 100)
+    monkeypatch.setattr(_initial, "_WARD_SEEDS", 40)
+    made, join = [], hierarchy.ward
+    monkeypatch.setattr(hierarchy, "ward", lambda places: made.append(len(places)) or join(places))
+    mixtures = Mixtures(points)
+    assert (mixtures.most, made) == (40, [40])
+    for n_clusters in (3, 20, 30, 3):
+        assert n_groups(mixtures.into(n_clusters)) == n_clusters
+    assert made == [40, 60]
 
 
 @pytest.mark.parametrize("n_obs", [3000, 4000, 6000])

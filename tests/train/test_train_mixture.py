@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 from sklearn.metrics import adjusted_rand_score
 from train_samples import blobs, same_partition
 
-from sccagn_scale.train import _mixture, mixture, ward
+from sccagn_scale.train import Mixtures, _mixture, ward
 from sccagn_scale.train._mixture import shrunk_mixture
 
 
@@ -64,8 +64,9 @@ def test_a_long_group_becomes_one() -> None:
     spread = np.array([[3.0, 0.3], [0.3, 0.3], [0.3, 0.3]])[truth]
     points = (rng.normal(size=(900, 2)) * spread + np.array([[0, 0], [0, 3], [4, 3]])[truth]).astype(np.float32)
     assert adjusted_rand_score(truth, ward(points, 3)) < 0.8
-    assert adjusted_rand_score(truth, mixture(points, 3)) > 0.98
-    np.testing.assert_array_equal(mixture(points, 3), mixture(points, 3))
+    labels = Mixtures(points).into(3)
+    assert adjusted_rand_score(truth, labels) > 0.98
+    np.testing.assert_array_equal(labels, Mixtures(points).into(3))
 
 
 def test_a_group_of_fewer_cells_than_dimensions_stays() -> None:
@@ -75,7 +76,7 @@ def test_a_group_of_fewer_cells_than_dimensions_stays() -> None:
 
 def test_equal_points_keep_the_labels_they_came_with() -> None:
     points = np.ones((20, 3), np.float32)
-    np.testing.assert_array_equal(mixture(points, 3), ward(points, 3))
+    np.testing.assert_array_equal(Mixtures(points).into(3), ward(points, 3))
 
 
 @pytest.mark.parametrize("block", [7, 1000])
