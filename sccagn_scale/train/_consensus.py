@@ -7,7 +7,6 @@ from itertools import combinations
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score
 
 from sccagn_scale.train._initial import by_size
 
@@ -39,7 +38,7 @@ def consensus(clusterings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
     clusterings = [by_size(labels) for labels in clusterings]  # so that no tie hangs on how clusters were numbered
     agreement = np.zeros(len(clusterings))
     for i, j in combinations(range(len(clusterings)), 2):
-        agreement[[i, j]] += adjusted_rand_score(clusterings[i], clusterings[j])
+        agreement[[i, j]] += _agreement(clusterings[i], clusterings[j])
     first = clusterings[int(np.argmax(agreement))]
     reference = first
     for _ in range(_ROUNDS):
@@ -82,11 +81,29 @@ def steadiest(kinds: Sequence[Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
     -------
     That kind; where several agree as much, the first of them.
     """
-    agreement = [np.mean([adjusted_rand_score(*pair) for pair in combinations(kind, 2)]) for kind in kinds]
+    agreement = [np.mean([_agreement(*pair) for pair in combinations(kind, 2)]) for kind in kinds]
     return kinds[int(np.argmax(agreement))]
+
+
+def _agreement(one: np.ndarray, other: np.ndarray) -> float:
+    """Adjusted Rand index (Hubert & Arabie 1985), as scikit-learn computes it, without its checks of the labels."""
+    common = _common(one, other, int(max(one.max(), other.max())) + 1)
+    # ordered pairs of a cell with another or itself; Python's whole numbers do not overflow
+    every, together = len(one) ** 2, int(np.square(common).sum())
+    in_one, in_other = (int(np.square(common.sum(axis=axis)).sum()) for axis in (1, 0))
+    only_one, only_other = in_one - together, in_other - together
+    if only_one == only_other == 0:
+        return 1.0
+    both, neither = together - len(one), every - in_one - in_other + together
+    largest = (both + only_one) * (only_one + neither) + (both + only_other) * (only_other + neither)
+    return 2.0 * (both * neither - only_one * only_other) / largest
 
 
 def _matched(labels: np.ndarray, reference: np.ndarray, n_clusters: int) -> np.ndarray:
     """Renumber the clusters so that as many cells as possible are numbered as in the reference."""
-    common = np.bincount(labels * n_clusters + reference, minlength=n_clusters**2).reshape(n_clusters, n_clusters)
-    return linear_sum_assignment(common, maximize=True)[1][labels]
+    return linear_sum_assignment(_common(labels, reference, n_clusters), maximize=True)[1][labels]
+
+
+def _common(one: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Cells that each cluster of the one has in common with each of the other, int64 [n_clusters, n_clusters]."""
+    return np.bincount(one * n_clusters + other, minlength=n_clusters**2).reshape(n_clusters, n_clusters)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import adjusted_rand_score
 from train_samples import same_partition
 
 from sccagn_scale.train import by_size, consensus, steadiest
+from sccagn_scale.train._consensus import _agreement
 
 
 def with_errors(truth: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -115,3 +117,14 @@ def test_the_steadiest_kind_is_the_one_that_agrees_with_itself_however_clusters_
     assert steadiest([little, much]) is little
     same = [truth, truth]
     assert steadiest([same, [truth, truth]]) is same
+
+
+LABELS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=2, max_size=40)
+
+
+@pytest.mark.filterwarnings("ignore:The number of unique classes is greater than 50%")
+@given(LABELS)
+def test_agreement_is_the_adjusted_rand_index_to_the_last_bit(pairs: list[tuple[int, int]]) -> None:
+    one, other = np.array(pairs).T
+    assert _agreement(one, other) == adjusted_rand_score(one, other)
+    assert _agreement(other, one) == adjusted_rand_score(other, one)
