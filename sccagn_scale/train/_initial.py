@@ -80,9 +80,17 @@ class CommunityFinder:
         self._weights = upper.data.tolist()
         self._node_degrees = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel().tolist()
         self._seed = random_state
+        self._found: dict[float, np.ndarray] = {}  # every search starts from the seed and ends alike
 
     def at(self, resolution: float) -> np.ndarray:
         """Find communities at one resolution: labels int64 [n_obs], 0 the largest."""
+        if resolution not in self._found:
+            self._found[resolution] = self._search(resolution)
+        labels = self._found[resolution]
+        return by_size(labels if self._groups is None else labels[self._groups])
+
+    def _search(self, resolution: float) -> np.ndarray:
+        """Community of every cell, or group of cells."""
         igraph.set_random_number_generator(random.Random(self._seed))
         try:
             # modularity, written as the Potts model with degrees for node weights: edges inside a group then count
@@ -96,8 +104,7 @@ class CommunityFinder:
             ).membership
         finally:
             igraph.set_random_number_generator(random)
-        labels = np.asarray(found, dtype=np.int64)
-        return by_size(labels if self._groups is None else labels[self._groups])
+        return np.asarray(found, dtype=np.int64)
 
     def modularity(self, labels: np.ndarray, resolution: float) -> float:
         """Modularity of a clustering at a resolution (Reichardt & Bornholdt 2006)."""
