@@ -10,7 +10,7 @@ _FITTED_ON = 50_000
 _ROUNDS = 100
 _TOLERANCE = 1e-4
 _BLOCK = 65_536
-_WHITENED = 1_000_000  # numbers held at once
+_WHITENED = 250_000  # numbers held at once
 
 
 class _Components(NamedTuple):
@@ -112,5 +112,6 @@ def _log_joint(x: np.ndarray, components: _Components) -> np.ndarray:
     for i in range(0, len(x), block):
         away = x[i : i + block] @ every
         away -= centers
-        np.square(away, out=away).reshape(-1, n_clusters, d).sum(axis=2, out=distances[i : i + block])
+        away = away.reshape(-1, n_clusters, d)
+        np.einsum("nkd,nkd->nk", away, away, out=distances[i : i + block])
     return np.log(weights) + np.log(np.diagonal(whitening, axis1=1, axis2=2)).sum(axis=1) - 0.5 * distances
