@@ -94,12 +94,12 @@ def find_judges(
     if n_obs > _MOST_JUDGES:
         cells = np.sort(np.random.default_rng(random_state).choice(n_obs, _MOST_JUDGES, replace=False))
         found = search(points[cells], config, device)[1]
-        return Judges(cells, graph.adjacency(found, prune=config.prune), f"{_MOST_JUDGES:,} cells drawn")
+        return Judges(cells, graph.adjacency(found, prune=config.prune), f"on {_MOST_JUDGES:,} cells")
     n_nearest = max(_FEWEST_NEIGHBORS, math.isqrt(n_obs) // 2)
     if n_nearest >= found.indices.shape[1]:
         return Judges(slice(None), adjacency)
     nearest = _join_nearest(found, n_nearest, config)
-    return Judges(slice(None), nearest, f"{n_nearest} neighbours, the cell included")
+    return Judges(slice(None), nearest, f"on a graph of {n_nearest} neighbours")
 
 
 def join_new(found: graph.Neighbors, adjacency: sp.csr_matrix, n_trained: int, config: Config) -> sp.csr_matrix:

@@ -94,8 +94,8 @@ def find_initial(
         del view, finder  # before the next graph is made
     steadiest = train.steadiest([mixtures, communities])
     log.info(
-        "Over three cell graphs, %s agree more: the first clusters are theirs.",
-        "mixtures of Gaussians" if steadiest is mixtures else "Leiden communities",
+        "%s agree more over the three cell graphs: they give the first clusters.",
+        "Gaussian mixtures" if steadiest is mixtures else "Leiden communities",
     )
     return train.consensus(steadiest, n_clusters), estimate
 
@@ -109,11 +109,11 @@ def _of_few(
     views: Iterable[View],
     random_state: int,
 ) -> tuple[np.ndarray, train.Estimate | None]:
-    """Take what a dozen clusterings agree on, into as many clusters as are wanted or as the cells bear out.
+    """Take what a dozen clusterings agree on, into as many clusters as are wanted or as the data support.
 
     The two may differ. A mixture of more components than there are types spends the further ones on the types with most
-    cells, whose inner shape is worth most likelihood. So where more are wanted than the cells bear out, the clusters
-    that these bear out are divided; but not of a few hundred cells, among which a handful decides what is far apart.
+    cells, whose inner shape is worth most likelihood. So where more are wanted than the data support, the supported
+    clusters are divided; but not of a few hundred cells, among which a handful decides what is far apart.
     Where fewer are wanted, it is the vote or unions of those clusters: whichever has the higher modularity, by which
     the number is estimated too.
     """
@@ -130,28 +130,28 @@ def _of_few(
         found = _announced(estimate(), judges)
         return voters.elect(found.n_clusters), found
     try:
-        borne_out = estimate().n_clusters
-        if n_clusters == borne_out or (n_clusters > borne_out and len(z) < _DIVIDED_FROM):
+        supported = estimate().n_clusters
+        if n_clusters == supported or (n_clusters > supported and len(z) < _DIVIDED_FROM):
             return voters.elect(n_clusters), None
-        nested = voters.regroup(voters.elect(borne_out), n_clusters)
+        nested = voters.regroup(voters.elect(supported), n_clusters)
     except InputError:  # cells that form one group, or are too few to be divided so often
-        log.info("What clusters the cells bear out cannot be divided into %d: these are fitted anew.", n_clusters)
+        log.info("The estimated clusters cannot be divided into %d: %d are fitted from the start.", *[n_clusters] * 2)
         return voters.elect(n_clusters), None
-    if n_clusters > borne_out:
-        log.info("The cells bear out %d clusters best: these are divided into the %d.", borne_out, n_clusters)
+    if n_clusters > supported:
+        log.info("The data support %d clusters best: these are divided into %d.", supported, n_clusters)
         return nested, None
     elected = voters.elect(n_clusters)
     of_nested, of_elected = (judge.modularity(own[judges.cells], config.resolution) for own in (nested, elected))
     if of_nested <= of_elected:
         return elected, None
-    log.info("The cells bear out %d clusters best: the %d are unions of these.", borne_out, n_clusters)
+    log.info("The data support %d clusters best: these are joined into %d.", supported, n_clusters)
     return nested, None
 
 
 def _announced(estimate: train.Estimate, judges: Judges) -> train.Estimate:
     """Say how many clusters there are, and what speaks for that."""
     if judges.note:
-        estimate = estimate._replace(method=f"{estimate.method}; {judges.note}")
+        estimate = estimate._replace(method=f"{estimate.method} {judges.note}")
     low, high = estimate.plausible
     others = f" ({low} to {high} are plausible)" if low != high else ""
     log.info("The number of clusters is estimated as %d%s: %s.", estimate.n_clusters, others, estimate.method)

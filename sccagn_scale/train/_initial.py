@@ -219,7 +219,7 @@ def estimate_n_clusters(finder: CommunityFinder, resolution: float = 0.5) -> Est
             best[n_found] = max(best.get(n_found, -np.inf), finder.modularity(labels, resolution))
     if not best:
         raise InputError("`n_clusters` cannot be estimated: the cells form one group at every resolution. Give it.")
-    return _estimate(best, f"modularity at resolution {resolution:g} of Leiden clusterings of the cell graph")
+    return _estimate(best, f"modularity of Leiden clusterings at resolution {resolution:g}")
 
 
 def estimate_by_mixtures(finder: CommunityFinder, mixtures: Mixtures, resolution: float = 0.5) -> Estimate:
@@ -240,7 +240,7 @@ def estimate_by_mixtures(finder: CommunityFinder, mixtures: Mixtures, resolution
         n_clusters += 1
     if not best:
         raise InputError("`n_clusters` cannot be estimated: the cells form one group. Give it.")
-    return _estimate(best, f"modularity at resolution {resolution:g} of mixtures of Gaussians")
+    return _estimate(best, f"modularity of Gaussian mixtures at resolution {resolution:g}")
 
 
 def _estimate(best: dict[int, float], method: str) -> Estimate:

@@ -52,7 +52,7 @@ def test_few_cells_are_joined_with_the_nearest_that_were_found(n_obs: int, expec
     points = drawn(n_obs)
     judges, _ = judges_of(points, dataclasses.replace(Config(), prune=prune))
     assert judges.cells == slice(None)
-    assert judges.note == f"{expected} neighbours, the cell included"
+    assert judges.note == f"on a graph of {expected} neighbours"
     sought = graph.adjacency(graph.neighbors(points, expected, "exact"), prune=prune)
     np.testing.assert_array_equal(judges.adjacency.toarray(), sought.toarray())
 
@@ -69,7 +69,7 @@ def test_of_many_cells_some_are_drawn_and_joined_anew(monkeypatch: pytest.Monkey
     monkeypatch.setattr(_graph, "_MOST_JUDGES", 300)
     points = drawn(1000)
     (cells, adjacency, note), other = judges_of(points, Config())[0], judges_of(points, Config(), random_state=1)[0]
-    assert note == "300 cells drawn"
+    assert note == "on 300 cells"
     assert len(np.unique(cells)) == 300
     assert len(np.intersect1d(cells, other.cells)) < 150
     sought = graph.adjacency(graph.neighbors(points[cells], 15, "exact"))
@@ -112,7 +112,7 @@ def test_types_of_fewer_cells_than_neighbours_are_counted(init: str) -> None:
     estimate = sccagn_scale.SCCAGN(ad.AnnData(counts), None, dataclasses.replace(Config(), init=init)).train().estimate_
     assert estimate is not None
     assert estimate.n_clusters == len(sizes)
-    assert estimate.method.endswith("; 5 neighbours, the cell included")
+    assert estimate.method.endswith(" on a graph of 5 neighbours")
 
 
 @pytest.mark.parametrize(("n_obs", "expected"), [(300, [300]), (100, [100, 100])])

@@ -1,4 +1,4 @@
-"""Few cells where the number of clusters that is wanted is not the one that they bear out."""
+"""Few cells where the number of clusters that is wanted is not the one that the data support."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sccagn_scale.model import _initial
 from sccagn_scale.model._graph import Judges
 from sccagn_scale.model._initial import find_initial
 from sccagn_scale.model._views import View
-from sccagn_scale.model._voters import Voters, clusterings_of
+from sccagn_scale.model._voters import Voters, mixtures_of
 
 TYPES, PARTS = [850, 150, 100], [850, 150, 85, 15]
 
@@ -64,7 +64,7 @@ def found(
 
 @pytest.fixture
 def _three(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cells bear out three clusters best."""
+    """The data support three clusters best."""
     three = train.Estimate(3, "by hand", np.array([3]), np.array([1.0]), (3, 3))
     monkeypatch.setattr(train, "estimate_by_mixtures", lambda *given, **options: three)
 
@@ -78,7 +78,7 @@ def test_more_clusters_are_parts_of_those_that_are_borne_out(caplog: pytest.LogC
     labels, nothing = found(points, 4)
     assert nothing is None
     assert adjusted_rand_score(labels, parts) == 1
-    assert "The cells bear out 3 clusters best: these are divided into the 4." in caplog.text
+    assert "The data support 3 clusters best: these are divided into 4." in caplog.text
     elected = voters_of(points)[0].elect(4)
     assert adjusted_rand_score(elected, parts) < 0.9  # a mixture would rather have two of the wide type
 
@@ -114,7 +114,7 @@ def test_fewer_clusters_are_those_of_higher_modularity(
     for name in ("elect", "regroup"):
         monkeypatch.setattr(Voters, name, answer(name))
     assert found(points, 2)[0] is unions
-    assert ("The cells bear out 3 clusters best: the 2 are unions of these." in caplog.text) == (bad == "elect")
+    assert ("The data support 3 clusters best: these are joined into 2." in caplog.text) == (bad == "elect")
 
 
 @pytest.mark.usefixtures("_three")
@@ -136,7 +136,7 @@ def test_the_estimate_follows_the_settings() -> None:
     for resolution, shrinkage in ((2.0, Config().mixture_shrinkage), (Config().resolution, 0.05)):
         config = dataclasses.replace(Config(), resolution=resolution, mixture_shrinkage=shrinkage)
         estimate = found(points, None, config)[1]
-        expected = train.estimate_by_mixtures(judge, points, resolution, shrinkage=shrinkage)
+        expected = train.estimate_by_mixtures(judge, train.Mixtures(points, shrinkage=shrinkage), resolution)
         assert estimate is not None
         np.testing.assert_array_equal(estimate.scores, expected.scores)
         assert not np.array_equal(estimate.scores, usual.scores)
@@ -146,13 +146,10 @@ def test_mixtures_of_a_view_follow_settings_and_seed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sccagn_scale.train._initial._WARD_UP_TO", 100)  # k-means, which has a seed, comes first
     monkeypatch.setattr("sccagn_scale.train._initial._WARD_SEEDS", 40)
     points, _ = cells()
-    _, [view], judge = voters_of(points)
-    config = dataclasses.replace(Config(), mixture_shrinkage=0.05)
-    mixtures, _ = clusterings_of(view, judge, 9, points, config, 3)
-    for own, embedding in zip(mixtures, view.embeddings, strict=True):
-        np.testing.assert_array_equal(own, train.mixture(embedding, 9, shrinkage=0.05, random_state=3))
-        assert (own != train.mixture(embedding, 9, shrinkage=0.05, random_state=0)).any()
-        assert (own != train.mixture(embedding, 9, random_state=3)).any()
+    own = mixtures_of(points, dataclasses.replace(Config(), mixture_shrinkage=0.05), 3).into(9)
+    np.testing.assert_array_equal(own, train.Mixtures(points, shrinkage=0.05, random_state=3).into(9))
+    assert (own != train.Mixtures(points, shrinkage=0.05, random_state=0).into(9)).any()
+    assert (own != train.Mixtures(points, random_state=3).into(9)).any()
 
 
 def test_where_cells_bear_nothing_out_there_is_a_vote(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +172,7 @@ def test_more_clusters_than_there_can_be_parts_are_voted_on(
     adata = planted((60, 30, 20))
     sccagn_scale.cluster(adata, 40, TINY)  # parts have five cells at least
     assert adata.uns["sccagn"]["n_clusters"] == 40
-    assert "cannot be divided into 40: these are fitted anew" in caplog.text
+    assert "cannot be divided into 40: 40 are fitted from the start" in caplog.text
 
 
 def test_all_clusterings_of_all_views_vote() -> None:
@@ -202,7 +199,8 @@ def test_every_embedding_of_every_view_has_a_say_in_what_is_regrouped() -> None:
     adjacency = graph.adjacency(graph.neighbors(clouds[0], 15, "exact"))
     views = [View(adjacency, clouds[:2]), View(adjacency, clouds[2:])]
     judge = train.CommunityFinder(adjacency, 0)
-    regrouped = Voters(clouds[0], views, judge, config=Config(), random_state=3).regroup(labels, 9)
+    voters = Voters(clouds[0], views, judge, train.Mixtures(clouds[0]), config=Config(), random_state=3)
+    regrouped = voters.regroup(labels, 9)
     round_clouds = [own @ train.rounding(own, labels) for own in clouds]
     expected = [train.regrouped(own, labels, 9, random_state=3) for own in round_clouds]
     np.testing.assert_array_equal(regrouped, train.consensus(expected, 9))
