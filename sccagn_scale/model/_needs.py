@@ -15,7 +15,7 @@ from sccagn_scale.config import Config
 from sccagn_scale.graph import choose_backend
 
 _PROCESS = 310_000_000
-"""Python with torch, FAISS and other libraries; their code, which is files' too, aside."""
+"""Python with torch, FAISS and other libraries, without the pages of their code, which the files back."""
 
 _LATER = 270_000_000
 """What training loads, and what freed arrays leave behind in pieces, after preprocessing."""

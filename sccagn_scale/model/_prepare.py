@@ -248,9 +248,6 @@ class _Blocks:
         self._logged, self._genes = logged, genes
         self._held = list(logged.blocks(genes)) if held else None
 
-    def __iter__(self) -> Iterator[sp.csr_matrix]:
-        return self.each(lambda block: block)
-
     def each(self, work: Callable[[sp.csr_matrix], T]) -> Iterator[T]:
         return mapped(work, self._held) if self._held is not None else self._logged.each(work, self._genes)
 

@@ -42,7 +42,7 @@ def find_views(
 ) -> Iterator[View]:
     """Look at the cells in three ways, one after the other.
 
-    Which genes count for how much, and how many components are kept, is a choice that no data set is indifferent to.
+    Which genes count for how much, and how many components are kept, matters on every data set.
     Here neighbours are those of the run, those in components of the genes scaled to variance one, and those in both
     sets of components together. Over each graph, the components of unit-length expression are averaged as the encoder
     averages them before training: `n_latent` of them and, of few cells, also a sixth fewer and a sixth more.

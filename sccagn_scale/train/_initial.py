@@ -116,7 +116,7 @@ class CommunityFinder:
         return float(inside / self._total - resolution * expected)
 
     def settled(self, labels: np.ndarray, resolution: float) -> np.ndarray:
-        """Let every cell join the community of its neighbours that modularity gains most by, while it does gain.
+        """Move cells to the neighbouring community with the largest gain in modularity, while there is a gain.
 
         Returns
         -------
@@ -386,7 +386,7 @@ def rounding(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    T = Σ^-1/2, float32. Directions with hardly any variance are stretched √1000 times as far as the widest, no further.
+    T = Σ^-1/2, float32. A direction with hardly any variance is stretched at most √1000 times as far as the widest.
     """
     middles = centers(points, labels)
     scatter = np.zeros((points.shape[1], points.shape[1]))

@@ -61,9 +61,9 @@ def merged(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarra
 def divided(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random_state: int = 0) -> np.ndarray:
     """Part of its own cluster that each point is in, int64 [n_obs], 0 the largest, where there are `n_clusters` parts.
 
-    How a cluster falls apart is known from up to 64 pieces, by k-means, that Ward's criterion joins. Of the parts that
-    there are, the next to be divided is always the one whose own two parts have centres farthest from one another: the
-    same for large and small. Pieces have five points at least, so that no stray few become a part.
+    Each cluster is cut into up to 64 pieces by k-means, which Ward's criterion joins to a tree. The next part to be
+    divided is always the one whose own two parts have their centres farthest apart, whatever its size. Pieces have five
+    points at least, so that no stray few become a part.
 
     Raises
     ------
