@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
@@ -47,11 +48,13 @@ def indices_fault(indices: npt.NDArray[Any], n_minor: int) -> str | None:
 
 
 def as_signed(indices: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """See unsigned indices, which SciPy cannot compute with, as signed ones of the same width; no copy.
+    """Unsigned indices, which SciPy cannot compute with, as signed ones; without a copy from 32 bits on.
 
     Writers in other languages store them. Only for indices that passed the checks above.
     """
-    return indices.view(f"i{indices.dtype.itemsize}") if indices.dtype.kind == "u" else indices
+    if indices.dtype.kind != "u":
+        return indices
+    return indices.astype(np.int32) if indices.dtype.itemsize < 4 else indices.view(f"i{indices.dtype.itemsize}")
 
 
 def matrices_of(adata: AnnData) -> Iterator[tuple[str, Any]]:
@@ -62,6 +65,18 @@ def matrices_of(adata: AnnData) -> Iterator[tuple[str, Any]]:
         yield f"layers[{name!r}]", matrix
     if adata.raw is not None:
         yield "raw.X", adata.raw.X
+
+
+def plain_strings(adata: AnnData) -> None:
+    """Make strings such that AnnData writes them: columns categorical, and nothing of pandas' own string type."""
+    plain_names(adata)
+    frames = [adata.obs, adata.var] if adata.raw is None else [adata.obs, adata.var, adata.raw.var]
+    for frame in frames:
+        for column in frame.columns[[isinstance(dtype, pd.StringDtype) for dtype in frame.dtypes]]:
+            frame[column] = frame[column].astype(object)
+    adata.strings_to_categoricals()
+    if adata.raw is not None:
+        adata.strings_to_categoricals(adata.raw.var)
 
 
 def plain_names(adata: AnnData) -> None:

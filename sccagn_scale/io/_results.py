@@ -15,7 +15,7 @@ from anndata.io import write_elem
 from sccagn_scale._errors import InputError, InputWarning, first_line
 
 from ._atomic import copy_file, replacing, replacing_hdf5
-from ._check import plain_names
+from ._check import plain_strings
 from ._layout import damaged, layout_of, open_hdf5, open_zarr
 from ._read import read
 from ._write import check_writable, write, writing
@@ -111,8 +111,7 @@ def _change(
             f"`path` must end in {'.zarr' if is_zarr else '.h5ad'}, as matrices stay as they are stored in "
             f"{str(source)!r}, but is {str(path)!r}; give it that ending."
         )
-    plain_names(adata)
-    adata.strings_to_categoricals()
+    plain_strings(adata)
     if is_zarr:
         stored = open_zarr(source)
         _check_shape(adata, stored, source, name)

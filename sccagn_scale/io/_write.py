@@ -18,7 +18,7 @@ from anndata.io import write_elem, write_zarr
 from sccagn_scale._errors import InputError, first_line
 
 from ._atomic import replacing, replacing_hdf5, scratch_folder
-from ._check import plain_names
+from ._check import plain_strings
 from ._layout import import_zarr, is_zarr
 
 SUFFIXES = (".h5ad", ".zarr")
@@ -47,10 +47,9 @@ def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     check_writable(path, "path")
-    plain_names(adata)
-    adata.strings_to_categoricals()
-    if adata.raw is not None:
-        adata.strings_to_categoricals(adata.raw.var)
+    if adata.isbacked and adata.is_view:
+        adata = adata.to_memory()  # some of the cells, or of the genes
+    plain_strings(adata)
     with writing(path):
         if path.suffix.lower() == ".h5ad":
             _write_h5ad(adata, path)
@@ -73,8 +72,6 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _write_h5ad(adata: anndata.AnnData, path: Path) -> None:
-    if adata.isbacked and adata.is_view:
-        adata = adata.to_memory()  # some of the cells, or of the genes
     with replacing_hdf5(path) as file:
         if adata.isbacked:
             _write_backed(adata, file)
@@ -92,6 +89,8 @@ def write_to_hdf5(adata: anndata.AnnData, file: h5py.File) -> None:
 def _write_backed(adata: anndata.AnnData, file: h5py.File) -> None:
     """Write everything that is in memory, and copy the rest from file to file as it is compressed there."""
     write_to_hdf5(without_x(adata), file)
+    if not adata.file.is_open:
+        adata.file.open()
     source = adata.file._file
     for name in ("X",) if adata.raw is None else ("X", "raw"):
         if name in source:

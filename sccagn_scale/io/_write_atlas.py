@@ -18,6 +18,7 @@ from sccagn_scale._errors import InputError
 
 from ._atomic import Hdf5File, replacing, replacing_hdf5
 from ._blocks import Block
+from ._check import plain_strings
 from ._write import check_writable, without_x, write_to_hdf5, writing
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def write_atlas(adata: anndata.AnnData, blocks: Iterable[Block], path: str | os.
     """
     path = Path(path)
     check_writable(path, "path")
-    adata.strings_to_categoricals()
+    plain_strings(adata)
     rest = without_x(adata)
     with writing(path):
         if path.suffix.lower() == ".h5ad":

@@ -135,7 +135,11 @@ def _is_continuous(value: pd.Series) -> bool:
 
 def _groups(value: pd.Series) -> pd.Categorical:
     """The column as categories named by strings. Those of no cell stay: colours go by the categories' places."""
-    return pd.Categorical(value).rename_categories(str)
+    groups = pd.Categorical(value)
+    names = [str(name) for name in groups.categories]
+    if len(set(names)) < len(names):
+        raise InputError(f"`color` must name columns whose groups differ by name; two of {value.name!r} look the same.")
+    return groups.rename_categories(names)
 
 
 def _colors(adata: AnnData, groups: dict[str, pd.Categorical]) -> dict[str, list[str]]:

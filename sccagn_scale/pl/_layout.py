@@ -38,7 +38,10 @@ def place(adata: AnnData, basis: str, *, key_added: str, max_cells: int, random_
     """
     rng = np.random.default_rng(random_state)
     if basis in adata.obsm:
-        coordinates = np.asarray(adata.obsm[basis])[:, :2].astype(np.float32)
+        held = np.asarray(adata.obsm[basis])
+        if held.ndim != 2 or held.shape[1] < 2:
+            raise InputError(f"`basis` must be a dense array of two dimensions or more; obsm[{basis!r}] is not.")
+        coordinates = held[:, :2].astype(np.float32)
         cells = np.flatnonzero(np.isfinite(coordinates).all(axis=1))
         if len(cells) > max_cells:
             cells = np.sort(rng.choice(cells, max_cells, replace=False))

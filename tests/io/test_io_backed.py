@@ -57,13 +57,23 @@ def test_what_was_added_is_written_beside_what_was_there(path: Path, tmp_path: P
 
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
 def test_a_view_is_written_with_the_rows_and_columns_that_it_has(path: Path, tmp_path: Path, suffix: str) -> None:
-    view = io.read(path, backed=True)[[1, 3], [0, 2]]
-    io.write(view, tmp_path / f"out{suffix}")
+    adata = io.read(path, backed=True)
+    adata.obs["donor"] = ["a", "b", "a", "b"]
+    io.write(adata[[1, 3], [0, 2]], tmp_path / f"out{suffix}")
     after, whole = io.read(tmp_path / f"out{suffix}"), io.read(path)
     np.testing.assert_array_equal(after.X.toarray(), COUNTS[np.ix_([1, 3], [0, 2])])
     assert list(after.obs_names) == list(whole.obs_names[[1, 3]])
     assert list(after.var_names) == list(whole.var_names[[0, 2]])
     np.testing.assert_array_equal(np.asarray(after.raw.X), np.asarray(whole.raw.X)[[1, 3]])
+
+
+def test_a_file_that_was_closed_is_opened_again(path: Path, tmp_path: Path) -> None:
+    adata = io.read(path, backed=True)
+    adata.file.close()
+    io.write(adata, tmp_path / "out.h5ad")
+    after = io.read(tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(after.X.toarray(), COUNTS)
+    np.testing.assert_array_equal(np.asarray(after.raw.X), np.asarray(io.read(path).raw.X))
 
 
 def test_raw_that_was_taken_out_stays_out(path: Path, tmp_path: Path) -> None:

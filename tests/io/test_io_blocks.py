@@ -181,6 +181,21 @@ def test_unsigned_offsets_and_indices(tmp_path: Path, adata: anndata.AnnData) ->
     np.testing.assert_array_equal(collected(path, 3).toarray(), COUNTS)
 
 
+@pytest.mark.parametrize(("dtype", "n_vars"), [("u1", 250), ("u2", 60_000)])
+def test_narrow_unsigned_indices(tmp_path: Path, dtype: str, n_vars: int) -> None:
+    """Half of which are negative where they are seen as signed."""
+    values = sparse.random(30, n_vars, 200 / (30 * n_vars), format="csr", random_state=0, dtype=np.float32)
+    values.sort_indices()
+    path = tmp_path / "a.h5ad"
+    anndata.AnnData(values).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        stored = file["X/indices"][:]
+        del file["X/indices"]
+        file["X/indices"] = stored.astype(dtype)
+    assert (collected(path, 7) != values).nnz == 0
+    assert (values != io.read(path).X).nnz == 0
+
+
 @pytest.mark.parametrize("kind", ["csr", "dense"])
 def test_memory_is_bounded_by_the_block(tmp_path: Path, kind: str) -> None:
     n_obs, n_vars, block_size = 8000, 200, 400

@@ -383,6 +383,18 @@ def test_an_hdf5_file_written_by_hand(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a.h5", "b.h5"]
 
 
+@pytest.mark.parametrize("values", [["a", "b", "c"], ["a", "b", "a"], ["a", "b", None]])
+def test_columns_of_pandas_own_strings_are_written(tmp_path: Path, values: list[str | None]) -> None:
+    adata = anndata.AnnData(np.eye(3, dtype=np.float32))
+    adata.raw = adata
+    for frame in (adata.obs, adata.var, adata.raw.var):
+        frame["text"] = pd.array(values, dtype="string")
+    io.write(adata, tmp_path / "a.h5ad")
+    back = io.read(tmp_path / "a.h5ad")
+    for frame in (back.obs, back.var, back.raw.var):
+        assert frame["text"].astype(object).where(frame["text"].notna(), None).tolist() == values
+
+
 def test_frames_and_raw_have_ordinary_names_too(tmp_path: Path) -> None:
     adata = anndata.AnnData(np.eye(3, dtype=np.float32))
     adata.obs_names, adata.var_names = (pd.Index(list("abc"), dtype="string") for _ in range(2))

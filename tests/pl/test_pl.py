@@ -236,7 +236,14 @@ def test_embedding_says_what_is_missing() -> None:
         pl.embedding(adata, ["sccagn", "nope"])
     with pytest.raises(InputError, match=r"`basis`.*'X_tsne'.*X_umap"):
         pl.embedding(adata, basis="X_tsne")
-    del adata.obsm["X_umap"]
+    for bad in (np.ones((adata.n_obs, 1)), sp.csr_matrix(np.ones((adata.n_obs, 3)))):
+        adata.obsm["X_bad"] = bad
+        with pytest.raises(InputError, match=r"`basis` must be a dense array of two dimensions.*X_bad"):
+            pl.embedding(adata, basis="X_bad")
+    adata.obs["mixed"] = pd.Series([1, "1"] * (adata.n_obs // 2), dtype=object, index=adata.obs_names)
+    with pytest.raises(InputError, match=r"`color`.*two of 'mixed' look the same"):
+        pl.embedding(adata, "mixed")
+    del adata.obsm["X_umap"], adata.obsm["X_bad"]
     with pytest.raises(InputError, match=r"uns\['neighbors'\]"):
         pl.embedding(adata)
     adata.uns["neighbors"] = {"params": {}}
