@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 
+from sccagn_scale._memory import Scratch
 from sccagn_scale.graph import adjacency, neighbors, normalized
 from sccagn_scale.infer import embed
 from sccagn_scale.loader import Batch, FullLoader
@@ -52,3 +55,17 @@ def test_embedding_in_blocks_is_that_of_the_whole_graph(
     module = SCCAGNModule(6, widths, 4, conv=conv)
     expected = module.encode(whole.x, whole.adjacency).z.detach()
     torch.testing.assert_close(embed(module, whole, block_size=block_size), expected)
+
+
+def test_what_all_cells_have_is_held_in_the_scratch(module: SCCAGNModule, whole: Batch, tmp_path: Path) -> None:
+    made: list[tuple[int, ...]] = []
+
+    class Known(Scratch):
+        def empty(self, shape: tuple[int, int], dtype: type) -> np.ndarray:  # type: ignore[override]
+            made.append(shape)
+            return super().empty(shape, dtype)
+
+    z = embed(module, whole, scratch=Known(tmp_path))
+    assert made == [(50, 8), (50, 8), (50, 8), (50, 4)]  # sent, g1, sent and z
+    assert str(tmp_path) in Path("/proc/self/maps").read_text()
+    assert torch.equal(z, embed(module, whole))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sccagn_scale.graph import adjacency, neighbors, normalized, partition
-from sccagn_scale.loader import Batch, FullLoader, PartitionLoader
+from sccagn_scale.io import CellStore, CellStoreWriter
+from sccagn_scale.loader import Batch, FullLoader, PartitionLoader, StoredRows
 from sccagn_scale.ops import Csr
 
 CPU = torch.device("cpu")
@@ -79,6 +81,21 @@ def test_a_batch_carries_its_cells_and_rows_that_sum_as_in_the_whole_graph(
         check(batch, points, weights)
 
 
+def test_cells_come_by_their_numbers_whatever_their_order_in_the_store(
+    tmp_path: Path, points: np.ndarray, weights: sp.csr_matrix
+) -> None:
+    order = np.random.default_rng(0).permutation(N_OBS)
+    with CellStoreWriter(tmp_path / "store", points.shape[1], {}) as writer:
+        writer.append(sp.csr_matrix(points)[order])
+    stored, cells = StoredRows(CellStore.open(tmp_path / "store"), order), np.array([250, 3, 7, 3])
+    assert stored.shape == points.shape
+    np.testing.assert_array_equal(stored[cells].toarray(), points[cells])
+    np.testing.assert_array_equal(dense(stored.take(torch.from_numpy(cells))), points[cells])
+    np.testing.assert_array_equal(dense(stored.rows(20, 25)), points[20:25])
+    for batch in loader(stored, weights, partition(points, 15)):
+        check(batch, points, weights)
+
+
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=60), st.integers(2, 40))
 def test_every_cell_is_in_one_batch_of_an_epoch(parts: list[int], batch_size: int) -> None:
     batches = of_parts(np.array(parts), batch_size)
@@ -113,6 +130,17 @@ def test_unequal_parts_make_as_many_batches_as_were_promised() -> None:
     batches = of_parts(np.repeat(np.arange(8), [70, 10, 5, 5, 4, 3, 2, 1]), 25)
     for _ in range(10):
         assert len(list(batches)) == len(batches)
+
+
+def test_a_part_of_more_than_a_batch_may_come_first() -> None:
+    parts = np.repeat(np.arange(4), [70, 10, 10, 10])
+    batches = of_parts(parts, 25)
+    firsts = set()
+    for _ in range(40):
+        groups = [parts[batch.n_id.numpy()] for batch in batches]
+        assert [len(set(group)) for group in groups] == [1] * len(batches) == [1] * 4
+        firsts.add(groups[0][0])
+    assert firsts == {0, 1, 2, 3}
 
 
 def test_epochs_differ_and_follow_the_generator(points: np.ndarray, weights: sp.csr_matrix) -> None:

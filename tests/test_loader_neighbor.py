@@ -130,6 +130,14 @@ def test_epochs_differ_and_follow_the_generator_alone(sampler: str) -> None:
     assert epochs(0, cut_short=True)[1] == first[1]
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_seeds_come_in_another_order_every_epoch(sampler: str) -> None:
+    batches = loader(sampler=sampler)
+    orders = [np.concatenate([batch.n_id[: batch.n_seeds].numpy() for batch in batches]) for _ in range(2)]
+    for order, other in zip(orders, [orders[1], np.arange(N_OBS)], strict=True):
+        assert (order != other).mean() > 0.9
+
+
 def test_the_root_logger_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])  # pytest's

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def _cluster(*arguments: object) -> int:
 def test_writes_everything_that_was_asked_for(cells: Path, capsys: pytest.CaptureFixture[str], model: Any) -> None:
     out, folder = cells.with_name("out.h5ad"), cells.parent
     run, plots, kept = folder / "run.json", folder / "new" / "plots", folder / "model"
+    start = time.perf_counter()
     assert _cluster(cells, "-o", out, "--json", run, "--plots", plots, "--model", kept, "--seed", 3) == 0
 
     assert "sccagn" in ad.read_h5ad(out).obs
@@ -60,6 +62,7 @@ def test_writes_everything_that_was_asked_for(cells: Path, capsys: pytest.Captur
     assert facts["warnings"] == ["two genes are constant; left out"]
     assert list(facts["seconds"]) == ["Read", "Training", "Write", "Draw", "total"]
     assert facts["seconds"]["total"] >= sum(facts["seconds"].values()) / 2
+    assert facts["seconds"]["total"] < time.perf_counter() - start
     assert facts["peak_rss_mb"] > 20
 
     summary = capsys.readouterr().out

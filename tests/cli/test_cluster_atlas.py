@@ -13,9 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from scipy.io import mmwrite
 
 from sccagn_scale.cli import main
 from sccagn_scale.cli._parser import build_parser
+from sccagn_scale.io import CellStore, open_atlas, read
+from sccagn_scale.model import CELLS
+from sccagn_scale.pp import select_matrix
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -76,6 +80,16 @@ def test_results_go_into_the_input(cells: Path) -> None:
     assert [path.name for path in cells.parent.iterdir()] == ["cells.h5ad"]
 
 
+def test_results_in_the_input_leave_its_store_good(cells: Path) -> None:
+    store = cells.with_name("store")
+    for _ in select_matrix(open_atlas(cells), store=store / CELLS).blocks():
+        pass
+    before = CellStore.open(store / CELLS).made_from["files"][str(cells)]
+    assert _cluster(cells, "--inplace", "--store", store) == 0
+    after = CellStore.open(store / CELLS).made_from["files"][str(cells)]
+    assert after["mtime_ns"] == cells.stat().st_mtime_ns != before["mtime_ns"]
+
+
 def test_a_failure_leaves_the_input(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -122,6 +136,21 @@ def test_mistakes_are_told_before_any_work(
     assert message in capsys.readouterr().err
     assert not model.calls
     assert not names["out"].exists()
+
+
+@pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])
+def test_a_10x_matrix_goes_along(cells: Path, name: str) -> None:
+    adata, folder = ad.read_h5ad(cells), cells.with_name("10x")
+    folder.mkdir()
+    mmwrite(folder / "matrix.mtx", adata.X.T.astype(int))
+    (folder / "genes.tsv").write_text("".join(f"id of {gene}\t{gene}\n" for gene in adata.var_names))
+    (folder / "barcodes.tsv").write_text("".join(f"{cell}\n" for cell in adata.obs_names))
+    out = cells.with_name(name)
+    assert _cluster(folder, "-o", out) == 0
+    written = read(out)
+    np.testing.assert_array_equal(written.X.toarray(), adata.X.toarray())
+    assert (list(written.obs_names), list(written.var_names)) == (list(adata.obs_names), list(adata.var_names))
+    assert "sccagn" in written.obs
 
 
 def test_layers_of_an_anndata_called_h5_go_along(cells: Path) -> None:
@@ -171,13 +200,14 @@ def test_a_file_behind_a_link_in_a_folder_is_an_input_too(cells: Path, model: An
     assert not model.calls
 
 
-@pytest.mark.parametrize("kept", ["--output", "--json"])
+@pytest.mark.parametrize("kept", ["--output", "--json", "--plots", "--store"])
 def test_nothing_else_goes_into_the_folder_of_a_model(
     cells: Path, capsys: pytest.CaptureFixture[str], kept: str
 ) -> None:
     folder = cells.with_name("model")
     folder.mkdir()
     places = {"--output": cells.with_name("out.h5ad"), "--json": cells.with_name("run.json")}
+    places |= {"--plots": cells.with_name("plots"), "--store": cells.with_name("store")}
     places[kept] = folder / places[kept].name
     options = [part for option, path in places.items() for part in (option, path)]
     assert _cluster(cells, *options, "--model", folder) == 2

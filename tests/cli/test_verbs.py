@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anndata as ad
@@ -19,11 +21,12 @@ import pytest
 from cli_samples import exit_code
 
 from sccagn_scale._compat import package_version
-from sccagn_scale._console import duration
+from sccagn_scale._console import Console, duration
+from sccagn_scale._errors import InputError
 from sccagn_scale.cli import main
 from sccagn_scale.cli._evaluate import _letters
 from sccagn_scale.cli._machine import peak_rss_mb
-from sccagn_scale.cli._output import plain
+from sccagn_scale.cli._output import plain, write_json
 from sccagn_scale.metrics import evaluate
 
 
@@ -293,6 +296,38 @@ def test_peak_memory_is_the_highest_there_was() -> None:
     assert after - before > 40
     del held
     assert peak_rss_mb() > after - 5  # the kernel counts in batches
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "run.json"
+    write_json({"run": 1}, path)
+    monkeypatch.setattr("sccagn_scale.io._atomic._sync", full)
+    with pytest.raises(InputError, match=r"`--json` '.*run\.json' could not be written: No space left on device"):
+        write_json({"run": 2}, path)
+    assert json.loads(path.read_text()) == {"run": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_stage_that_comes_twice_has_its_time_added() -> None:
+    with Console(quiet=True) as console:
+        for pause in (0.1, 0.0):
+            with console.stage("Search"):
+                time.sleep(pause)
+    assert list(console.seconds) == ["Search"]
+    assert console.seconds["Search"] >= 0.1
+
+
+def test_a_console_leaves_the_logger_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("sccagn_scale")
+    before = logger.level, list(logger.handlers)
+    with Console():
+        logger.info("inside")
+    assert (logger.level, logger.handlers) == before
+    logger.info("outside")
+    assert capsys.readouterr().err == "inside\n"
 
 
 def test_letters_and_durations() -> None:

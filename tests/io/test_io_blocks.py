@@ -12,6 +12,7 @@ import anndata
 import h5py
 import numpy as np
 import pytest
+from anndata.io import write_elem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from io_samples import COUNTS
@@ -85,6 +86,17 @@ def test_no_such_layer_without_any(tmp_path: Path, adata: anndata.AnnData, on_di
     for layer in (None, "raw", "counts"):
         with pytest.raises(InputError, match=r"`layer` must be one of none, as there is no matrix, but is"):
             io.iter_blocks(tmp_path / "a.h5ad" if on_disk else bare, layer=layer)
+
+
+def test_an_x_that_is_stored_as_nothing(tmp_path: Path, adata: anndata.AnnData) -> None:
+    """As AnnData has stored it for some time."""
+    path = tmp_path / "a.h5ad"
+    io.write(adata, path)
+    with h5py.File(path, "r+") as file:
+        write_elem(file, "X", None)
+    with pytest.raises(InputError, match=r"`layer` must be one of 'd.*', 'd.*', 'raw', but is None\."):
+        io.iter_blocks(path)
+    assert None not in io.open_atlas(path).layers
 
 
 @pytest.mark.parametrize("on_disk", [False, True])

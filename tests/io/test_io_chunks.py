@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import h5py
@@ -88,6 +89,19 @@ def test_chunks_that_were_never_written_or_not_compressed(tmp_path: Path) -> Non
         expected = np.r_[np.arange(10), [7] * 10, np.arange(10), [7] * 10]
         np.testing.assert_array_equal(read_range(array, 0, 40), expected)
         np.testing.assert_array_equal(read_range(array, 20, 40), expected[20:])
+
+
+def test_filters_may_be_left_out_of_single_chunks(tmp_path: Path) -> None:
+    values = np.arange(40, dtype="<i4")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        array = file.create_dataset("a", data=values, chunks=(10,), compression="gzip", shuffle=True)
+        array.id.write_direct_chunk((10,), zlib.compress(values[10:20].tobytes()), filter_mask=1)  # not shuffled
+        shuffled = values[20:30].view("u1").reshape(10, 4).T.tobytes()
+        array.id.write_direct_chunk((20,), shuffled, filter_mask=2)  # not deflated
+        array.id.write_direct_chunk((30,), values[30:].tobytes(), filter_mask=3)
+        np.testing.assert_array_equal(array[:], values)
+        for stop in (20, 30, 40):
+            np.testing.assert_array_equal(read_range(array, stop - 20, stop), values[stop - 20 : stop])
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

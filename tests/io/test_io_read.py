@@ -214,6 +214,17 @@ def test_indices_of_csc_layers_are_checked_by_column(tmp_path: Path, adata: annd
     fails(tmp_path / "a.h5ad", re.escape("layers['double'], index 4 is not below 4"))
 
 
+def test_indices_of_raw_are_checked_by_its_own_genes(tmp_path: Path, adata: anndata.AnnData) -> None:
+    adata.raw = anndata.AnnData(sparse.csr_matrix(adata.raw.X), obs=adata.obs, var=adata.raw.var)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        file["raw/X/indices"][0] = 6  # the last of its 7 genes, though X has 5
+    assert io.read(tmp_path / "a.h5ad").raw.shape == (4, 7)
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        file["raw/X/indices"][0] = 7
+    fails(tmp_path / "a.h5ad", re.escape("raw.X, index 7 is not below 7"))
+
+
 def test_a_matrix_of_text(tmp_path: Path, adata: anndata.AnnData) -> None:
     adata.write_h5ad(tmp_path / "a.h5ad")
     with h5py.File(tmp_path / "a.h5ad", "a") as file:

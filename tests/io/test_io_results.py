@@ -117,6 +117,7 @@ def test_all_but_the_matrices_is_replaced(
         io.write_copy(results, str(source), str(path))
         assert {name: found for name, found in tree(tmp_path).items() if not name.startswith("b.")} == before
     check(path, results)
+    assert isinstance(read(path).obs["sccagn"].dtype, pd.CategoricalDtype)
     assert len(stored) >= 7
     assert chunks(path) == stored
     assert os.listdir(tmp_path) == [source.name] if in_place else {source.name, path.name}
@@ -155,6 +156,18 @@ def test_the_matrices_of_results_are_not_looked_at(tmp_path: Path, adata: anndat
     io.add_results(backed, source)
     backed.file.close()
     check(source, backed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_shares_no_file_with_its_source(
+    tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str
+) -> None:
+    """What is changed in one of them later must not change in the other."""
+    source = store(adata, tmp_path, kind)
+    copy = tmp_path / f"b{source.suffix}"
+    io.write_copy(results, source, copy)
+    for file in [copy] if copy.is_file() else [path for path in copy.rglob("*") if path.is_file()]:
+        assert file.stat().st_nlink == 1
 
 
 def test_files_of_matrices_in_a_folder_are_kept(

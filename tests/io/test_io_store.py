@@ -19,7 +19,7 @@ from scipy import sparse
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.io import CellStore, CellStoreWriter
-from sccagn_scale.io._store import PackedRows
+from sccagn_scale.io._store import PackedRows, write_made_from
 
 MADE_FROM = {"files": {"/cells.h5ad": {"size": 3}}, "layer": None}
 COUNTS = [0.0] * 6 + [1.0, 2.0, 254.0, 255.0, 256.0, 300.0, -1.0, 2.0**24 - 1, 2.0**24, 2.0**24 + 2]
@@ -103,15 +103,32 @@ def test_bytes_on_disk(tmp_path: Path, values: list[float], n_bytes: int) -> Non
 
 def test_blocks_of_either_kind_follow_each_other(tmp_path: Path) -> None:
     """The first with values decides how they are kept; the others lose nothing."""
-    counts, fractions = csr([[0, 3, 300]] * 9), csr([[0.25, 0, -7.5]] * 5)
+    counts, fractions = csr([[0, 3, 5]] * 8 + [[0, 3, 300]]), csr([[0.25, 0, -7.5]] * 5)
     nothing = csr(np.zeros((2, 3)))
     for name, blocks in {"counts": [nothing, counts, fractions], "fractions": [nothing, fractions, counts]}.items():
         store = write(tmp_path / name, blocks)
         assert_same(store.read(0, 16), sparse.vstack(blocks, format="csr"))
+        assert (tmp_path / name / "values").stat().st_size == store.nnz * (1 if name == "counts" else 4)
 
 
 def test_it_knows_what_it_was_made_from(tmp_path: Path) -> None:
     assert write(tmp_path / "store", [csr([[1, 0]])]).made_from == MADE_FROM
+
+
+def test_what_it_was_made_from_can_be_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, matrix = tmp_path / "store", csr([[1, 0], [300, 2]])
+    write(folder, [matrix])
+    write_made_from(folder, {"layer": "counts"})
+    assert CellStore.open(folder).made_from == {"layer": "counts"}
+    assert_same(CellStore.open(folder).read(0, 2), matrix)
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sccagn_scale.io._store.replacing", full)
+    with pytest.raises(InputError, match=r"`store` '.*store' could not be written: .*No space left"):
+        write_made_from(folder, {})
+    assert CellStore.open(folder).made_from == {"layer": "counts"}
 
 
 def test_a_store_without_cells(tmp_path: Path) -> None:
@@ -344,3 +361,18 @@ def test_large_and_small_stretches_are_the_same(
     assert (store.read(3, 31) != matrix[3:31]).nnz == 0
     positions = np.array([5, 6, 7, 30, 2, 2])
     assert (store.rows(positions) != matrix[positions]).nnz == 0
+
+
+def test_what_the_system_gives_in_pieces_is_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccagn_scale.io._store._READ_FROM", 1)
+    matrix = csr(np.random.default_rng(0).random((40, 30)))
+    store, whole = write(tmp_path / "store", [matrix]), os.preadv
+
+    def some(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+        return whole(descriptor, [buffers[0][:1000]], offset)
+
+    monkeypatch.setattr(os, "preadv", some)
+    assert_same(store.read(2, 38), matrix[2:38])
+    os.truncate(tmp_path / "store" / "values", 2000)
+    with pytest.raises(InputError, match=r"`store` '.*store' is damaged or incomplete: values has become shorter"):
+        store.read(2, 38)

@@ -93,6 +93,11 @@ def test_a_target_is_a_constant() -> None:
     assert not target_distribution(q).requires_grad
 
 
+def test_a_cluster_of_which_nothing_is_left_is_no_target() -> None:
+    q = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(target_distribution(q, column_sums=q.sum(0)), q)
+
+
 def test_certain_assignments_stay_finite() -> None:
     q = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     p = target_distribution(q)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from nn_samples import N_OBS, cells, clustering, network
+from nn_samples import N_LATENT, N_OBS, cells, clustering, network
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sccagn_scale.nn import (
@@ -302,9 +302,11 @@ def test_centroids_are_a_copy_that_is_learned() -> None:
     assert module.head.linear.weight.shape == (3, 8)
 
 
+@pytest.mark.parametrize("n_clusters", [3, N_LATENT])
 @pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
-def test_clusters_are_renumbered_with_all_that_belongs_to_them(conv: Any) -> None:
-    batch, module, order = cells(), clustering(network(conv=conv)), torch.tensor([2, 0, 1])
+def test_clusters_are_renumbered_with_all_that_belongs_to_them(conv: Any, n_clusters: int) -> None:
+    batch, module = cells(), clustering(network(conv=conv), n_clusters)
+    order = torch.randperm(n_clusters, generator=torch.Generator().manual_seed(1))
     latent = module.encode(batch.sparse, batch.adjacency)
     q, predicted = module.assign(latent.z), module.head(latent.g3, batch.adjacency)
     module.reorder_clusters(order)

@@ -107,6 +107,18 @@ def test_far_cells_neither_overflow_nor_vanish(far: float) -> None:
     assert torch.isfinite(centroids.grad).all()
 
 
+def test_a_cluster_of_which_nothing_is_left_costs_nothing() -> None:
+    """Powers of small q leave even float64, where the temperature is low."""
+    z, centroids = torch.tensor([[0.0, 0.1], [0.1, 0.0]]).requires_grad_(), torch.tensor([[0.0, 0.0], [99.0, 0.0]])
+    sums = student_t_column_sums(z, centroids, tau=0.01)
+    assert sums[0] > 0
+    assert sums[1] == 0
+    loss = student_t_kl(z, centroids, sums, tau=0.01)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-3)
+    assert torch.isfinite(z.grad).all()
+
+
 def test_no_cells_cost_nothing() -> None:
     z, centroids = sample(0, 3)
     loss = student_t_kl(z, centroids, torch.ones(3))

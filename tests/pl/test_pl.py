@@ -96,12 +96,48 @@ def test_cells_without_a_cluster_are_grey_and_below() -> None:
     assert MISSING not in {to_hex(color) for color in above.get_facecolors()}
 
 
+@pytest.mark.parametrize("max_cells", [60, 90])
+def test_every_cell_lies_in_its_place_in_its_own_colour(max_cells: int) -> None:
+    adata = _clustered()
+    cell_at = {tuple(place): cell for cell, place in enumerate(adata.obsm["X_umap"].tolist())}
+    by_cluster, by_confidence = pl.embedding(adata, ["sccagn", "sccagn_confidence"], max_cells=max_cells).axes[:2]
+    colors, clusters = _colors_by_name(by_cluster), adata.obs["sccagn"].astype(object).fillna("no group")
+    drawn = [
+        (cell_at[tuple(place)], to_hex(color))
+        for points in by_cluster.collections
+        for place, color in zip(points.get_offsets().tolist(), points.get_facecolors(), strict=True)
+    ]
+    assert len(drawn) == max_cells
+    assert all(color == colors[clusters.iloc[cell]] for cell, color in drawn)
+    (points,) = by_confidence.collections
+    shown = [cell_at[tuple(place)] for place in points.get_offsets().tolist()]
+    np.testing.assert_allclose(points.get_array(), adata.obs["sccagn_confidence"].to_numpy()[shown])
+
+
 def test_side_by_side_the_same_cells_have_the_same_colour() -> None:
     figure = pl.embedding(_clustered(), ["sccagn", "type"])
     clusters, types = map(_colors_by_name, figure.axes)
     assert clusters["0"] == types["B"]
     assert clusters["1"] == types["NK"]
     assert clusters["2"] == types["T"]
+
+
+def test_cells_without_a_group_decide_no_colour() -> None:
+    adata = _clustered()
+    adata.obs["type"] = pd.Categorical([None] * 30 + ["A"] * 50 + ["B"] * 10)
+    for columns in (["sccagn", "type"], ["type", "sccagn"]):
+        found = dict(zip(columns, map(_colors_by_name, pl.embedding(adata, columns).axes[:2]), strict=True))
+        assert found["sccagn"]["1"] == found["type"]["A"]
+        assert found["sccagn"]["2"] == found["type"]["B"]
+        assert found["sccagn"]["0"] not in (found["type"]["A"], found["type"]["B"])
+
+
+def test_colours_of_another_number_of_groups_are_left_alone() -> None:
+    adata = _clustered()
+    expected = _colors_by_name(pl.embedding(adata).axes[0])
+    for colors in (["#111111"], ["#111111", "#222222", "#333333", "#444444"]):
+        adata.uns["sccagn_colors"] = colors
+        assert _colors_by_name(pl.embedding(adata).axes[0]) == expected
 
 
 def test_users_colours_are_kept_and_guide_the_others() -> None:
@@ -152,6 +188,14 @@ def test_large_sets_are_sampled_and_say_so() -> None:
     figure = pl.embedding(_clustered(), max_cells=40)
     assert sum(len(points.get_offsets()) for points in figure.axes[0].collections) == 40
     assert figure.get_supxlabel() == "50 of 90 cells are not shown"
+
+
+def test_a_sample_is_drawn_at_random() -> None:
+    def drawn(seed: int) -> set[tuple[float, ...]]:
+        (panel,) = pl.embedding(_clustered(), max_cells=40, random_state=seed).axes
+        return {tuple(place) for points in panel.collections for place in points.get_offsets().tolist()}
+
+    assert len(drawn(0) | drawn(1)) > 50
 
 
 def test_same_seed_same_picture() -> None:
@@ -212,22 +256,30 @@ def test_names_do_not_hide_small_groups() -> None:
     assert np.abs(cells[0] - [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]).max() < 2 * box.width  # and yet are close
 
 
-def test_umap_of_a_sample_uses_a_graph_of_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rep", ["X_pca", "X_other"])
+def test_umap_of_a_sample_uses_a_graph_of_the_sample(monkeypatch: pytest.MonkeyPatch, rep: str) -> None:
     adata = sc.datasets.pbmc68k_reduced()
     del adata.obsm["X_umap"]
-    seen = []
+    adata.obsm["X_other"] = adata.obsm["X_pca"][:, ::-1].copy()
+    adata.uns["neighbors"]["params"]["use_rep"] = rep
+    seen, drawn = [], []
 
     def neighbors(small: ad.AnnData, *, use_rep: str, **_: object) -> None:
         seen.append(("neighbors", small.n_obs, use_rep))
 
     def umap(small: ad.AnnData, **_: object) -> None:
         seen.append(("umap", small.n_obs, next(iter(small.obsm))))
-        small.obsm["X_umap"] = np.asarray(small.obsm["X_pca"])[:, :2]
+        drawn.append(np.asarray(small.obsm[rep]))
+        small.obsm["X_umap"] = drawn[0][:, :2]
 
     monkeypatch.setattr(sc.pp, "neighbors", neighbors)
     monkeypatch.setattr(sc.tl, "umap", umap)
     pl.embedding(adata, "louvain", max_cells=300)
-    assert seen == [("neighbors", 300, "X_pca"), ("umap", 300, "X_pca")]
+    assert seen == [("neighbors", 300, rep), ("umap", 300, rep)]
+    cell_of = {tuple(place): cell for cell, place in enumerate(adata.obsm[rep].tolist())}
+    cells = [cell_of[tuple(place)] for place in drawn[0].tolist()]
+    assert cells == sorted(set(cells))
+    assert 100 < sum(cell < 350 for cell in cells) < 200  # from all over
 
 
 def test_embedding_says_what_is_missing() -> None:
@@ -362,10 +414,10 @@ def test_palette_has_distinct_colours() -> None:
 
 
 def test_unmatched_groups_get_colours_of_their_own() -> None:
-    table = np.array([[5, 0, 0, 0], [0, 7, 3, 0]])
+    table = np.array([[5, 0, 0, 0, 0], [0, 7, 3, 2, 0]])
     colors = matched(["#ff0000", "#00ff00"], table)
     assert colors[:2] == ["#ff0000", "#00ff00"]
-    assert len({to_rgb(color) for color in colors}) == 4
+    assert len({to_rgb(color) for color in colors}) == 5
 
 
 def test_a_loss_that_hardly_changes_looks_so() -> None:

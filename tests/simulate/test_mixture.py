@@ -52,6 +52,13 @@ def test_a_cell_is_mixed_with_another_of_its_type_and_scaled_to_a_real_library_s
         assert total[total > middle].mean() == pytest.approx(sizes[1], rel=0.02)
 
 
+def test_a_librarys_size_is_any_cells_of_the_type() -> None:
+    model = make_mixture_model(cells([[10, 0, 0], [0, 10, 0], [0, 0, 900], [1, 1, 1]], list("aaab")), "kind", None)
+    drawn = model.draw(np.zeros(20_000, dtype=np.int8), np.random.default_rng(0)).toarray()
+    # a third of the mixtures are of the two small cells, and a third of those are as large as the large one
+    assert np.mean((drawn[:, 2] == 0) & (drawn.sum(axis=1) > 700)) == pytest.approx(1 / 9, abs=0.01)
+
+
 def test_a_lone_cell_is_its_own_partner() -> None:
     model = make_mixture_model(cells([[3, 1], [0, 5], [0, 6]], ["a", "b", "b"]), "kind", None)
     drawn = model.draw(np.zeros(20_000, dtype=np.int8), np.random.default_rng(0)).toarray()
@@ -67,9 +74,11 @@ def test_any_storage_gives_the_same_model() -> None:
         np.testing.assert_array_equal(model.totals, [3, 4, 3, 5])
 
 
-def test_the_source_is_left_as_it_is() -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_source_is_left_as_it_is(dtype: type) -> None:
     source = cells([[1, 0, 2], [0, 3, 0]], ["a", "b"])
-    source.X = sp.csr_matrix((np.array([2.0, 1, 3]), np.array([2, 0, 1]), np.array([0, 2, 3])), shape=(2, 3))
+    values = np.array([2, 1, 3], dtype)
+    source.X = sp.csr_matrix((values, np.array([2, 0, 1]), np.array([0, 2, 3])), shape=(2, 3))
     make_mixture_model(source, "kind", None)
     np.testing.assert_array_equal(source.X.indices, [2, 0, 1])
     np.testing.assert_array_equal(source.X.data, [2, 1, 3])

@@ -42,9 +42,9 @@ def same(one: Path, other: Path) -> bool:
 def test_the_file_is_what_anndata_would_have_written(tmp_path: Path, from_source: bool) -> None:
     path = tmp_path / "a.h5ad"
     if from_source:
-        simulate(path, 300, source=real_cells(), label="kind")
+        simulate(path, 300, source=real_cells(), label="kind", random_state=5)
     else:
-        simulate(path, 300, 400, n_types=3)
+        simulate(path, 300, 400, n_types=3, random_state=5)
     adata = anndata.read_h5ad(path)
     assert adata.shape == (300, 50 if from_source else 400)
     assert adata.X.dtype == np.float32
@@ -56,6 +56,7 @@ def test_the_file_is_what_anndata_would_have_written(tmp_path: Path, from_source
     assert list(adata.obs) == ["cell_type"]
     assert len(adata.obs["cell_type"].cat.categories) == adata.obs["cell_type"].nunique() == 3
     assert adata.uns["simulation"]["n_types"] == 3
+    assert adata.uns["simulation"]["random_state"] == 5
 
     # anndata writes the same tree of groups, datasets and encodings
     again = tmp_path / "b.h5ad"
@@ -76,6 +77,12 @@ def _layout(path: Path) -> dict[str, tuple[str, str]]:
             )
         )
     return found
+
+
+def test_cells_are_named_as_they_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sccagn_scale.simulate._h5ad._NAMES_AT_ONCE", 64)
+    simulate(tmp_path / "a.h5ad", 150, 20, n_types=2)
+    assert anndata.read_h5ad(tmp_path / "a.h5ad").obs_names.tolist() == [f"cell_{i:03d}" for i in range(150)]
 
 
 def test_backed_mode_reads_the_same_rows(tmp_path: Path) -> None:
