@@ -26,13 +26,14 @@ def target_distribution(q: Tensor, tau: float = 0.5, column_sums: Tensor | None 
     -------
     p [n, n_clusters], rows sum to one, detached: a target is a constant.
     """
-    log_s = q.detach().clamp_min(torch.finfo(q.dtype).tiny).log() / tau
+    log_s = q.detach().log() / tau
     sums = (
         log_s.logsumexp(0)
         if column_sums is None
         else column_sums.clamp_min(torch.finfo(column_sums.dtype).tiny).log().to(q.dtype)
     )
-    return torch.softmax(2 * log_s - sums, dim=1)
+    # a cluster so far away that q is 0 is no target, whatever its sum, which may be of smaller numbers
+    return torch.softmax((2 * log_s - sums).masked_fill(q == 0, -torch.inf), dim=1)
 
 
 def kl_divergence(p: Tensor, q: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from sccagn_scale.nn import (
     reconstruction,
     target_distribution,
 )
+from sccagn_scale.ops import student_t_assign, student_t_column_sums
 
 
 def soft(n_obs: int = 50, n_clusters: int = 4, seed: int = 0) -> Tensor:
@@ -109,6 +110,18 @@ def test_certain_assignments_stay_finite() -> None:
 def test_the_smallest_temperature_allowed_is_no_nan() -> None:
     q = torch.full((5, 30), 1 / 30)
     torch.testing.assert_close(target_distribution(q, 0.01, q.double().pow(100).sum(0)), q)
+
+
+def test_a_cluster_out_of_reach_is_no_target() -> None:
+    """q is below the smallest float32 there; the column sums are not below the smallest float64."""
+    z, centroids = 0.1 * torch.randn(50, 200, generator=torch.manual_seed(0)), torch.zeros(2, 200)
+    centroids[1, 0] = 60
+    q = student_t_assign(z, centroids, 200.0)
+    sums = student_t_column_sums(z, centroids, 200.0)
+    assert not q[:, 1].any()
+    assert (sums > 0).all()
+    for column_sums in (sums, None):
+        torch.testing.assert_close(target_distribution(q, 0.5, column_sums), q)
 
 
 def test_kl_divergence_is_scipys_mean_over_rows() -> None:
