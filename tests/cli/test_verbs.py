@@ -362,7 +362,11 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path: Path, ended_by: signal.Sig
         "_workspace.needs = lambda *_, on_disk, **__: {'all': Need(0 if on_disk else 2**60, 1)}\n"
         f"sys.exit(main(['cluster', {str(file)!r}, '-o', {str(tmp_path / 'out.h5ad')!r}, '-k', '5']))"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+
+    def heed() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what was started in the background ignores it
+
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("Preprocess:"):
