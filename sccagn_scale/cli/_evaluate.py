@@ -13,6 +13,7 @@ from sccagn_scale.cli._output import check_distinct, named, write_figure, write_
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
     from matplotlib.figure import Figure
     from rich.table import Table
 
@@ -35,7 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
     with Console(quiet=arguments.quiet) as console:
         _check_paths(arguments)
         with named(path="FILE"):
-            obs = read_parts(arguments.input, ["obs"]).obs
+            cells = read_parts(arguments.input, ["obs"] if arguments.plots is None else ["obs", "obsm", "obsp", "uns"])
+        obs = cells.obs
         truth = _column(obs, arguments.truth, "--truth")
         labels = _column(obs, arguments.key, "--key")
         with named(truth="--truth", labels="--key"):
@@ -43,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
             table = contingency(truth, labels)
         n_compared = int(truth.notna().sum())
         n_refused = int((truth.notna() & labels.isna()).sum())
-        figure = None if arguments.plots is None else _draw(arguments, console)
+        figure = None if arguments.plots is None else _draw(arguments, cells, console)
         written = []
         if arguments.json is not None:
             facts = {
@@ -91,13 +93,11 @@ def _check_paths(arguments: argparse.Namespace) -> None:
         check_writable(arguments.plots, "--plots", kind="folder")
 
 
-def _draw(arguments: argparse.Namespace, console: Console) -> Figure:
+def _draw(arguments: argparse.Namespace, cells: AnnData, console: Console) -> Figure:
     """Clusters and types side by side, in colours that agree."""
     from sccagn_scale import pl
-    from sccagn_scale.io import read_parts
 
     with console.stage("Draw"), named(path="FILE", adata="FILE"):
-        cells = read_parts(arguments.input, ["obs", "obsm", "obsp", "uns"])
         return pl.embedding(cells, [arguments.key, arguments.truth], key_added=arguments.key)
 
 
