@@ -72,11 +72,22 @@ def plain_strings(adata: AnnData) -> None:
     plain_names(adata)
     frames = [adata.obs, adata.var] if adata.raw is None else [adata.obs, adata.var, adata.raw.var]
     for frame in frames:
-        for column in frame.columns[[isinstance(dtype, pd.StringDtype) for dtype in frame.dtypes]]:
+        for column in _string_columns(frame):
             frame[column] = frame[column].astype(object)
     adata.strings_to_categoricals()
     if adata.raw is not None:
         adata.strings_to_categoricals(adata.raw.var)
+
+
+def has_pandas_strings(adata: AnnData) -> bool:
+    """Whether names or columns of the cells or genes are of pandas' own string type."""
+    return any(
+        isinstance(frame.index.dtype, pd.StringDtype) or len(_string_columns(frame)) for frame in (adata.obs, adata.var)
+    )
+
+
+def _string_columns(frame: pd.DataFrame) -> pd.Index:
+    return frame.columns[[isinstance(dtype, pd.StringDtype) for dtype in frame.dtypes]]
 
 
 def plain_names(adata: AnnData) -> None:

@@ -18,7 +18,7 @@ from anndata.io import write_elem, write_zarr
 from sccagn_scale._errors import InputError, first_line
 
 from ._atomic import replacing, replacing_hdf5, scratch_folder
-from ._check import plain_strings
+from ._check import has_pandas_strings, plain_strings
 from ._layout import import_zarr, is_zarr
 
 SUFFIXES = (".h5ad", ".zarr")
@@ -47,8 +47,8 @@ def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     check_writable(path, "path")
-    if adata.isbacked and adata.is_view:
-        adata = adata.to_memory()  # some of the cells, or of the genes
+    if adata.is_view and (adata.isbacked or has_pandas_strings(adata)):
+        adata = adata.to_memory()  # a view has no X of its own in the file, nor strings that can be made plain
     plain_strings(adata)
     with writing(path):
         if path.suffix.lower() == ".h5ad":

@@ -395,6 +395,16 @@ def test_columns_of_pandas_own_strings_are_written(tmp_path: Path, values: list[
         assert frame["text"].astype(object).where(frame["text"].notna(), None).tolist() == values
 
 
+def test_a_view_with_pandas_own_strings_stays_one(tmp_path: Path) -> None:
+    adata = anndata.AnnData(np.eye(3, dtype=np.float32))
+    adata.obs["text"] = pd.array(["a", "b", "c"], dtype="string")
+    view = adata[:2]
+    io.write(view, tmp_path / "a.h5ad")
+    assert view.is_view
+    assert isinstance(adata.obs["text"].dtype, pd.StringDtype)
+    assert io.read(tmp_path / "a.h5ad").obs["text"].tolist() == ["a", "b"]
+
+
 def test_frames_and_raw_have_ordinary_names_too(tmp_path: Path) -> None:
     adata = anndata.AnnData(np.eye(3, dtype=np.float32))
     adata.obs_names, adata.var_names = (pd.Index(list("abc"), dtype="string") for _ in range(2))
