@@ -17,6 +17,7 @@ import numpy as np
 from sccagn_scale._errors import InputError
 
 Preset = Literal["default", "paper"]
+Init = Literal["auto", "leiden", "ward", "mixture", "consensus", "kmeans"]
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class Config:
     weight_adversarial: float = 0.05
 
     # --- initial clustering
-    init: Literal["auto", "leiden", "ward", "mixture", "consensus", "kmeans"] = "auto"
+    init: Init = "auto"
     resolution: float = 0.5
     n_init: int = 20
     mixture_shrinkage: float = 1.0

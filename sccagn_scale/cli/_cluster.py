@@ -48,8 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace, cells: Atlas, config: Config, console: Console) -> SCCAGN:
-    from sccagn_scale.model import SCCAGN  # after reading, so that a mistaken name is told before torch is loaded
-    from sccagn_scale.model._save import checked_folder
+    # after reading, so that a mistaken name is told before torch is loaded
+    from sccagn_scale.model import SCCAGN, checked_folder
 
     if arguments.model is not None:
         with named(folder="--model"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sccagn_scale._console import Console, duration
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
+from sccagn_scale.cli._clusters import described, tabulated
 from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
 from sccagn_scale.cli._output import by_option, check_distinct, named, write_figure, write_json
@@ -226,13 +227,7 @@ def _facts(arguments: argparse.Namespace, adata: AnnData, console: Console, esti
     params = dict(record.get("params", {}))
     graph = dict(record.get("graph", {}))
     labels = adata.obs[keys.labels]
-    confidence = adata.obs.get(keys.confidence)
-    clusters = []
-    for name, n_obs in labels.value_counts(sort=False).items():
-        if not n_obs:  # of a loaded model's clusters some may have none of these cells
-            continue
-        mean = None if confidence is None else float(confidence[(labels == name).to_numpy()].mean())
-        clusters.append({"name": str(name), "n_obs": int(n_obs), "mean_confidence": mean})
+    clusters = described(labels, adata.obs.get(keys.confidence))
     return {
         "input": [str(path) for path in arguments.input],
         "output": str(target(arguments)),
@@ -255,8 +250,6 @@ def _facts(arguments: argparse.Namespace, adata: AnnData, console: Console, esti
 
 
 def _show(facts: dict[str, Any], how: str, written: Sequence[Path], console: Console) -> None:
-    from rich.table import Table
-
     kept = facts["preprocessing"]
     lines = {"Input": f"{', '.join(facts['input'])}: {facts['n_obs']:,} cells × {facts['n_vars']:,} genes"}
     if "n_obs_kept" in kept:
@@ -270,19 +263,10 @@ def _show(facts: dict[str, Any], how: str, written: Sequence[Path], console: Con
         lines["Graph"] = str(facts["graph"]["backend"]) + (f", recall {recall:.3f}" if recall is not None else "")
     lines["Clusters"] = f"{facts['n_clusters']}, {how}{_empty(facts)}"
 
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for title in ("cluster", "cells", "share", "confidence"):
-        table.add_column(title, justify="left" if title == "cluster" else "right")
-    for cluster in facts["clusters"]:
-        mean = cluster["mean_confidence"]
-        table.add_row(*_row(cluster["name"], cluster["n_obs"], facts["n_obs"]), "" if mean is None else f"{mean:.2f}")
-    if facts["n_obs_without_cluster"]:
-        table.add_row(*_row("(none)", facts["n_obs_without_cluster"], facts["n_obs"]), "", style="dim")
-
     for title, text in lines.items():
         console.fact(title, text)
     console.print()
-    console.print(table)
+    console.print(tabulated(facts["clusters"], facts["n_obs"], facts["n_obs_without_cluster"]))
     console.print()
     for i, path in enumerate(written):
         console.fact("" if i else "Written", str(path))
@@ -292,7 +276,3 @@ def _show(facts: dict[str, Any], how: str, written: Sequence[Path], console: Con
 def _empty(facts: dict[str, Any]) -> str:
     n_empty = facts["n_clusters"] - len(facts["clusters"])
     return f"; {n_empty} of them hold{'s' if n_empty == 1 else ''} no cell" if n_empty > 0 else ""
-
-
-def _row(name: str, n_obs: int, total: int) -> tuple[str, str, str]:
-    return name, f"{n_obs:,}", f"{n_obs / total:.1%}"

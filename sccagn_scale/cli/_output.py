@@ -65,7 +65,7 @@ def check_distinct(
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Write JSON, whole or not at all; numbers that JSON has no word for become null."""
-    from sccagn_scale.io._atomic import replacing
+    from sccagn_scale.io import replacing
 
     text = json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     try:
@@ -77,7 +77,7 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
 
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a picture, whole or not at all, making its folder if need be."""
-    from sccagn_scale.io._atomic import replacing
+    from sccagn_scale.io import replacing
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

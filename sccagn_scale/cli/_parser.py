@@ -332,6 +332,7 @@ def _add_recluster(verbs: Any) -> None:
         "--key-added", metavar="NAME", help="name of the new results (default: that of --key, then _kK)"
     )
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write what became of each cluster")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only errors")
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
+from sccagn_scale.cli._clusters import described, tabulated
 from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
-from sccagn_scale.cli._output import check_distinct, named
+from sccagn_scale.cli._machine import peak_rss_mb
+from sccagn_scale.cli._output import check_distinct, named, write_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,10 +22,11 @@ if TYPE_CHECKING:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read all but the counts, recluster, write, and show what became of each cluster."""
+    """Read all but the counts, recluster, write, and show what became of the clusters."""
+    start = time.perf_counter()
     source, target = arguments.input, arguments.input if arguments.inplace else arguments.output
     with Console(quiet=arguments.quiet) as console:
-        _check_paths(source, target, arguments.inplace)
+        _check_paths(source, target, arguments)
         with console.stage("Read"):
             cells = read_cells([source])
             _check_kind(cells, target)
@@ -47,18 +51,24 @@ def run(arguments: argparse.Namespace) -> None:
             )
         with console.stage("Write"):
             _write(cells, source, target)
-        _show(adata, arguments.key, name, console)
-        console.print()
-        console.fact("Written", str(target))
+        facts = {"input": str(source), "output": str(target), **_facts(adata, arguments.key, name)}
+        facts["seconds"] = {**console.seconds, "total": time.perf_counter() - start}
+        facts |= {"peak_rss_mb": peak_rss_mb(), "warnings": console.notes}
+        if arguments.json is not None:
+            write_json(facts, arguments.json)
+        _show(facts, console)
+        for i, path in enumerate(filter(None, (target, arguments.json))):
+            console.fact("" if i else "Written", str(path))
 
 
-def _check_paths(source: Path, target: Path, inplace: bool) -> None:
+def _check_paths(source: Path, target: Path, arguments: argparse.Namespace) -> None:
     from sccagn_scale.io import check_writable
 
     check_inputs([source])
-    if not inplace:
-        check_distinct({"FILE": source}, {"--output": target})
-    check_writable(target, "FILE" if inplace else "--output")
+    check_distinct({"FILE": source}, {"--output": arguments.output, "--json": arguments.json})
+    check_writable(target, "FILE" if arguments.inplace else "--output")
+    if arguments.json is not None:
+        check_writable(arguments.json, "--json", kind="file")
 
 
 def _check_kind(cells: Atlas, target: Path) -> None:
@@ -83,17 +93,28 @@ def _write(cells: Atlas, source: Path, target: Path) -> None:
             write_copy(cells.adata, source, target)
 
 
-def _show(adata: AnnData, key: str, name: str, console: Console) -> None:
-    from rich.table import Table
+def _facts(adata: AnnData, key: str, name: str) -> dict[str, Any]:
+    """What became of the clusters, as `--json` has it."""
+    labels, before = adata.obs[name], adata.obs[key]
+    clusters = described(labels, adata.obs[Keys(name).confidence])
+    for cluster in clusters:
+        origins = before[(labels == cluster["name"]).to_numpy()].value_counts()
+        cluster["from"] = [str(origin) for origin, n_obs in origins.items() if n_obs]
+    return {
+        "key": key,
+        "key_added": name,
+        "n_obs": adata.n_obs,
+        "n_clusters": len(clusters),
+        "n_clusters_before": int(before.nunique()),
+        "clusters": clusters,
+        "n_obs_without_cluster": int(labels.isna().sum()),
+    }
 
-    labels, confidence = adata.obs[name], adata.obs[Keys(name).confidence]
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for title in (name, "cells", "share", "confidence"):
-        table.add_column(title, justify="left" if title == name else "right")
-    for cluster, n_obs in labels.value_counts(sort=False).items():
-        mean = confidence[(labels == cluster).to_numpy()].mean()
-        table.add_row(str(cluster), f"{n_obs:,}", f"{n_obs / adata.n_obs:.1%}", f"{mean:.2f}")
-    n_before = adata.obs[key].nunique()
-    console.fact("Clusters", f"{labels.nunique()}, where {key} has {n_before}")
+
+def _show(facts: dict[str, Any], console: Console) -> None:
+    key, clusters = facts["key"], facts["clusters"]
+    console.fact("Clusters", f"{facts['n_clusters']}, where {key} has {facts['n_clusters_before']}")
     console.print()
-    console.print(table)
+    n_without = facts["n_obs_without_cluster"]
+    console.print(tabulated(clusters, facts["n_obs"], n_without, title=facts["key_added"]))
+    console.print()

@@ -1,27 +1,39 @@
 """Files in and out: AnnData (.h5ad, .zarr), 10x, atlases on disk, the cell store, atomic write-back."""
 
 from ._atlas import Atlas, StoredMatrix, open_atlas
+from ._atomic import replacing, replacing_hdf5, scratch_folder
 from ._blocks import iter_blocks
 from ._free_keys import free_keys
+from ._layout import file_facts
 from ._read import read, read_parts
 from ._results import add_results, write_copy
-from ._store import CellStore, CellStoreWriter
+from ._store import CellStore, CellStoreWriter, PackedRows, check_replaceable, write_made_from
+from ._stored import row_range
 from ._write import check_writable, write
-from ._write_atlas import write_atlas
+from ._write_atlas import RowWriter, write_atlas
 
 __all__ = [
     "Atlas",
     "CellStore",
     "CellStoreWriter",
+    "PackedRows",
+    "RowWriter",
     "StoredMatrix",
     "add_results",
+    "check_replaceable",
     "check_writable",
+    "file_facts",
     "free_keys",
     "iter_blocks",
     "open_atlas",
     "read",
     "read_parts",
+    "replacing",
+    "replacing_hdf5",
+    "row_range",
+    "scratch_folder",
     "write",
     "write_atlas",
     "write_copy",
+    "write_made_from",
 ]

@@ -16,8 +16,8 @@ from sccagn_scale.config import Config
 
 log = logging.getLogger("sccagn_scale")
 
-_MOST_JUDGES = 10_000
-_FEWEST_NEIGHBORS = 5  # of a judge, itself included
+_MOST_SCORED = 10_000
+_FEWEST_NEIGHBORS = 5  # in a scoring graph, the cell itself included
 
 
 def search(
@@ -54,7 +54,7 @@ def build_graph(
     return found, adjacency, facts
 
 
-class Judges(NamedTuple):
+class ScoringGraph(NamedTuple):
     """Cells and graph by which numbers of clusters are scored."""
 
     cells: np.ndarray | slice  # of the run's cells
@@ -62,7 +62,7 @@ class Judges(NamedTuple):
     note: str = ""  # what the evidence says of them, where they are not the run's graph
 
 
-def find_judges(
+def scoring_graph(
     points: np.ndarray,
     found: graph.Neighbors,
     adjacency: sp.csr_matrix,
@@ -70,8 +70,8 @@ def find_judges(
     *,
     device: torch.device,
     random_state: int,
-) -> Judges:
-    """Find a graph in which numbers of clusters are judged alike, however many cells there are.
+) -> ScoringGraph:
+    """Find a graph in which numbers of clusters are scored alike, however many cells there are.
 
     How many communities a graph of nearest neighbours has at one resolution depends on the number of cells. With 15
     neighbours, a type of ten cells forms no community, as most of its edges lead elsewhere. So few cells (fewer than
@@ -91,15 +91,15 @@ def find_judges(
         Seed of the draw.
     """
     n_obs = len(points)
-    if n_obs > _MOST_JUDGES:
-        cells = np.sort(np.random.default_rng(random_state).choice(n_obs, _MOST_JUDGES, replace=False))
+    if n_obs > _MOST_SCORED:
+        cells = np.sort(np.random.default_rng(random_state).choice(n_obs, _MOST_SCORED, replace=False))
         found = search(points[cells], config, device)[1]
-        return Judges(cells, graph.adjacency(found, prune=config.prune), f"on {_MOST_JUDGES:,} cells")
+        return ScoringGraph(cells, graph.adjacency(found, prune=config.prune), f"on {_MOST_SCORED:,} cells")
     n_nearest = max(_FEWEST_NEIGHBORS, math.isqrt(n_obs) // 2)
     if n_nearest >= found.indices.shape[1]:
-        return Judges(slice(None), adjacency)
+        return ScoringGraph(slice(None), adjacency)
     nearest = _join_nearest(found, n_nearest, config)
-    return Judges(slice(None), nearest, f"on a graph of {n_nearest} neighbours")
+    return ScoringGraph(slice(None), nearest, f"on a graph of {n_nearest} neighbours")
 
 
 def join_new(found: graph.Neighbors, adjacency: sp.csr_matrix, n_trained: int, config: Config) -> sp.csr_matrix:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import scipy.sparse as sp
 
-from sccagn_scale import graph, train
+from sccagn_scale import clustering, graph
 from sccagn_scale._errors import InputError
-from sccagn_scale.config import Config
-from sccagn_scale.model._graph import Judges
+from sccagn_scale.config import Config, Init
+from sccagn_scale.model._ensemble import Ensemble, mixtures_of
+from sccagn_scale.model._graph import ScoringGraph
 from sccagn_scale.model._views import FEW_CELLS, View
-from sccagn_scale.model._voters import Voters, mixtures_of
 
 log = logging.getLogger("sccagn_scale")
 
@@ -22,10 +22,10 @@ _SKETCH = 10_000
 
 _DIVIDED_FROM = 900
 """Cells from which on the clusters of the estimate are divided where more are wanted: of so many, numbers of clusters
-are judged over all 15 neighbours."""
+are scored over all 15 neighbours."""
 
 
-def choose_init(config: Config, n_clusters: int | None, n_obs: int) -> train.Init:
+def choose_init(config: Config, n_clusters: int | None, n_obs: int) -> Init:
     """Choose how centroids are placed, where the configuration leaves that open."""
     if config.init != "auto":
         return config.init
@@ -39,11 +39,11 @@ def find_initial(
     n_clusters: int | None,
     config: Config,
     *,
-    find_judges: Callable[[], Judges],
-    init: train.Init,
+    find_scoring: Callable[[], ScoringGraph],
+    init: Init,
     views: Iterable[View] = (),
     random_state: int,
-) -> tuple[np.ndarray, train.Estimate | None]:
+) -> tuple[np.ndarray, clustering.Estimate | None]:
     """Cluster the cells before joint training, and settle K where it is not given.
 
     Parameters
@@ -56,8 +56,8 @@ def find_initial(
         K, or None.
     config
         The settings.
-    find_judges
-        Finds the cells by which numbers of clusters are judged, where they are.
+    find_scoring
+        Finds the graph in which numbers of clusters are scored, where they are.
     init
         That of `config`, or what `choose_init` makes of "auto".
     views
@@ -68,36 +68,36 @@ def find_initial(
     Labels int64 [n], and what speaks for K, if that was not given.
     """
     if init == "consensus" and len(z) <= FEW_CELLS:
-        return _of_few(pcs, z, n_clusters, config, find_judges(), views, random_state)
+        return _of_few(pcs, z, n_clusters, config, find_scoring(), views, random_state)
     estimate = finder = None
     if n_clusters is None:
-        judges = find_judges()
-        finder = train.CommunityFinder(judges.adjacency, random_state)
-        estimate = _announced(train.estimate_n_clusters(finder, config.resolution), judges)
+        scoring = find_scoring()
+        finder = clustering.CommunityFinder(scoring.adjacency, random_state)
+        estimate = _announced(clustering.estimate_by_communities(finder, config.resolution), scoring)
         n_clusters = estimate.n_clusters
     if init == "mixture":
         return mixtures_of(z, config, random_state).into(n_clusters), estimate
     if init == "ward":
-        return train.ward(z, n_clusters, random_state=random_state), estimate
+        return clustering.ward(z, n_clusters, random_state=random_state), estimate
     if init == "kmeans":
-        return train.kmeans(z, n_clusters, n_init=config.n_init, random_state=random_state), estimate
+        return clustering.kmeans(z, n_clusters, n_init=config.n_init, random_state=random_state), estimate
     groups = _sketch(pcs, random_state)
     if init == "leiden":
         if finder is None or finder.adjacency is not adjacency:
-            finder = train.CommunityFinder(adjacency, random_state, groups=groups)
+            finder = clustering.CommunityFinder(adjacency, random_state, groups=groups)
         return finder.into(n_clusters, pcs), estimate
     mixtures, communities = [], []
     for view in views:
-        finder = train.CommunityFinder(view.adjacency, random_state, groups=groups)
+        finder = clustering.CommunityFinder(view.adjacency, random_state, groups=groups)
         mixtures += [mixtures_of(points, config, random_state).into(n_clusters) for points in view.embeddings]
         communities.append(finder.into(n_clusters, pcs))
         del view, finder  # before the next graph is made
-    steadiest = train.steadiest([mixtures, communities])
+    stablest = clustering.most_stable([mixtures, communities])
     log.info(
         "%s agree more over the three cell graphs: they give the first clusters.",
-        "Gaussian mixtures" if steadiest is mixtures else "Leiden communities",
+        "Gaussian mixtures" if stablest is mixtures else "Leiden communities",
     )
-    return train.consensus(steadiest, n_clusters), estimate
+    return clustering.consensus(stablest, n_clusters), estimate
 
 
 def _of_few(
@@ -105,10 +105,10 @@ def _of_few(
     z: np.ndarray,
     n_clusters: int | None,
     config: Config,
-    judges: Judges,
+    scoring: ScoringGraph,
     views: Iterable[View],
     random_state: int,
-) -> tuple[np.ndarray, train.Estimate | None]:
+) -> tuple[np.ndarray, clustering.Estimate | None]:
     """Take what a dozen clusterings agree on, into as many clusters as are wanted or as the data support.
 
     The two may differ. A mixture of more components than there are types spends the further ones on the types with most
@@ -117,41 +117,41 @@ def _of_few(
     Where fewer are wanted, it is the vote or unions of those clusters: whichever has the higher modularity, by which
     the number is estimated too.
     """
-    judge = train.CommunityFinder(judges.adjacency, random_state)
+    finder = clustering.CommunityFinder(scoring.adjacency, random_state)
     mixtures = mixtures_of(z, config, random_state)
-    voters = Voters(pcs, views, judge, mixtures, config=config, random_state=random_state)
-    if not isinstance(judges.cells, slice):
-        mixtures = mixtures_of(z[judges.cells], config, random_state)
+    ensemble = Ensemble(pcs, views, finder, mixtures, config=config, random_state=random_state)
+    if not isinstance(scoring.cells, slice):
+        mixtures = mixtures_of(z[scoring.cells], config, random_state)
 
-    def estimate() -> train.Estimate:
-        return train.estimate_by_mixtures(judge, mixtures, config.resolution)
+    def estimate() -> clustering.Estimate:
+        return clustering.estimate_by_mixtures(finder, mixtures, config.resolution)
 
     if n_clusters is None:
-        found = _announced(estimate(), judges)
-        return voters.elect(found.n_clusters), found
+        found = _announced(estimate(), scoring)
+        return ensemble.consensus(found.n_clusters), found
     try:
         supported = estimate().n_clusters
         if n_clusters == supported or (n_clusters > supported and len(z) < _DIVIDED_FROM):
-            return voters.elect(n_clusters), None
-        nested = voters.regroup(voters.elect(supported), n_clusters)
+            return ensemble.consensus(n_clusters), None
+        nested = ensemble.regrouped(ensemble.consensus(supported), n_clusters)
     except InputError:  # cells that form one group, or are too few to be divided so often
         log.info("The estimated clusters cannot be divided into %d: %d are fitted from the start.", *[n_clusters] * 2)
-        return voters.elect(n_clusters), None
+        return ensemble.consensus(n_clusters), None
     if n_clusters > supported:
         log.info("The data support %d clusters best: these are divided into %d.", supported, n_clusters)
         return nested, None
-    elected = voters.elect(n_clusters)
-    of_nested, of_elected = (judge.modularity(own[judges.cells], config.resolution) for own in (nested, elected))
-    if of_nested <= of_elected:
-        return elected, None
+    voted = ensemble.consensus(n_clusters)
+    of_nested, of_voted = (finder.modularity(own[scoring.cells], config.resolution) for own in (nested, voted))
+    if of_nested <= of_voted:
+        return voted, None
     log.info("The data support %d clusters best: these are joined into %d.", supported, n_clusters)
     return nested, None
 
 
-def _announced(estimate: train.Estimate, judges: Judges) -> train.Estimate:
+def _announced(estimate: clustering.Estimate, scoring: ScoringGraph) -> clustering.Estimate:
     """Say how many clusters there are, and what speaks for that."""
-    if judges.note:
-        estimate = estimate._replace(method=f"{estimate.method} {judges.note}")
+    if scoring.note:
+        estimate = estimate._replace(method=f"{estimate.method} {scoring.note}")
     low, high = estimate.plausible
     others = f" ({low} to {high} are plausible)" if low != high else ""
     log.info("The number of clusters is estimated as %d%s: %s.", estimate.n_clusters, others, estimate.method)

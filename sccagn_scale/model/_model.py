@@ -13,17 +13,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sccagn_scale import graph, train
+from sccagn_scale import clustering, graph
 from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale._seed import checked_random_state
-from sccagn_scale.config import Config, Preset
+from sccagn_scale.config import Config, Init, Preset
 from sccagn_scale.infer import embed
 from sccagn_scale.io import free_keys
 from sccagn_scale.loader import whole_graph
-from sccagn_scale.model._batches import make_loader
-from sccagn_scale.model._graph import build_graph, find_judges, join_new
+from sccagn_scale.model._graph import build_graph, join_new, scoring_graph
 from sccagn_scale.model._initial import choose_init, find_initial
 from sccagn_scale.model._network import loaded_network, started_network
 from sccagn_scale.model._prepare import Prepared, input_size, n_passes, n_passes_like, prepare, prepare_like
@@ -31,7 +30,6 @@ from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import Saved, load_model, save_model
 from sccagn_scale.model._setup import (
     Device,
-    Seeded,
     check_enough,
     check_same_cells,
     checked_batch_key,
@@ -40,11 +38,10 @@ from sccagn_scale.model._setup import (
     checked_n_clusters,
     pick_device,
 )
+from sccagn_scale.model._training import Training
 from sccagn_scale.model._views import find_views
 from sccagn_scale.model._workspace import Limits, Workspace, checked_limits, workspace
-from sccagn_scale.nn import LossWeights, transform_latent
 from sccagn_scale.ops import student_t_assign, student_t_label
-from sccagn_scale.train import Init, Optimizer
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -127,7 +124,7 @@ class SCCAGN:
     embedding_: np.ndarray
     history_: pd.DataFrame
     n_clusters_: int
-    estimate_: train.Estimate | None
+    estimate_: clustering.Estimate | None
     stopped_: Literal["settled", "plateau", "budget", "loaded"]
     loaded_from: str | None = None
 
@@ -303,95 +300,72 @@ class SCCAGN:
     def _train(self, place: Workspace, init: Init) -> None:
         self._scratch, self.obs_names_ = place.scratch, self._adata.obs.index
         config, scratch = self.config, place.scratch
-        scaled = init == "consensus"
-        with self._stage("Preprocess", self._adata.n_obs * n_passes(config, scratch)) as stage:
-            self.recipe_, prepared = prepare(
-                self._adata,
-                config,
-                layer=self.layer,
-                random_state=self.random_state,
-                batch_key=self.batch_key,
-                scaled=scaled,
-                scratch=scratch,
-                store=place.store,
-                client=place.client,
-                stage=stage,
-            )
-            check_enough(len(prepared.pcs), config, "that pass quality control")
-            checked_n_clusters(self.n_clusters_given, len(prepared.pcs), "that pass quality control")
+        prepared = self._prepare(place, scaled=init == "consensus")
         with self._stage("Neighbors"):
             self._build_graph(prepared)
         normalized = scratch.keep_csr(graph.normalized(self.adjacency_))
         whole = whole_graph(prepared.x, normalized, self.device)
         network = started_network(prepared.x, normalized, config, random_state=self.random_state)
         self.module_ = network.to(self.device)
-        generator = torch.Generator(self.device).manual_seed(self.random_state)
-        where: Any = {"device": self.device, "random_state": self.random_state}
-        history = train.History()
-        weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
+        where: Any = {"config": config, "device": self.device, "random_state": self.random_state}
+        training = Training(self.module_, dataclasses.replace(prepared, scaled_pcs=None), normalized, **where)
         if config.pretrain_steps:
             with self._stage("Pretrain", total=config.pretrain_steps) as stage:
-                train.pretrain(
-                    self._optimizer(generator),
-                    make_loader(prepared, normalized, config, config.pretrain_batch_size, **where),
-                    weights if config.pretrain_adversarial else weights._replace(adversarial=0.0),
-                    n_steps=config.pretrain_steps,
-                    plateau=train.Plateau(config.patience),
-                    history=history,
-                    progress=stage,
-                )
+                training.pretrain(stage)
         with self._stage("Initial clusters"):
             z = embed(self.module_, whole, scratch=scratch).cpu().numpy()
-            initial, self.estimate_ = find_initial(
-                prepared.pcs,
-                z,
-                self.adjacency_,
-                self.n_clusters_given,
-                config,
-                find_judges=lambda: find_judges(prepared.points, self.neighbors_, self.adjacency_, config, **where),
-                init=init,
-                views=find_views(prepared, self.adjacency_, z, config, device=self.device, scratch=scratch)
-                if scaled
-                else (),
-                random_state=self.random_state,
-            )
-            prepared = dataclasses.replace(prepared, scaled_pcs=None)  # no longer needed
-            self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ else int(self.n_clusters_given or 0)
-            if initial.max() + 1 < self.n_clusters_:
-                raise InputError(
-                    f"`n_clusters` = {self.n_clusters_} is more than the {initial.max() + 1} groups of distinct cells "
-                    "that there are; lower it."
-                )
-            if config.round_clusters:
-                transform = train.rounding(z, initial)
-                transform_latent(self.module_, torch.from_numpy(transform).to(self.device))
-                z = z @ transform
-            with Seeded(self.random_state):
-                self.module_.set_centroids(torch.from_numpy(train.centers(z, initial)).to(self.device))
+            initial = self._find_initial(prepared, z, init)
+            del prepared  # whose scaled components are no longer needed
+            z = training.place_centroids(z, initial)
         with self._stage("Joint training", total=config.joint_steps) as stage:
-            end = train.train_jointly(
-                self._optimizer(generator),
-                make_loader(prepared, normalized, config, config.joint_batch_size, **where),
-                whole,
-                z=torch.from_numpy(z).to(self.device),
-                weights=weights,
-                target=train.Target(
-                    config.degrees_of_freedom,
-                    config.tau,
-                    config.anchor_share,
-                    torch.from_numpy(initial).to(self.device),
-                ),
-                n_steps=config.joint_steps,
-                settled=train.Settled(config.tolerance, config.settle_epochs),
-                plateau=train.Plateau(config.patience),
-                history=history,
-                progress=stage,
-                scratch=scratch,
-            )
-        self.stopped_, self.history_ = end.stopped, history.frame()
+            end = training.train_jointly(z, initial, whole, progress=stage, scratch=scratch)
+        self.stopped_, self.history_ = end.stopped, training.history.frame()
         with self._stage("Read out"):
             self._order_by_size(end.z)
-            self._read_out(prepared, end.z)
+            self._read_out(training.prepared, end.z)
+
+    def _prepare(self, place: Workspace, *, scaled: bool) -> Prepared:
+        """Quality control, normalization, components; also of scaled genes, if that is asked for."""
+        with self._stage("Preprocess", self._adata.n_obs * n_passes(self.config, place.scratch)) as stage:
+            self.recipe_, prepared = prepare(
+                self._adata,
+                self.config,
+                layer=self.layer,
+                random_state=self.random_state,
+                batch_key=self.batch_key,
+                scaled=scaled,
+                scratch=place.scratch,
+                store=place.store,
+                client=place.client,
+                stage=stage,
+            )
+            check_enough(len(prepared.pcs), self.config, "that pass quality control")
+            checked_n_clusters(self.n_clusters_given, len(prepared.pcs), "that pass quality control")
+        return prepared
+
+    def _find_initial(self, prepared: Prepared, z: np.ndarray, init: Init) -> np.ndarray:
+        """Cluster the embedding [n, n_latent] into as many clusters as are wanted, or as there seem to be."""
+        where: Any = {"device": self.device, "random_state": self.random_state}
+        initial, self.estimate_ = find_initial(
+            prepared.pcs,
+            z,
+            self.adjacency_,
+            self.n_clusters_given,
+            self.config,
+            find_scoring=lambda: scoring_graph(prepared.points, self.neighbors_, self.adjacency_, self.config, **where),
+            init=init,
+            views=()
+            if prepared.scaled_pcs is None
+            else find_views(prepared, self.adjacency_, z, self.config, device=self.device, scratch=self._scratch),
+            random_state=self.random_state,
+        )
+        self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ else int(self.n_clusters_given or 0)
+        if initial.max() + 1 < self.n_clusters_:
+            raise InputError(
+                f"`n_clusters` = {self.n_clusters_} is more than the {initial.max() + 1} groups of distinct cells "
+                "that there are; lower it."
+            )
+        return initial
 
     @contextmanager
     def _stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
@@ -404,10 +378,6 @@ class SCCAGN:
         self.neighbors_, self.adjacency_, self.graph_facts_ = build_graph(
             prepared.points, self.config, self.device, random_state=self.random_state, scratch=self._scratch
         )
-
-    def _optimizer(self, generator: torch.Generator) -> Optimizer:
-        rates = self.config.learning_rate, self.config.discriminator_learning_rate
-        return Optimizer(self.module_, *rates, generator=generator)
 
     def _restore(self, prepared: Prepared, saved: Saved) -> None:
         """Take a saved model's weights and read the cells out with them."""
@@ -428,7 +398,11 @@ class SCCAGN:
         self.module_.reorder_clusters(sizes.argsort(descending=True, stable=True))
         n_empty = int((sizes == 0).sum())
         if n_empty:
-            log.info("After joint training %d of the %d clusters hold no cell.", n_empty, self.n_clusters_)
+            log.warning(
+                "After joint training %d of the %d clusters hold no cell; a lower `n_clusters` may leave none empty.",
+                n_empty,
+                self.n_clusters_,
+            )
 
     def _read_out(self, prepared: Prepared, z: torch.Tensor) -> None:
         """Set labels, confidence and embedding."""

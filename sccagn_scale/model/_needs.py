@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sccagn_scale import ops, pp, train
+from sccagn_scale import clustering, ops, pp
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
 from sccagn_scale.graph import choose_backend
@@ -121,7 +121,7 @@ def needs(size: Size, config: Config, *, on_disk: bool, device_type: str, correc
     if views:  # a graph of both sets of components, and the cells as averaged over it
         laid_out_again, searching_again = search(2 * d)
         further = 2 * 4 * n * d + laid_out_again + graph + 4 * n * config.n_latent
-        looking = max(communities, searching_again, join, train.ward_memory(n))
+        looking = max(communities, searching_again, join, clustering.ward_memory(n))
 
     joined = 0 if on_disk else genes  # from their blocks, which are held
     names = _NAME * n if size.is_on_disk else 0

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sccagn_scale import train
+from sccagn_scale import clustering
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
 from sccagn_scale._seed import checked_random_state
@@ -130,12 +130,12 @@ def _changed(
 ) -> tuple[np.ndarray, list[str]]:
     """Labels of `wanted` clusters, numbered in the order of those that they come from, and the clusters' names."""
     if wanted < len(names):
-        union = train.merged(z, labels, wanted)
+        union = clustering.merged(z, labels, wanted)
         first = np.array([np.flatnonzero(union == u)[0] for u in range(wanted)])
         order = np.argsort(first)
         rank = np.argsort(order)
         return rank[union][labels], ["+".join(np.array(names)[union == u]) for u in order]
-    parts = train.divided(z, labels, wanted, random_state=random_state)
+    parts = clustering.divided(z, labels, wanted, random_state=random_state)
     both = np.column_stack([labels, parts])
     kinds, part = np.unique(both, axis=0, return_inverse=True)
     n_parts = np.bincount(kinds[:, 0])
@@ -144,7 +144,7 @@ def _changed(
 
 def _confidence(z: np.ndarray, labels: np.ndarray, nu: float) -> np.ndarray:
     """Soft assignment of every cell to its own cluster."""
-    centers = torch.from_numpy(train.centers(z, labels))
+    centers = torch.from_numpy(clustering.centers(z, labels))
     confidence = np.empty(len(z), np.float32)
     for i in range(0, len(z), _BLOCK):
         rows = slice(i, i + _BLOCK)

@@ -16,7 +16,7 @@ from sccagn_scale._compat import package_version
 from sccagn_scale._keys import CONNECTIVITIES, DISTANCES, NEIGHBORS, PCA, Keys
 from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale._threads import n_threads
-from sccagn_scale.train import Estimate
+from sccagn_scale.clustering import Estimate
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sccagn_scale import pp, train
+from sccagn_scale import clustering, pp
 from sccagn_scale._errors import InputError, first_line
 from sccagn_scale.config import Config
-from sccagn_scale.io._atomic import replacing
+from sccagn_scale.io import replacing
 from sccagn_scale.model._prepare import Recipe
 from sccagn_scale.model._results import evidence, versions
 
@@ -40,7 +40,7 @@ class Saved(NamedTuple):
     recipe: Recipe
     weights: dict[str, torch.Tensor]
     random_state: int
-    estimate: train.Estimate | None
+    estimate: clustering.Estimate | None
     history: pd.DataFrame
 
 
@@ -151,10 +151,10 @@ def load_model(folder: str | Path) -> Saved:
     return Saved(config, recipe, weights, facts["random_state"], estimate, history)
 
 
-def _estimate(chosen: int, **evidence: Any) -> train.Estimate | None:
+def _estimate(chosen: int, **evidence: Any) -> clustering.Estimate | None:
     """What `evidence` of `_results` was made of."""
     if not evidence:
         return None
     low, high = evidence["plausible"]
     candidates, scores = np.array(evidence["n_clusters"]), np.array(evidence["score"])
-    return train.Estimate(chosen, evidence["method"], candidates, scores, (low, high))
+    return clustering.Estimate(chosen, evidence["method"], candidates, scores, (low, high))

@@ -19,7 +19,7 @@ from sccagn_scale._errors import InputError, first_line
 from sccagn_scale._memory import IN_MEMORY, Scratch, available, in_words
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
-from sccagn_scale.io._atomic import scratch_folder
+from sccagn_scale.io import scratch_folder
 from sccagn_scale.model._needs import Need, Size, needs
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from sccagn_scale.io._store import PackedRows
+from sccagn_scale.io import PackedRows
 from sccagn_scale.pp import _matrix
 
 if TYPE_CHECKING:

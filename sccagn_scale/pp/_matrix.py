@@ -17,10 +17,18 @@ import scipy.sparse as sp
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT_STAGE, Stage
 from sccagn_scale._threads import ahead, mapped
-from sccagn_scale.io import Atlas, CellStore, CellStoreWriter, StoredMatrix, open_atlas
-from sccagn_scale.io._layout import file_facts
-from sccagn_scale.io._store import PackedRows, check_replaceable, write_made_from
-from sccagn_scale.io._stored import row_range
+from sccagn_scale.io import (
+    Atlas,
+    CellStore,
+    CellStoreWriter,
+    PackedRows,
+    StoredMatrix,
+    check_replaceable,
+    file_facts,
+    open_atlas,
+    row_range,
+    write_made_from,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

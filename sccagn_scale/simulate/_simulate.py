@@ -17,9 +17,7 @@ from anndata import AnnData
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress
 from sccagn_scale._threads import n_threads
-from sccagn_scale.io import check_writable, read
-from sccagn_scale.io._atomic import replacing_hdf5
-from sccagn_scale.io._write_atlas import RowWriter
+from sccagn_scale.io import RowWriter, check_writable, read, replacing_hdf5
 from sccagn_scale.simulate._h5ad import write_annotation
 from sccagn_scale.simulate._mixture import make_mixture_model
 from sccagn_scale.simulate._sampler import Sampler

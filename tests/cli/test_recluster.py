@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from cli_samples import exit_code
 
-from sccagn_scale import train
+from sccagn_scale import clustering
 from sccagn_scale.cli import main
 
 
@@ -73,6 +74,26 @@ def test_another_file_and_name_leave_the_first_as_it_was(clustered: Path, capsys
     assert sorted(ad.read_h5ad(out).obs["fine"].unique()) == ["0,0", "0,1", "1"]
 
 
+@pytest.mark.parametrize(("n_clusters", "origins"), [(3, [["0"], ["0"], ["1"]]), (2, [["0"], ["1"]])])
+def test_json_says_where_each_cluster_came_from(clustered: Path, n_clusters: int, origins: list[list[str]]) -> None:
+    adata = ad.read_h5ad(clustered)
+    adata.obs.loc[adata.obs_names[:2], "sccagn"] = np.nan
+    adata.write_h5ad(clustered)
+    out = clustered.with_name("run.json")
+    command = ["recluster", str(clustered), "--inplace", "-k", str(n_clusters), "--json", str(out), "--quiet"]
+    assert main(command) == 0
+    facts, written = json.loads(out.read_text()), ad.read_h5ad(clustered)
+    assert (facts["input"], facts["output"], facts["key"]) == (str(clustered), str(clustered), "sccagn")
+    assert (facts["n_obs"], facts["n_clusters"], facts["n_clusters_before"]) == (140, n_clusters, 2)
+    assert facts["n_obs_without_cluster"] == 2
+    labels, confidence = (written.obs[facts["key_added"] + end] for end in ("", "_confidence"))
+    assert {cluster["name"]: cluster["n_obs"] for cluster in facts["clusters"]} == labels.value_counts().to_dict()
+    assert [cluster["from"] for cluster in facts["clusters"]] == origins
+    for cluster in facts["clusters"]:
+        assert cluster["mean_confidence"] == pytest.approx(confidence[labels == cluster["name"]].mean(), rel=1e-5)
+    assert facts["seconds"]["total"] >= facts["seconds"]["Recluster"] > 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -88,6 +109,8 @@ def test_another_file_and_name_leave_the_first_as_it_was(clustered: Path, capsys
         (["--inplace", "-k", "3", "--seed", "-1"], "`--seed` must be at least 0"),
         (["-o", "IN.zarr", "-k", "3"], "`--output` must end in .h5ad"),
         (["-o", "IN.h5ad", "-k", "3"], "`--output` must not be the same as `FILE`"),
+        (["--inplace", "-k", "3", "--json", "IN.h5ad"], "`--json` must not be the same as `FILE`"),
+        (["-o", "IN.fine.h5ad", "-k", "3", "--json", "IN.fine.h5ad"], "`--json` must not be the same as `--output`"),
     ],
 )
 def test_mistakes_are_told_and_nothing_is_written(
@@ -110,13 +133,13 @@ def test_a_file_that_becomes_another_is_left_alone(
     clustered: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = clustered.read_bytes()
-    divided = train.divided
+    divided = clustering.divided
 
     def meanwhile(*arguments: Any, **options: Any) -> np.ndarray:
         os.utime(clustered, ns=(5, 5))
         return divided(*arguments, **options)
 
-    monkeypatch.setattr("sccagn_scale.train.divided", meanwhile)
+    monkeypatch.setattr("sccagn_scale.clustering.divided", meanwhile)
     assert main(["recluster", str(clustered), "--inplace", "-k", "4"]) == 2
     assert "`FILE` must stay as it is meanwhile" in capsys.readouterr().err
     assert clustered.read_bytes() == before

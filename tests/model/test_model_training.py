@@ -16,7 +16,7 @@ from model_samples import FAST, TINY, planted
 from sklearn.metrics import adjusted_rand_score
 
 import sccagn_scale
-from sccagn_scale import SCCAGN, Config, cluster, train
+from sccagn_scale import SCCAGN, Config, cluster, clustering
 
 
 def agreement(adata: ad.AnnData, key: str = "sccagn") -> float:
@@ -52,6 +52,18 @@ def test_global_generators_are_left_alone_and_have_no_say() -> None:
     random.seed(99)
     again = SCCAGN(planted(), None, TINY).train()
     np.testing.assert_array_equal(first.embedding_, again.embedding_)
+
+
+def test_clusters_that_lose_all_cells_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    centers = clustering.centers
+    monkeypatch.setattr(clustering, "centers", lambda z, labels: centers(z, labels) + [[0.0], [0.0], [1e4]])
+    model = SCCAGN(planted(), 3, dataclasses.replace(FAST, joint_steps=0)).train()
+    assert np.bincount(model.labels_).tolist()[2:] == []
+    assert [r.getMessage()[:58] for r in caplog.records if r.levelname == "WARNING"] == [
+        "After joint training 1 of the 3 clusters hold no cell; a l"
+    ]
 
 
 def test_batches_of_part_of_the_graph() -> None:
@@ -93,13 +105,13 @@ def test_blocks_groups_and_a_file_change_nothing_that_matters(
     monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 32)
     monkeypatch.setattr("sccagn_scale.model._initial._SKETCH", 60)
     seen = []
-    finder = train.CommunityFinder
-    monkeypatch.setattr(train, "CommunityFinder", lambda *a, **k: seen.append(k.get("groups")) or finder(*a, **k))
+    finder = clustering.CommunityFinder
+    monkeypatch.setattr(clustering, "CommunityFinder", lambda *a, **k: seen.append(k.get("groups")) or finder(*a, **k))
     backed = sccagn_scale.read(tmp_path / "cells.h5ad", backed=True)
     cluster(backed, config=config)
     assert backed.isbacked
-    judged, divided = seen[:2]
-    assert judged is None  # the number is estimated cell by cell
+    scored, divided = seen[:2]
+    assert scored is None  # the number is estimated cell by cell
     assert len(set(divided.tolist())) < 100 < len(divided)
     assert backed.obs["sccagn"].nunique() == adata.obs["sccagn"].nunique() == 3
     assert adjusted_rand_score(adata.obs["sccagn"], backed.obs["sccagn"]) > 0.97

@@ -12,7 +12,7 @@ from model_samples import TINY, planted, two_batches
 from sklearn.metrics import adjusted_rand_score
 
 import sccagn_scale
-from sccagn_scale import Config, graph, pp, train
+from sccagn_scale import Config, clustering, graph, pp
 from sccagn_scale._memory import Scratch
 from sccagn_scale.model._initial import choose_init
 from sccagn_scale.model._prepare import Prepared, prepare
@@ -130,8 +130,8 @@ def test_of_many_cells_communities_are_sought_among_groups_in_every_view(monkeyp
     for module in ("_views", "_initial"):
         monkeypatch.setattr(f"sccagn_scale.model.{module}.FEW_CELLS", 50)
     monkeypatch.setattr("sccagn_scale.model._initial._SKETCH", 60)
-    seen, finder = [], train.CommunityFinder
-    monkeypatch.setattr(train, "CommunityFinder", lambda *a, **k: seen.append(k.get("groups")) or finder(*a, **k))
+    seen, finder = [], clustering.CommunityFinder
+    monkeypatch.setattr(clustering, "CommunityFinder", lambda *a, **k: seen.append(k.get("groups")) or finder(*a, **k))
     adata = planted()
     sccagn_scale.cluster(adata, 3, dataclasses.replace(TINY, init="consensus"))
     assert len(seen) == 3

@@ -13,13 +13,13 @@ from model_samples import TINY, planted
 from sklearn.metrics import adjusted_rand_score
 
 import sccagn_scale
-from sccagn_scale import Config, graph, train
+from sccagn_scale import Config, clustering, graph
 from sccagn_scale._errors import InputError
 from sccagn_scale.model import _initial
-from sccagn_scale.model._graph import Judges
+from sccagn_scale.model._ensemble import Ensemble, mixtures_of
+from sccagn_scale.model._graph import ScoringGraph
 from sccagn_scale.model._initial import find_initial
 from sccagn_scale.model._views import View
-from sccagn_scale.model._voters import Voters, mixtures_of
 
 TYPES, PARTS = [850, 150, 100], [850, 150, 85, 15]
 
@@ -37,25 +37,25 @@ def cells(parts: list[int] = PARTS) -> tuple[np.ndarray, np.ndarray]:
     return points.astype(np.float32), labels
 
 
-def voters_of(points: np.ndarray) -> tuple[Voters, list[View], train.CommunityFinder]:
+def ensemble_of(points: np.ndarray) -> tuple[Ensemble, list[View], clustering.CommunityFinder]:
     adjacency = graph.adjacency(graph.neighbors(points, 15, "exact"))
     views = [View(adjacency, [points[:, :5], points])]
-    judge = train.CommunityFinder(adjacency, 0)
-    return Voters(points, views, judge, train.Mixtures(points), config=Config(), random_state=0), views, judge
+    finder = clustering.CommunityFinder(adjacency, 0)
+    return Ensemble(points, views, finder, clustering.Mixtures(points), config=Config(), random_state=0), views, finder
 
 
 def found(
     points: np.ndarray, n_clusters: int | None, config: Config | None = None
-) -> tuple[np.ndarray, train.Estimate | None]:
-    _, views, _ = voters_of(points)
-    judges = Judges(slice(None), views[0].adjacency)
+) -> tuple[np.ndarray, clustering.Estimate | None]:
+    _, views, _ = ensemble_of(points)
+    scoring = ScoringGraph(slice(None), views[0].adjacency)
     return find_initial(
         points,
         points,
         views[0].adjacency,
         n_clusters,
         config or Config(),
-        find_judges=lambda: judges,
+        find_scoring=lambda: scoring,
         init="consensus",
         views=views,
         random_state=0,
@@ -65,8 +65,8 @@ def found(
 @pytest.fixture
 def _three(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data support three clusters best."""
-    three = train.Estimate(3, "by hand", np.array([3]), np.array([1.0]), (3, 3))
-    monkeypatch.setattr(train, "estimate_by_mixtures", lambda *given, **options: three)
+    three = clustering.Estimate(3, "by hand", np.array([3]), np.array([1.0]), (3, 3))
+    monkeypatch.setattr(clustering, "estimate_by_mixtures", lambda *given, **options: three)
 
 
 @pytest.mark.usefixtures("_three")
@@ -79,23 +79,23 @@ def test_more_clusters_are_parts_of_those_that_are_borne_out(caplog: pytest.LogC
     assert nothing is None
     assert adjusted_rand_score(labels, parts) == 1
     assert "The data support 3 clusters best: these are divided into 4." in caplog.text
-    elected = voters_of(points)[0].elect(4)
-    assert adjusted_rand_score(elected, parts) < 0.9  # a mixture would rather have two of the wide type
+    voted = ensemble_of(points)[0].consensus(4)
+    assert adjusted_rand_score(voted, parts) < 0.9  # a mixture would rather have two of the wide type
 
 
 @pytest.mark.usefixtures("_three")
 def test_a_few_hundred_cells_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     points, _ = cells()
-    divided, elected = found(points, 4)[0], voters_of(points)[0].elect(4)
-    assert (divided != elected).any()
+    divided, voted = found(points, 4)[0], ensemble_of(points)[0].consensus(4)
+    assert (divided != voted).any()
     monkeypatch.setattr(_initial, "_DIVIDED_FROM", len(points) + 1)
-    np.testing.assert_array_equal(found(points, 4)[0], elected)
+    np.testing.assert_array_equal(found(points, 4)[0], voted)
     monkeypatch.setattr(_initial, "_DIVIDED_FROM", len(points))
     np.testing.assert_array_equal(found(points, 4)[0], divided)
 
 
 @pytest.mark.usefixtures("_three")
-@pytest.mark.parametrize("bad", ["elect", "regroup"])
+@pytest.mark.parametrize("bad", ["consensus", "regrouped"])
 def test_fewer_clusters_are_those_of_higher_modularity(
     bad: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -106,15 +106,15 @@ def test_fewer_clusters_are_those_of_higher_modularity(
     unions = np.minimum(parts, 1)
 
     def answer(name: str) -> Any:
-        def method(self: Voters, *given: Any) -> np.ndarray:
+        def method(self: Ensemble, *given: Any) -> np.ndarray:
             return parts if given[-1] == 3 else at_random if name == bad else unions
 
         return method
 
-    for name in ("elect", "regroup"):
-        monkeypatch.setattr(Voters, name, answer(name))
+    for name in ("consensus", "regrouped"):
+        monkeypatch.setattr(Ensemble, name, answer(name))
     assert found(points, 2)[0] is unions
-    assert ("The data support 3 clusters best: these are joined into 2." in caplog.text) == (bad == "elect")
+    assert ("The data support 3 clusters best: these are joined into 2." in caplog.text) == (bad == "consensus")
 
 
 @pytest.mark.usefixtures("_three")
@@ -123,43 +123,43 @@ def test_the_modularity_of_fewer_clusters_is_that_at_the_resolution_asked_for(mo
     monkeypatch.setattr(_initial, "_DIVIDED_FROM", 10**6)
     points, parts = cells()
     halves, unions = np.random.default_rng(1).integers(0, 2, len(points)), np.repeat([0, 1], [1000, 100])
-    monkeypatch.setattr(Voters, "elect", lambda self, n_clusters: parts if n_clusters == 3 else halves)
-    monkeypatch.setattr(Voters, "regroup", lambda *given: unions)
+    monkeypatch.setattr(Ensemble, "consensus", lambda self, n_clusters: parts if n_clusters == 3 else halves)
+    monkeypatch.setattr(Ensemble, "regrouped", lambda *given: unions)
     assert found(points, 2)[0] is unions
     assert found(points, 2, dataclasses.replace(Config(), resolution=4.0))[0] is halves
 
 
 def test_the_estimate_follows_the_settings() -> None:
     points, _ = cells()
-    judge, usual = voters_of(points)[2], found(points, None)[1]
+    finder, usual = ensemble_of(points)[2], found(points, None)[1]
     assert usual is not None
     for resolution, shrinkage in ((2.0, Config().mixture_shrinkage), (Config().resolution, 0.05)):
         config = dataclasses.replace(Config(), resolution=resolution, mixture_shrinkage=shrinkage)
         estimate = found(points, None, config)[1]
-        expected = train.estimate_by_mixtures(judge, train.Mixtures(points, shrinkage=shrinkage), resolution)
+        expected = clustering.estimate_by_mixtures(finder, clustering.Mixtures(points, shrinkage=shrinkage), resolution)
         assert estimate is not None
         np.testing.assert_array_equal(estimate.scores, expected.scores)
         assert not np.array_equal(estimate.scores, usual.scores)
 
 
 def test_mixtures_of_a_view_follow_settings_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sccagn_scale.train._initial._WARD_UP_TO", 100)  # k-means, which has a seed, comes first
-    monkeypatch.setattr("sccagn_scale.train._initial._WARD_SEEDS", 40)
+    monkeypatch.setattr("sccagn_scale.clustering._ward._EXACT_UP_TO", 100)  # k-means, which has a seed, comes first
+    monkeypatch.setattr("sccagn_scale.clustering._ward._SEEDS", 40)
     points, _ = cells()
     own = mixtures_of(points, dataclasses.replace(Config(), mixture_shrinkage=0.05), 3).into(9)
-    np.testing.assert_array_equal(own, train.Mixtures(points, shrinkage=0.05, random_state=3).into(9))
-    assert (own != train.Mixtures(points, shrinkage=0.05, random_state=0).into(9)).any()
-    assert (own != train.Mixtures(points, random_state=3).into(9)).any()
+    np.testing.assert_array_equal(own, clustering.Mixtures(points, shrinkage=0.05, random_state=3).into(9))
+    assert (own != clustering.Mixtures(points, shrinkage=0.05, random_state=0).into(9)).any()
+    assert (own != clustering.Mixtures(points, random_state=3).into(9)).any()
 
 
 def test_where_cells_bear_nothing_out_there_is_a_vote(monkeypatch: pytest.MonkeyPatch) -> None:
     points, _ = cells()
 
-    def one_group(*given: Any, **options: Any) -> train.Estimate:
+    def one_group(*given: Any, **options: Any) -> clustering.Estimate:
         raise InputError("`n_clusters` cannot be estimated: the cells form one group. Give it.")
 
-    monkeypatch.setattr(train, "estimate_by_mixtures", one_group)
-    np.testing.assert_array_equal(found(points, 4)[0], voters_of(points)[0].elect(4))
+    monkeypatch.setattr(clustering, "estimate_by_mixtures", one_group)
+    np.testing.assert_array_equal(found(points, 4)[0], ensemble_of(points)[0].consensus(4))
     with pytest.raises(InputError, match="the cells form one group"):
         found(points, None)
 
@@ -177,19 +177,21 @@ def test_more_clusters_than_there_can_be_parts_are_voted_on(
 
 def test_all_clusterings_of_all_views_vote() -> None:
     points, _ = cells()
-    voters, [view], judge = voters_of(points)
-    mixtures = [train.Mixtures(own).into(4) for own in view.embeddings]
-    expected = train.consensus([*mixtures, judge.into(4, points)], 4)
-    np.testing.assert_array_equal(voters.elect(4), expected)
+    ensemble, [view], finder = ensemble_of(points)
+    mixtures = [clustering.Mixtures(own).into(4) for own in view.embeddings]
+    expected = clustering.consensus([*mixtures, finder.into(4, points)], 4)
+    np.testing.assert_array_equal(ensemble.consensus(4), expected)
 
 
 @pytest.mark.parametrize("n_clusters", [2, 6])
 def test_clusters_are_regrouped_where_they_are_round(n_clusters: int) -> None:
     points, parts = cells()
-    voters, [view], _ = voters_of(points)
-    expected = [train.regrouped(own @ train.rounding(own, parts), parts, n_clusters) for own in view.embeddings]
-    regrouped = voters.regroup(parts, n_clusters)
-    np.testing.assert_array_equal(regrouped, train.consensus(expected, n_clusters))
+    ensemble, [view], _ = ensemble_of(points)
+    expected = [
+        clustering.regrouped(own @ clustering.sphering(own, parts), parts, n_clusters) for own in view.embeddings
+    ]
+    regrouped = ensemble.regrouped(parts, n_clusters)
+    np.testing.assert_array_equal(regrouped, clustering.consensus(expected, n_clusters))
 
 
 def test_every_embedding_of_every_view_has_a_say_in_what_is_regrouped() -> None:
@@ -198,21 +200,21 @@ def test_every_embedding_of_every_view_has_a_say_in_what_is_regrouped() -> None:
     labels = (clouds[0][:, 0] > 0).astype(np.int64)
     adjacency = graph.adjacency(graph.neighbors(clouds[0], 15, "exact"))
     views = [View(adjacency, clouds[:2]), View(adjacency, clouds[2:])]
-    judge = train.CommunityFinder(adjacency, 0)
-    voters = Voters(clouds[0], views, judge, train.Mixtures(clouds[0]), config=Config(), random_state=3)
-    regrouped = voters.regroup(labels, 9)
-    round_clouds = [own @ train.rounding(own, labels) for own in clouds]
-    expected = [train.regrouped(own, labels, 9, random_state=3) for own in round_clouds]
-    np.testing.assert_array_equal(regrouped, train.consensus(expected, 9))
-    for others in (expected[:2], expected[2:], [train.regrouped(own, labels, 9) for own in round_clouds]):
-        assert (train.consensus(others, 9) != regrouped).any()
+    finder = clustering.CommunityFinder(adjacency, 0)
+    ensemble = Ensemble(clouds[0], views, finder, clustering.Mixtures(clouds[0]), config=Config(), random_state=3)
+    regrouped = ensemble.regrouped(labels, 9)
+    sphered = [own @ clustering.sphering(own, labels) for own in clouds]
+    expected = [clustering.regrouped(own, labels, 9, random_state=3) for own in sphered]
+    np.testing.assert_array_equal(regrouped, clustering.consensus(expected, 9))
+    for others in (expected[:2], expected[2:], [clustering.regrouped(own, labels, 9) for own in sphered]):
+        assert (clustering.consensus(others, 9) != regrouped).any()
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 12))
 def test_regrouped_clusters_are_nested(n_clusters: int) -> None:
     points, parts = cells()
-    labels = train.regrouped(points, parts, n_clusters)
+    labels = clustering.regrouped(points, parts, n_clusters)
     assert np.bincount(labels).tolist() == sorted(np.bincount(labels), reverse=True)
     assert labels.max() + 1 == n_clusters
     both = np.unique(np.column_stack([labels, parts]), axis=0)

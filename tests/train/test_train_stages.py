@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from train_samples import WEIGHTS, Stage, blobs, optimizer, same_partition, toy, toy_graph, toy_points
+from planted import blobs, same_partition
+from train_samples import WEIGHTS, Stage, optimizer, toy, toy_graph, toy_points
 
 import sccagn_scale
-from sccagn_scale import train
+from sccagn_scale import clustering, train
 from sccagn_scale._errors import InputError
+from sccagn_scale.clustering import centers, kmeans
 from sccagn_scale.infer import embed
 from sccagn_scale.loader import Batch, PartitionLoader
 from sccagn_scale.nn import Losses, LossWeights, SCCAGNModule
@@ -26,8 +28,6 @@ from sccagn_scale.train import (
     Plateau,
     Settled,
     Target,
-    centers,
-    kmeans,
     pretrain,
     train_jointly,
 )
@@ -220,14 +220,14 @@ TRAINERS = [
     sccagn_scale.SCCAGN.train,
     SCCAGNModule,
     SCCAGNModule.loss,
-    train.CommunityFinder,
-    train.CommunityFinder.at,
-    train.CommunityFinder.into,
+    clustering.CommunityFinder,
+    clustering.CommunityFinder.at_resolution,
+    clustering.CommunityFinder.into,
     train.Optimizer,
     train.Optimizer.step,
-    train.estimate_n_clusters,
-    train.kmeans,
-    train.ward,
+    clustering.estimate_by_communities,
+    clustering.kmeans,
+    clustering.ward,
     train.pretrain,
     train.train_jointly,
 ]

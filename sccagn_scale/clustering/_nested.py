@@ -1,7 +1,7 @@
 """More or fewer clusters, nested in those that there are.
 
 Ward's criterion weighs a cluster by its cells here, for clusters differ in size a thousandfold; those that `merge` of
-`_initial` joins are many and small, and count alike. scikit-learn and SciPy know no weights.
+`_ward` joins are many and small, and count alike. scikit-learn and SciPy know no weights.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sccagn_scale._errors import InputError
-from sccagn_scale.train._initial import by_size, centers, kmeans
-from sccagn_scale.train._tree import cut, fall_apart
+from sccagn_scale.clustering._kmeans import kmeans
+from sccagn_scale.clustering._labels import by_size, centers
+from sccagn_scale.clustering._tree import cut, fall_apart
 
 _PIECES = 64  # of a cluster, at most, that a split can tell apart
 _CELLS_OF_A_PIECE = 5  # at least

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import same_partition
 from sklearn.metrics import adjusted_rand_score
-from train_samples import same_partition
 
-from sccagn_scale.train import by_size, consensus, steadiest
-from sccagn_scale.train._consensus import _agreement
+from sccagn_scale.clustering import by_size, consensus, most_stable
+from sccagn_scale.clustering._consensus import _agreement
 
 
 def with_errors(truth: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -100,11 +100,11 @@ def test_votes_are_counted_in_blocks_of_cells(monkeypatch: pytest.MonkeyPatch) -
     truth = rng.integers(0, 4, 300)
     clusterings = [np.where(rng.random(300) < 0.3, rng.integers(0, 4, 300), truth) for _ in range(5)]
     whole = consensus(clusterings, 4)
-    monkeypatch.setattr("sccagn_scale.train._consensus._BLOCK", 7)
+    monkeypatch.setattr("sccagn_scale.clustering._consensus._BLOCK", 7)
     np.testing.assert_array_equal(consensus(clusterings, 4), whole)
 
 
-def test_the_steadiest_kind_is_the_one_that_agrees_with_itself_however_clusters_are_numbered() -> None:
+def test_the_most_stable_kind_is_the_one_that_agrees_with_itself_however_clusters_are_numbered() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 4, 300)
 
@@ -113,10 +113,10 @@ def test_the_steadiest_kind_is_the_one_that_agrees_with_itself_however_clusters_
         return [n[np.where(rng.random(300) < share, rng.integers(0, 4, 300), truth)] for n in numbers]
 
     much, little = noisy(0.4), noisy(0.1)
-    assert steadiest([much, little]) is little
-    assert steadiest([little, much]) is little
+    assert most_stable([much, little]) is little
+    assert most_stable([little, much]) is little
     same = [truth, truth]
-    assert steadiest([same, [truth, truth]]) is same
+    assert most_stable([same, [truth, truth]]) is same
 
 
 LABELS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=2, max_size=40)

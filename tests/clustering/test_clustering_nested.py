@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import same_partition
 from scipy.cluster.hierarchy import linkage
-from train_samples import same_partition
 
 from sccagn_scale._errors import InputError
-from sccagn_scale.train import divided, merged
-from sccagn_scale.train._nested import WardTree, _divisions, ward_tree
-from sccagn_scale.train._tree import cut
+from sccagn_scale.clustering import divided, merged
+from sccagn_scale.clustering._nested import WardTree, _divisions, ward_tree
+from sccagn_scale.clustering._tree import cut
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=9)
 

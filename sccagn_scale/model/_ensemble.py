@@ -1,4 +1,4 @@
-"""Clusterings of few cells that vote: over three cell graphs, mixtures in every embedding and communities."""
+"""An ensemble of clusterings of few cells: over three cell graphs, mixtures in every embedding and communities."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from sccagn_scale import train
+from sccagn_scale import clustering
 from sccagn_scale.config import Config
 from sccagn_scale.model._views import View
 
 
-def mixtures_of(points: np.ndarray, config: Config, random_state: int) -> train.Mixtures:
+def mixtures_of(points: np.ndarray, config: Config, random_state: int) -> clustering.Mixtures:
     """Mixtures as the configuration has them."""
-    return train.Mixtures(points, shrinkage=config.mixture_shrinkage, random_state=random_state)
+    return clustering.Mixtures(points, shrinkage=config.mixture_shrinkage, random_state=random_state)
 
 
-class Voters:
-    """Views of few cells, and what their clusterings agree on.
+class Ensemble:
+    """Views of few cells, and what their clusterings agree on (cluster ensembles as in Strehl & Ghosh 2002).
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Voters:
         Principal components [n, n_comps] of the cells.
     views
         Of `find_views`. All are held.
-    judge
+    finder
         Finds communities of one cell graph, which may be that of a view.
     mixtures
         In one embedding, which may be that of a view.
@@ -39,8 +39,8 @@ class Voters:
         self,
         pcs: np.ndarray,
         views: Iterable[View],
-        judge: train.CommunityFinder,
-        mixtures: train.Mixtures,
+        finder: clustering.CommunityFinder,
+        mixtures: clustering.Mixtures,
         *,
         config: Config,
         random_state: int,
@@ -52,28 +52,30 @@ class Voters:
                     mixtures if points is mixtures.points else mixtures_of(points, config, random_state)
                     for points in view.embeddings
                 ],
-                judge if view.adjacency is judge.adjacency else train.CommunityFinder(view.adjacency, random_state),
+                finder
+                if view.adjacency is finder.adjacency
+                else clustering.CommunityFinder(view.adjacency, random_state),
             )
             for view in views
         ]
 
-    def elect(self, n_clusters: int) -> np.ndarray:
+    def consensus(self, n_clusters: int) -> np.ndarray:
         """Let mixtures and communities of `n_clusters` vote: labels int64 [n], 0 the largest."""
-        voters = []
+        clusterings = []
         for mixtures, finder in self._views:
-            voters += [*(own.into(n_clusters) for own in mixtures), finder.into(n_clusters, self._pcs)]
-        return train.consensus(voters, n_clusters)
+            clusterings += [*(own.into(n_clusters) for own in mixtures), finder.into(n_clusters, self._pcs)]
+        return clustering.consensus(clusterings, n_clusters)
 
-    def regroup(self, labels: np.ndarray, n_clusters: int) -> np.ndarray:
-        """Divide or join clusters in every embedding, made round there, and let those vote.
+    def regrouped(self, labels: np.ndarray, n_clusters: int) -> np.ndarray:
+        """Divide or join clusters in every embedding, sphered there, and let those vote.
 
         Raises
         ------
         InputError
             If the clusters cannot be divided so often.
         """
-        voters = []
+        clusterings = []
         for points in (own.points for mixtures, _ in self._views for own in mixtures):
-            round_points = points @ train.rounding(points, labels)
-            voters.append(train.regrouped(round_points, labels, n_clusters, random_state=self._seed))
-        return train.consensus(voters, n_clusters)
+            sphered = points @ clustering.sphering(points, labels)
+            clusterings.append(clustering.regrouped(sphered, labels, n_clusters, random_state=self._seed))
+        return clustering.consensus(clusterings, n_clusters)

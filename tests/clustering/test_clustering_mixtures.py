@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from planted import blobs, same_partition
 from scipy.stats import multivariate_normal
 from sklearn.metrics import adjusted_rand_score
-from train_samples import blobs, same_partition
 
-from sccagn_scale.train import Mixtures, _mixture, ward
-from sccagn_scale.train._mixture import shrunk_mixture
+from sccagn_scale.clustering import Mixtures, _mixtures, ward
+from sccagn_scale.clustering._mixtures import shrunk_mixture
 
 
 def test_components_are_those_of_the_formula() -> None:
     rng = np.random.default_rng(0)
     x, shares = rng.normal(size=(40, 3)), rng.dirichlet(np.ones(4), size=40)
-    found = _mixture._maximize(x, shares, ridge=0.0, shrinkage=1.0)
+    found = _mixtures._maximize(x, shares, ridge=0.0, shrinkage=1.0)
     sizes = shares.sum(axis=0)
     scatters = []
     for k in range(4):
@@ -32,22 +32,22 @@ def test_components_are_those_of_the_formula() -> None:
 def test_densities_are_scipys_but_for_a_constant() -> None:
     rng = np.random.default_rng(0)
     x, shares = rng.normal(size=(40, 3)), rng.dirichlet(np.ones(4), size=40)
-    components = _mixture._maximize(x, shares, ridge=0.0, shrinkage=1.0)
+    components = _mixtures._maximize(x, shares, ridge=0.0, shrinkage=1.0)
     expected = np.column_stack(
         [
             np.log(weight) + multivariate_normal(mean, np.linalg.inv(whitening.T @ whitening)).logpdf(x)
             for weight, mean, whitening in zip(*components, strict=True)
         ]
     )
-    apart = expected - _mixture._log_joint(x, components)
+    apart = expected - _mixtures._log_joint(x, components)
     np.testing.assert_allclose(apart, apart[0, 0])
 
 
 def test_densities_do_not_depend_on_how_many_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     x, shares = rng.normal(size=(40, 3)), rng.dirichlet(np.ones(4), size=40)
-    components = _mixture._maximize(x, shares, ridge=0.0, shrinkage=1.0)
-    at_once = _mixture._log_joint(x, components)
+    components = _mixtures._maximize(x, shares, ridge=0.0, shrinkage=1.0)
+    at_once = _mixtures._log_joint(x, components)
     held_at_once: list[int] = []
     einsum = np.einsum
 
@@ -58,8 +58,8 @@ def test_densities_do_not_depend_on_how_many_are_held_at_once(monkeypatch: pytes
 
     monkeypatch.setattr(np, "einsum", counted)
     for limit, largest in ((1, 12), (100, 96)):  # a point has 4 · 3 numbers
-        monkeypatch.setattr(_mixture, "_WHITENED", limit)
-        np.testing.assert_allclose(_mixture._log_joint(x, components), at_once, rtol=1e-12)
+        monkeypatch.setattr(_mixtures, "_WHITENED", limit)
+        np.testing.assert_allclose(_mixtures._log_joint(x, components), at_once, rtol=1e-12)
         assert max(held_at_once) == largest
 
 
@@ -88,7 +88,7 @@ def test_equal_points_keep_the_labels_they_came_with() -> None:
 @pytest.mark.parametrize("block", [7, 1000])
 def test_a_sample_of_many_points_is_enough(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     points, truth = blobs([300, 200, 100])
-    monkeypatch.setattr(_mixture, "_FITTED_ON", 150)
-    monkeypatch.setattr(_mixture, "_BLOCK", block)
+    monkeypatch.setattr(_mixtures, "_FITTED_ON", 150)
+    monkeypatch.setattr(_mixtures, "_BLOCK", block)
     worse = np.where(np.random.default_rng(0).random(600) < 0.2, (truth + 1) % 3, truth)
     np.testing.assert_array_equal(shrunk_mixture(points, worse), truth)

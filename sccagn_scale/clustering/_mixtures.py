@@ -1,10 +1,13 @@
-"""A mixture of Gaussians whose covariances are shrunk towards their mean."""
+"""Mixtures of Gaussians whose covariances are shrunk towards their mean."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+
+from sccagn_scale.clustering._labels import by_size
+from sccagn_scale.clustering._ward import WardClusters
 
 _FITTED_ON = 50_000
 _ROUNDS = 100
@@ -19,6 +22,41 @@ class _Components(NamedTuple):
     weights: np.ndarray  # [K]
     means: np.ndarray  # [K, d]
     whitening: np.ndarray  # [K, d, d], inverse Cholesky factors of the covariances
+
+
+class Mixtures:
+    """Clusterings by mixtures of so many Gaussians as are wanted, each started from Ward's clusters of the same tree.
+
+    See `shrunk_mixture`.
+
+    Parameters
+    ----------
+    points
+        [n_obs, d].
+    shrinkage
+        Strength, above 0.
+    random_state
+        Seed of every one.
+    """
+
+    def __init__(self, points: np.ndarray, *, shrinkage: float = 1.0, random_state: int = 0) -> None:
+        self.points, self._shrinkage, self._seed = points, shrinkage, random_state
+        self._ward = WardClusters(points, random_state)
+
+    @property
+    def most(self) -> int:
+        """Most components there can be, unless more are asked for."""
+        return self._ward.n_leaves
+
+    def into(self, n_clusters: int) -> np.ndarray:
+        """Find labels int64 [n_obs], 0 the largest; Ward's, should a component lose all its points."""
+        labels = self.at_most(n_clusters)
+        return labels if labels.max() + 1 == n_clusters else self._ward.into(n_clusters)
+
+    def at_most(self, n_clusters: int) -> np.ndarray:
+        """The same, but of fewer clusters then."""
+        start = self._ward.into(n_clusters)
+        return by_size(shrunk_mixture(self.points, start, shrinkage=self._shrinkage, random_state=self._seed))
 
 
 def shrunk_mixture(

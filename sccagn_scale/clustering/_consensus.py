@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from sccagn_scale.train._initial import by_size
+from sccagn_scale.clustering._labels import by_size
 
 _ROUNDS = 10
 _TIE = 0.5  # of a vote, for the cluster that a cell has already
@@ -66,7 +66,7 @@ def _elected(voters: Sequence[np.ndarray], reference: np.ndarray, n_clusters: in
     return votes.argmax(axis=1)
 
 
-def steadiest(kinds: Sequence[Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
+def most_stable(kinds: Sequence[Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
     """Choose, of several kinds of clusterings, the one whose clusterings agree most with one another.
 
     Where each kind has clustered the same views of the cells, one that finds what is there finds it in every view

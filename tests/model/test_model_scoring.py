@@ -1,4 +1,4 @@
-"""Which cells numbers of clusters are judged by, and over which graph."""
+"""Which cells numbers of clusters are scored by, and over which graph."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import scipy.sparse as sp
 import torch
 
 import sccagn_scale
-from sccagn_scale import Config, graph, train
+from sccagn_scale import Config, clustering, graph
 from sccagn_scale.model import _graph, _initial
-from sccagn_scale.model._graph import Judges, find_judges, join_new
+from sccagn_scale.model._graph import ScoringGraph, join_new, scoring_graph
 
 
-def judges_of(points: np.ndarray, config: Config, random_state: int = 0) -> tuple[Judges, graph.Neighbors]:
+def scoring_of(points: np.ndarray, config: Config, random_state: int = 0) -> tuple[ScoringGraph, graph.Neighbors]:
     found = graph.neighbors(points, config.n_neighbors, "exact")
     adjacency = graph.adjacency(found, prune=config.prune)
-    return find_judges(points, found, adjacency, config, device=torch.device("cpu"), random_state=random_state), found
+    return scoring_graph(points, found, adjacency, config, device=torch.device("cpu"), random_state=random_state), found
 
 
 @pytest.mark.parametrize(
@@ -50,25 +50,25 @@ def drawn(n_obs: int) -> np.ndarray:
 @pytest.mark.parametrize(("n_obs", "expected"), [(120, 5), (16, 5), (400, 10), (899, 14)])
 def test_few_cells_are_joined_with_the_nearest_that_were_found(n_obs: int, expected: int, prune: bool) -> None:
     points = drawn(n_obs)
-    judges, _ = judges_of(points, dataclasses.replace(Config(), prune=prune))
-    assert judges.cells == slice(None)
-    assert judges.note == f"on a graph of {expected} neighbours"
+    scoring, _ = scoring_of(points, dataclasses.replace(Config(), prune=prune))
+    assert scoring.cells == slice(None)
+    assert scoring.note == f"on a graph of {expected} neighbours"
     sought = graph.adjacency(graph.neighbors(points, expected, "exact"), prune=prune)
-    np.testing.assert_array_equal(judges.adjacency.toarray(), sought.toarray())
+    np.testing.assert_array_equal(scoring.adjacency.toarray(), sought.toarray())
 
 
 @pytest.mark.parametrize(("n_obs", "n_neighbors"), [(900, 15), (120, 5), (120, 4)])
 def test_more_cells_keep_the_graph_of_the_run(n_obs: int, n_neighbors: int) -> None:
-    judges, found = judges_of(drawn(n_obs), dataclasses.replace(Config(), n_neighbors=n_neighbors))
-    assert judges.cells == slice(None)
-    assert not judges.note
-    np.testing.assert_array_equal(judges.adjacency.toarray(), graph.adjacency(found).toarray())
+    scoring, found = scoring_of(drawn(n_obs), dataclasses.replace(Config(), n_neighbors=n_neighbors))
+    assert scoring.cells == slice(None)
+    assert not scoring.note
+    np.testing.assert_array_equal(scoring.adjacency.toarray(), graph.adjacency(found).toarray())
 
 
 def test_of_many_cells_some_are_drawn_and_joined_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_graph, "_MOST_JUDGES", 300)
+    monkeypatch.setattr(_graph, "_MOST_SCORED", 300)
     points = drawn(1000)
-    (cells, adjacency, note), other = judges_of(points, Config())[0], judges_of(points, Config(), random_state=1)[0]
+    (cells, adjacency, note), other = scoring_of(points, Config())[0], scoring_of(points, Config(), random_state=1)[0]
     assert note == "on 300 cells"
     assert len(np.unique(cells)) == 300
     assert len(np.intersect1d(cells, other.cells)) < 150
@@ -80,9 +80,9 @@ def test_cells_that_are_drawn_are_searched_on_the_device_of_the_run(monkeypatch:
     asked = []
     points = drawn(400)
     found = graph.neighbors(points, 15, "exact")
-    monkeypatch.setattr(_graph, "_MOST_JUDGES", 300)
+    monkeypatch.setattr(_graph, "_MOST_SCORED", 300)
     monkeypatch.setattr(graph, "choose_backend", lambda *given: asked.append(given) or "exact")
-    find_judges(points, found, graph.adjacency(found), Config(), device=torch.device("cuda"), random_state=0)
+    scoring_graph(points, found, graph.adjacency(found), Config(), device=torch.device("cuda"), random_state=0)
     assert asked == [(300, "cuda")]
 
 
@@ -95,10 +95,12 @@ def test_the_estimate_is_theirs(init: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert sccagn_scale.SCCAGN(adata, None, config).train().n_clusters_ == 3
     cells = np.arange(120)
 
-    def draw_two(points: object, found: object, adjacency: sp.csr_matrix, *more: object, **options: object) -> Judges:
-        return Judges(cells, adjacency[cells][:, cells])
+    def draw_two(
+        points: object, found: object, adjacency: sp.csr_matrix, *more: object, **options: object
+    ) -> ScoringGraph:
+        return ScoringGraph(cells, adjacency[cells][:, cells])
 
-    monkeypatch.setattr("sccagn_scale.model._model.find_judges", draw_two)
+    monkeypatch.setattr("sccagn_scale.model._model.scoring_graph", draw_two)
     assert sccagn_scale.SCCAGN(adata, None, config).train().n_clusters_ == 2
 
 
@@ -119,15 +121,15 @@ def test_types_of_fewer_cells_than_neighbours_are_counted(init: str) -> None:
 def test_the_graph_of_the_run_is_made_ready_for_leiden_once(
     n_obs: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it judges too; of fewer cells the nearest neighbours are a graph of their own."""
+    """Where it scores too; of fewer cells the nearest neighbours are a graph of their own."""
     made: list[int] = []
 
-    class Counting(train.CommunityFinder):
+    class Counting(clustering.CommunityFinder):
         def __init__(self, cells: sp.csr_matrix, *more: Any, **options: Any) -> None:
             made.append(cells.shape[0])
             super().__init__(cells, *more, **options)
 
-    monkeypatch.setattr(train, "CommunityFinder", Counting)
+    monkeypatch.setattr(clustering, "CommunityFinder", Counting)
     profiles = np.random.default_rng(3).gamma(1.0, 1.0, (2, 100))
     counts = np.random.default_rng(4).poisson(profiles[np.arange(n_obs) % 2]).astype(np.int32)
     config = dataclasses.replace(Config(), init="leiden", n_neighbors=8, n_comps=5, n_latent=4, joint_steps=1)
