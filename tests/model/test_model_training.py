@@ -58,7 +58,7 @@ def test_clusters_that_lose_all_cells_are_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     centers = clustering.centers
-    monkeypatch.setattr(clustering, "centers", lambda z, labels: centers(z, labels) + [[0.0], [0.0], [1e4]])
+    monkeypatch.setattr(clustering, "centers", lambda z, labels: centers(z, labels) + np.float32([[0], [0], [1e4]]))
     model = SCCAGN(planted(), 3, dataclasses.replace(FAST, joint_steps=0)).train()
     assert np.bincount(model.labels_).tolist()[2:] == []
     assert [r.getMessage()[:58] for r in caplog.records if r.levelname == "WARNING"] == [
