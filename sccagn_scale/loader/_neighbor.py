@@ -69,8 +69,7 @@ class NeighborLoader:
         generator: np.random.Generator,
         sampler: SamplerName = "torch",
     ) -> None:
-        if sampler != "torch":
-            _check_installed(sampler)
+        check_sampler(sampler)
         from torch_geometric.data import Data
         from torch_geometric.loader import NodeLoader
 
@@ -142,7 +141,10 @@ class _Seeds:
             yield part.tolist()
 
 
-def _check_installed(sampler: SamplerName) -> None:
+def check_sampler(sampler: SamplerName) -> None:
+    """Refuse a sampler whose package is missing."""
+    if sampler == "torch":
+        return
     part = probe(sampler.replace("-", "_"))
     if not part.present:
         raise InputError(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sccagn_scale import clustering, graph
+from sccagn_scale import clustering, graph, train
 from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
@@ -37,6 +37,7 @@ from sccagn_scale.model._setup import (
     checked_input,
     checked_n_clusters,
     pick_device,
+    usable_config,
 )
 from sccagn_scale.model._training import Training
 from sccagn_scale.model._views import find_views
@@ -226,6 +227,7 @@ class SCCAGN:
             If the folder holds no model, genes are missing, or the input cannot be used.
         """
         saved = load_model(folder)
+        saved = saved._replace(config=usable_config(saved.config))
         model = cls(adata, None, saved.config, layer=layer, random_state=saved.random_state, device=device)
         model.loaded_from = str(folder)
         # whatever they are, nothing is clustered or trained
@@ -313,7 +315,9 @@ class SCCAGN:
             with self._stage("Pretrain", total=config.pretrain_steps) as stage:
                 training.pretrain(stage)
         with self._stage("Initial clusters"):
-            z = embed(self.module_, whole, scratch=scratch).cpu().numpy()
+            start = embed(self.module_, whole, scratch=scratch)
+            train.check_finite(start)
+            z = start.cpu().numpy()
             initial = self._find_initial(prepared, z, init)
             del prepared  # whose scaled components are no longer needed
             z = training.place_centroids(z, initial)

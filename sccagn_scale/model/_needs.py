@@ -138,7 +138,11 @@ def needs(size: Size, config: Config, *, on_disk: bool, device_type: str, correc
     if not config.pretrain_steps:
         del held["Pretrain"]
     if on_disk:
-        return {stage: Need(int(_PROCESS + names + work), int(kept)) for stage, (kept, work) in held.items()}
+        beside: dict[str, float] = dict.fromkeys(held, counts)  # packed counts stay, while in memory they are let go of
+        beside["Preprocess"] = genes // 2  # laid out twice, at 6 bytes a value
+        return {
+            stage: Need(int(_PROCESS + names + work), int(kept + beside[stage])) for stage, (kept, work) in held.items()
+        }
     return {stage: Need(int(_PROCESS + names + kept + work), 0) for stage, (kept, work) in held.items()}
 
 

@@ -24,8 +24,9 @@ def started_network(x: Cells, normalized: sp.csr_matrix, config: Config, *, rand
 
 def loaded_network(n_input: int, config: Config, weights: dict[str, torch.Tensor]) -> SCCAGNModule:
     """Make the network that has these weights."""
-    module = _network(n_input, config)
-    module.set_centroids(weights["centroids"])
+    with Seeded(0):  # all that is drawn is replaced
+        module = _network(n_input, config)
+        module.set_centroids(weights["centroids"])
     module.load_state_dict(weights)
     return module
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 from typing import TYPE_CHECKING, Any
 
+import faiss
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -127,4 +128,7 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
+    if found["faiss-cpu"] == "not installed":  # but as another distribution, such as one for GPUs
+        found["faiss"] = faiss.__version__
+        del found["faiss-cpu"]
     return found

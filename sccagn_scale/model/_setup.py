@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import re
 from typing import Any, Literal
 
@@ -15,6 +17,9 @@ from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config, Preset
 from sccagn_scale.io import Atlas
+from sccagn_scale.loader import check_sampler
+
+log = logging.getLogger("sccagn_scale")
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -38,10 +43,24 @@ class Seeded:
 
 
 def checked_config(config: Config | Preset | None) -> Config:
-    """Return the settings, or refuse a search of neighbours that this machine cannot do."""
+    """Return the settings, or refuse a search or sampling of neighbours that this machine cannot do."""
     config = config if isinstance(config, Config) else Config.preset(config or "default")
     if config.knn_backend != "auto" and (reason := graph.missing(config.knn_backend)):
         raise InputError(f"`knn_backend` must be one that can run here, but {config.knn_backend!r} cannot: {reason}.")
+    if config.loader == "neighbor":
+        check_sampler(config.neighbor_sampler)
+    return config
+
+
+def usable_config(config: Config) -> Config:
+    """Return the settings of a saved model as this machine can use them: how neighbours are found is not learned."""
+    if config.loader == "neighbor" and config.neighbor_sampler != "torch":  # of which a loaded model makes no use
+        config = dataclasses.replace(config, neighbor_sampler="torch")
+    if config.knn_backend != "auto" and (reason := graph.missing(config.knn_backend)):
+        log.info(
+            "The model's `knn_backend`, %s, cannot run here (%s): auto takes its place.", config.knn_backend, reason
+        )
+        config = dataclasses.replace(config, knn_backend="auto")
     return config
 
 

@@ -177,6 +177,10 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*")) if folder.is_dir() else 0
+
+
 def _check(on_disk: Collection[Need], folder: Path, allowed: int, memory: int | None) -> None:
     least, disk = max(need.memory for need in on_disk), max(need.disk for need in on_disk)
     if memory is not None and least > allowed:
@@ -184,7 +188,7 @@ def _check(on_disk: Collection[Need], folder: Path, allowed: int, memory: int | 
             f"`memory` = {in_words(allowed)} is too little: with large arrays on disk the run still takes about "
             f"{in_words(least)}. Allow that much, or use fewer cells or a smaller `n_neighbors`."
         )
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder).free + _size(folder / CELLS)  # which is used again or makes room
     if disk > free:
         raise InputError(
             f"`store` needs about {in_words(disk)} on the disk of '{folder}', which has {in_words(free)} free. "

@@ -45,6 +45,9 @@ def initialize(module: SCCAGNModule, components: Tensor, mean: Tensor, *, scale:
         bias.mul_(_QUIET)
         weight[: 2 * c] = torch.cat([axes, -axes])
         bias[: 2 * c] = torch.cat([offset, -offset])
+    for layer in module.graph:
+        if (own := _own_weight(layer)) is not None:
+            own.mul_(_QUIET)
     for layer in (*module.encoder[1:-1], module.graph[1], *module.decoder[1:-1]):
         _hand_on(layer, c, n_in=2 * c, n_out=2 * c)
     _hand_on(module.encoder[-1], c, n_in=2 * c, n_out=c)
@@ -68,6 +71,8 @@ def transform_latent(module: SCCAGNModule, transform: Tensor) -> None:
         weight, bias = _parameters(layer)
         weight.copy_(transform @ weight)
         bias.copy_(transform @ bias)
+        if (own := _own_weight(layer)) is not None:
+            own.copy_(transform @ own)
     weight, _ = _parameters(module.decoder[0])
     weight.copy_(torch.linalg.solve(transform, weight.T).T)
 
@@ -82,6 +87,10 @@ def _hand_on(layer: nn.Module, c: int, *, n_in: int, n_out: int) -> None:
     block = torch.cat([block, -block], dim=1) if n_in == 2 * c else block
     rows, columns = min(len(weight), n_out), min(weight.shape[1], n_in)
     weight[:rows, :columns] = block[:rows, :columns]
+
+
+def _own_weight(layer: nn.Module) -> Tensor | None:
+    return layer.own_weight if isinstance(layer, PyGLayer) else None
 
 
 def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor]:

@@ -137,6 +137,11 @@ class PyGLayer(GraphLayer):
         return self.conv.lin.weight if hasattr(self.conv, "lin") else self.conv.lin_l.weight
 
     @property
+    def own_weight(self) -> Tensor | None:
+        """The weight [n_out, n_in] that a cell's own values go through besides; None for GAT."""
+        return None if hasattr(self.conv, "lin") else self.conv.lin_r.weight
+
+    @property
     def value_bias(self) -> Tensor:
         """The bias [n_out]."""
         return self.conv.bias if hasattr(self.conv, "lin") else self.conv.lin_l.bias
@@ -187,7 +192,7 @@ class CrossAttention(nn.Module):
     def forward(self, z: Tensor, g: Tensor) -> Tensor:
         """Attend: z [n, d], g [n_cells, d] -> [n, d]."""
         if self.n_anchors is not None and len(g) > self.n_anchors:
-            g = g[torch.linspace(0, len(g) - 1, self.n_anchors, device=g.device).long()]
+            g = g[evenly(len(g), self.n_anchors, g.device)]
         q, k, v = (  # [1, heads, n or m, d / heads]
             layer(t).unflatten(1, (self.n_heads, -1)).transpose(0, 1).unsqueeze(0)
             for layer, t in ((self.query, z), (self.key, g), (self.value, g))
@@ -199,6 +204,11 @@ class CrossAttention(nn.Module):
         else:
             attended = tiled_attention(q, k, v, multiple=8)
         return self.out(attended.squeeze(0).transpose(0, 1).flatten(1))
+
+
+def evenly(n_cells: int, n_anchors: int, device: torch.device) -> Tensor:
+    """Positions at even distances from the first of so many cells to the last: int64 [n_anchors]."""
+    return torch.arange(n_anchors, device=device) * (n_cells - 1) // max(n_anchors - 1, 1)
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from sccagn_scale.train._history import History
 from sccagn_scale.train._joint import JointResult, Target, train_jointly
-from sccagn_scale.train._optimizer import Optimizer
+from sccagn_scale.train._optimizer import Optimizer, check_finite
 from sccagn_scale.train._pretrain import pretrain
 from sccagn_scale.train._stopping import Plateau, Settled
 
@@ -13,6 +13,7 @@ __all__ = [
     "Plateau",
     "Settled",
     "Target",
+    "check_finite",
     "pretrain",
     "train_jointly",
 ]

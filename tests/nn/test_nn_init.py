@@ -91,6 +91,20 @@ def test_scale_gives_every_dimension_the_variance_of_the_prior() -> None:
     torch.testing.assert_close(z.mean(0), torch.zeros(4, dtype=torch.float64))
 
 
+def test_what_sage_adds_of_the_cell_itself_starts_small_and_is_transformed_too() -> None:
+    """Beside the average of the neighbours; PyG draws it from up to 1 / √n_in."""
+    module = started(6, 12, 6, phi=0.5, conv="sage")
+    own = [layer.own_weight for layer in module.graph]  # type: ignore[union-attr]
+    for weight in own:
+        assert 0 < weight.abs().max() <= 0.1 / weight.shape[1] ** 0.5  # type: ignore[union-attr, operator]
+    x, adjacency = cells().dense, cells().adjacency
+    hidden = torch.randn(len(x), 12, dtype=torch.float64)
+    before = module.graph[-1](hidden, adjacency)
+    transform = torch.diag(torch.linspace(0.5, 2.0, 6, dtype=torch.float64)) + 0.1
+    transform_latent(module, transform)
+    torch.testing.assert_close(module.graph[-1](hidden, adjacency), before @ transform)
+
+
 @pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
 def test_a_transformed_latent_space_rebuilds_the_same_cells(conv: str) -> None:
     module = started(6, 12, 6, phi=0.5, conv=conv)

@@ -12,7 +12,7 @@ from nn_samples import N_LATENT, N_OBS, N_VARS, cells
 from torch import Tensor
 
 from sccagn_scale.nn import CrossAttention, Discriminator, GCNLayer, RowLinear, _layers, graph_layer
-from sccagn_scale.nn._layers import plain_attention, tiled_attention
+from sccagn_scale.nn._layers import evenly, plain_attention, tiled_attention
 
 
 def latent(n_obs: int = N_OBS, seed: int = 0) -> Tensor:
@@ -112,6 +112,14 @@ def test_filling_heads_in_changes_neither_values_nor_gradients(d_head: int) -> N
         assert result.shape == q.shape
         results.append([result, *torch.autograd.grad(result.pow(3).sum(), (q, k, v))])
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize(("n_cells", "n_anchors"), [(5, 1), (5, 4), (1025, 512), (20_000_000, 512), (2**31 + 7, 3)])
+def test_anchors_lie_evenly_from_the_first_cell_to_the_last(n_cells: int, n_anchors: int) -> None:
+    """Whole numbers throughout: float32 knows no odd ones beyond 16.8 million."""
+    found = evenly(n_cells, n_anchors, torch.device("cpu"))
+    expected = [i * (n_cells - 1) // max(n_anchors - 1, 1) for i in range(n_anchors)]
+    assert found.tolist() == expected
 
 
 def test_plain_and_tiled_attention_are_one() -> None:
