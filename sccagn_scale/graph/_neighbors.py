@@ -73,7 +73,7 @@ def neighbors(
     device
         What the caller computes on; where that is no GPU, FAISS takes the first.
     scratch
-        Where the results are kept, and what `"ivf"` works with.
+        Where the results are kept, what `"ivf"` works with, and the points at unit length.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def neighbors(
             f"`n_neighbors` must be between 2 and the number of cells, {n_obs:,} (it counts the cell itself); "
             f"it is {n_neighbors}."
         )
-    points = _unit(x, metric)
+    points = _unit(x, metric, scratch)
     device = torch.device(device)
     chosen = choose_backend(n_obs, device.type) if backend == "auto" else backend
     if reason := missing(chosen):
@@ -111,6 +111,7 @@ def sampled_recall(
     *,
     metric: Literal["euclidean", "cosine"] = "euclidean",
     random_state: int = 0,
+    scratch: Scratch = IN_MEMORY,
 ) -> float:
     """Measure which share of the true neighbours was found, by exact search for a sample of the cells.
 
@@ -122,17 +123,25 @@ def sampled_recall(
         What `neighbors` returned for them.
     n_sample
         Cells compared; O(n_sample · n_obs · d) time.
+    metric, scratch
+        See `neighbors`.
+    random_state
+        Seed of the draw.
     """
-    points = _unit(x, metric)
+    points = _unit(x, metric, scratch)
     rows = np.sort(np.random.default_rng(random_state).choice(len(points), min(n_sample, len(points)), replace=False))
     return knn_recall(found.indices[rows], torch_exact.search_some(points, rows, found.indices.shape[1]))
 
 
-def _unit(x: np.ndarray, metric: str) -> np.ndarray:
+def _unit(x: np.ndarray, metric: str, scratch: Scratch) -> np.ndarray:
     points = np.ascontiguousarray(x, dtype=np.float32)
-    if metric == "cosine":
-        points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
-    return points
+    if metric != "cosine":
+        return points
+    unit = scratch.empty(points.shape)
+    for start in range(0, len(points), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        unit[rows] = points[rows] / np.maximum(np.linalg.norm(points[rows], axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def _put_self_first(found: Neighbors) -> None:

@@ -43,7 +43,7 @@ def build_graph(
     adjacency = scratch.keep_csr(graph.adjacency(found, prune=config.prune))
     recall = 1.0
     if backend not in graph.EXACT_BACKENDS:
-        recall = graph.sampled_recall(points, found, metric=config.metric, random_state=random_state)
+        recall = graph.sampled_recall(points, found, metric=config.metric, random_state=random_state, scratch=scratch)
     facts = {
         "backend": backend,
         "recall": recall,

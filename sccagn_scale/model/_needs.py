@@ -99,11 +99,12 @@ def needs(size: Size, config: Config, *, on_disk: bool, device_type: str, correc
 
     def search(width: int) -> tuple[float, float]:
         """Bytes that are kept, and others, while neighbours are searched in so many dimensions."""
+        unit = 4 * n * width if config.metric == "cosine" else 0
         if backend == "ivf":
-            return 4 * n * width, 24 * n + 4.4 * (width + 1) * min(n, _LOOKED_INTO)
+            return unit + 4 * n * width, 24 * n + 4.4 * (width + 1) * min(n, _LOOKED_INTO)
         if backend == "torch_exact" or backend.endswith("_gpu"):  # the points are on the device
-            return 0, lists
-        return 0, n * (6 * width + 270 + 8 * k)
+            return unit, lists
+        return unit, n * (6 * width + 270 + 8 * k)
 
     def training(batch_size: int | None, *, pretraining: bool = False) -> float:
         """Bytes, other than those kept, while the network learns from batches of about so many cells."""

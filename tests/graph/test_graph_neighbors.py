@@ -152,6 +152,20 @@ def test_cosine_sees_directions_only(cells: np.ndarray) -> None:
     assert sampled_recall(stretched, found, 300, metric="cosine") == 1.0
 
 
+def test_points_at_unit_length_are_made_part_by_part_where_large_arrays_are_kept(
+    cells: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, empty = [], Scratch.empty
+    monkeypatch.setattr(Scratch, "empty", lambda self, shape, *more: kept.append(shape) or empty(self, shape, *more))
+    monkeypatch.setattr("sccagn_scale.graph._neighbors._BLOCK", 37)
+    found = neighbors(cells, 9, metric="cosine", scratch=Scratch(tmp_path))
+    assert kept.count(cells.shape) == 1
+    unit = cells / np.linalg.norm(cells, axis=1, keepdims=True)
+    np.testing.assert_array_equal(found.indices, neighbors(unit, 9).indices)
+    assert sampled_recall(cells, found, 50, metric="cosine", scratch=Scratch(tmp_path)) == 1.0
+    assert kept.count(cells.shape) == 2
+
+
 def test_cosine_of_a_cell_without_values_is_no_nan() -> None:
     points = np.vstack([np.zeros(3), np.eye(3)])
     assert neighbors(points, 4, metric="cosine").distances[0].tolist() == [0, 1, 1, 1]

@@ -328,6 +328,17 @@ def test_genes_as_one_batch_take_what_was_measured() -> None:
     assert need["Preprocess"].memory == pytest.approx(1032e6, rel=0.2)
 
 
+def test_cosine_takes_the_points_at_unit_length() -> None:
+    size = Size(10**6, 20_000, 10**9, True)
+    euclidean, cosine = (
+        needs(size, Config(metric=metric, init="leiden"), on_disk=True, device_type="cpu")
+        for metric in ("euclidean", "cosine")
+    )
+    more = {stage: cosine[stage].disk - euclidean[stage].disk for stage in cosine}
+    assert more.pop("Neighbors") == 4 * 50 * 10**6
+    assert set(more.values()) == {0}
+
+
 def test_a_gpu_searches_with_memory_of_its_own() -> None:
     size = Size(100_000, 20_000, 10**8, True)
     on_cpu, on_gpu = (
