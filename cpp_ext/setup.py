@@ -51,6 +51,8 @@ def torch_folder() -> Path:
 def nvcc() -> str | None:
     """The CUDA compiler, if one is to be used."""
     wish = os.environ.get("SCCAGN_CUDA", "")
+    if wish == "0":
+        return None
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ] + ["/usr/local/cuda"]
     named = os.environ.get("NVCC")
     candidates = [named] if named else [*(f"{home}/bin/nvcc" for home in homes), "nvcc"]
@@ -59,7 +61,7 @@ def nvcc() -> str | None:
         raise SystemExit(f"NVCC={named} is no program.")
     if wish == "1" and found is None:
         raise SystemExit("SCCAGN_CUDA=1, but there is no nvcc on PATH, in CUDA_HOME or named by NVCC.")
-    return None if wish == "0" else found
+    return found
 
 
 class Build(build_ext):
@@ -92,7 +94,7 @@ class Build(build_ext):
             print(f"CUDA is left out: {failure} SCCAGN_CUDA=1 insists on it.", flush=True)
 
     def _cpu(self, library: Path, objects: Path) -> None:
-        compiler = shlex.split(os.environ.get("CXX", "c++"))
+        compiler = shlex.split(os.environ.get("CXX") or "c++")
         if not shutil.which(compiler[0]):
             raise SystemExit(f"A compiler for C++20 is needed, and there is no {compiler[0]}; name one in CXX.")
         sanitize = os.environ.get("SCCAGN_SANITIZE") == "1"

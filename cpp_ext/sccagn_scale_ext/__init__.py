@@ -21,8 +21,8 @@ _INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 
 
 def _load() -> ctypes.CDLL:
-    wanted = os.environ.get("SCCAGN_ISA")
-    if wanted not in (None, *_INSTRUCTION_SETS):
+    wanted = os.environ.get("SCCAGN_ISA", "")
+    if wanted not in ("", *_INSTRUCTION_SETS):
         raise ValueError(f"SCCAGN_ISA must be one of {', '.join(_INSTRUCTION_SETS)}, but is {wanted}")
     torch.ops.load_library(_HERE / "cpu.so")
     if torch.version.cuda and (_HERE / "cuda.so").exists():

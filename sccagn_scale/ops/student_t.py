@@ -115,7 +115,12 @@ def _distances(z: Tensor, centroids: Tensor) -> Tensor:
 
 
 def gradients(z: Tensor, centroids: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ_j c_ij (z_i − μ_j) and −Σ_i c_ij (z_i − μ_j); nothing of shape n_obs × n_clusters × d is formed."""
+    """Σ_j c_ij (z_i − μ_j) and −Σ_i c_ij (z_i − μ_j); nothing of shape n_obs × n_clusters × d is formed.
+
+    Both are the same wherever the origin is: amid the centroids no large numbers cancel.
+    """
+    origin = centroids.mean(dim=0)
+    z, centroids = (z - origin).contiguous(), (centroids - origin).contiguous()
     return z * c.sum(dim=1, keepdim=True) - c @ centroids, centroids * c.sum(dim=0)[:, None] - c.T @ z
 
 

@@ -69,6 +69,13 @@ def test_what_is_not_installed_passes_the_same_tests(tmp_path: Path) -> None:
     assert "SCCAGN_ISA must be one of baseline, avx2, avx512, but is sse" in succeed(told, **loaded, SCCAGN_ISA="sse")
 
 
+def test_cuda_that_is_not_wanted_asks_for_no_compiler(tmp_path: Path) -> None:
+    asked, gone = [sys.executable, str(SOURCE / "setup.py"), "--version"], str(tmp_path / "gone")
+    succeed(asked, SCCAGN_CUDA="0", NVCC=gone)
+    with pytest.raises(AssertionError, match="gone is no program"):
+        succeed(asked, SCCAGN_CUDA="1", NVCC=gone)
+
+
 @pytest.mark.skipif(nvcc is None, reason="there is no nvcc")
 @needs_compiler
 def test_cuda_is_compiled_for_every_target_without_a_gpu(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,7 @@ def brute_force(
 
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, int, int, int]
+Search = Callable[..., tuple[Tensor, Tensor]]
 
 
 def check(found: tuple[Tensor, Tensor], arguments: Arguments) -> None:
@@ -183,3 +186,20 @@ def test_misuse_is_told(change: dict[str, Tensor | int], message: str) -> None:
     list_neighbors(**fine)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match=message):
         list_neighbors(**(fine | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("search", [list_neighbors, list_neighbors_reference])
+def test_a_point_that_is_not_finite_has_no_neighbours_and_is_none(search: Search, value: float) -> None:
+    """Whatever the bound that lists must be within is looked for among."""
+    points, starts, centroids, near = sample([5, 7, 40, 9], 3)
+    expected = list_neighbors(points, starts, centroids, near, 0, 2, 4)
+    row = 14
+    points[row, 1] = value
+    found, squared = search(points, starts, centroids, near, 0, 2, 4)
+    assert found[row].tolist() == [-1] * 4
+    assert squared[row].tolist() == [float("inf")] * 4
+    assert not (found == row).any()
+    unrelated = ~(expected[0] == row).any(dim=1)
+    unrelated[row] = False
+    assert torch.equal(found[unrelated], expected[0][unrelated])

@@ -112,6 +112,20 @@ def test_small_distances_survive_a_common_offset() -> None:
     torch.testing.assert_close(student_t_assign(z, centroids), torch.tensor([[5 / 9, 4 / 9]]))
 
 
+def test_gradients_survive_a_common_offset() -> None:
+    """A sum of coordinates minus another would leave a few digits of them, or none."""
+    rng = torch.Generator().manual_seed(0)
+    z, centroids = 30_000 + torch.rand(50, 3, generator=rng), 30_000 + torch.rand(4, 3, generator=rng)
+    grad = torch.rand(50, 4, generator=rng)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        points = [t.detach().to(dtype).requires_grad_() for t in (z, centroids)]
+        (student_t_assign(*points) * grad.to(dtype)).sum().backward()
+        found.append([point.grad.double() for point in points])  # type: ignore[union-attr]
+    for single, double in zip(*found, strict=True):
+        torch.testing.assert_close(single, double, rtol=1e-4, atol=1e-4 * double.abs().max().item())
+
+
 def test_identical_points_are_shared_evenly_without_a_pull() -> None:
     z = torch.ones(5, 3, requires_grad=True)
     centroids = torch.ones(4, 3, requires_grad=True)

@@ -77,6 +77,15 @@ def test_opcheck() -> None:
         assert set(torch.library.opcheck(operator.default, arguments).values()) == {"SUCCESS"}
 
 
+@pytest.mark.parametrize("place", [0, 1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_centroid_that_is_no_number_spoils_every_sum(place: int, dtype: torch.dtype) -> None:
+    """Wherever it stands: so divergence is seen."""
+    z, centroids = (t.detach().to(dtype) for t in sample(40, 5, 3))
+    centroids[place, 1] = float("nan")
+    assert student_t_column_sums(z, centroids, tau=0.5).isnan().all()
+
+
 @pytest.mark.parametrize("tau", [0.0, -1.0, float("nan")])
 def test_a_temperature_must_be_positive(tau: float) -> None:
     with pytest.raises(ValueError, match="`tau` must be above 0"):

@@ -147,15 +147,18 @@ int64_t count_up_to(const float* values, int64_t n, float bound) {
 }
 
 // The `rank`-th smallest of finite values, whose number is filled up to whole vectors with infinity, or a bound between
-// it and the next: by halving.
+// it and the next: by halving. Of values that are not finite, NaN among them, none need be up to it.
 float bound_of(const float* values, int64_t n, int64_t rank) {
-  float low = *std::min_element(values, values + n), high = low;
+  float low = kInfinity, high = -kInfinity;
   for (int64_t i = 0; i < n; ++i)
-    if (values[i] < kInfinity) high = std::max(high, values[i]);
+    if (values[i] < kInfinity) {
+      low = std::min(low, values[i]);
+      high = std::max(high, values[i]);
+    }
   if (count_up_to(values, n, low) >= rank) return low;
   for (;;) {  // at least `rank` values are up to `high`, and fewer up to `low`
     const float middle = low + (high - low) * 0.5f;
-    if (middle <= low || middle >= high) return high;
+    if (!(middle > low && middle < high)) return high;
     const int64_t counted = count_up_to(values, n, middle);
     if (counted == rank) return middle;
     (counted < rank ? low : high) = middle;
@@ -219,8 +222,10 @@ void search(const ListsView& lists, int64_t begin, int64_t end, const int64_t* n
     }
     for (int64_t q = 0; q < n_queries; ++q, found += k, squared += k) {
       const auto& places = nearest[q].places();
-      for (int64_t i = 0; i < k; ++i)
-        sorted[i] = {places[i] < 0 ? kInfinity : squared_distance(all[q], lists.points + places[i] * d, d), places[i]};
+      for (int64_t i = 0; i < k; ++i) {
+        const float away = places[i] < 0 ? kInfinity : squared_distance(all[q], lists.points + places[i] * d, d);
+        sorted[i] = away < kInfinity ? std::pair(away, places[i]) : std::pair(kInfinity, int64_t(-1));
+      }
       std::sort(sorted.begin(), sorted.end());
       for (int64_t i = 0; i < k; ++i) std::tie(squared[i], found[i]) = sorted[i];
     }

@@ -137,7 +137,7 @@ struct Tile {
     V share[kRows], shift[kRows];
     for (int r = 0; r < kRows; ++r) {
       share[r] = T(1) / total[r];
-      shift[r] = best[r] + log<T>(total[r]);
+      shift[r] = best[r] + log<T>(total[r]) + (total[r] - total[r]);  // NaN, which `log` does not know, stays NaN
     }
     for (int64_t j = 0; j < k; ++j)
       for (int r = 0; r < kRows; ++r) {
