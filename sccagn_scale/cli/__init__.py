@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _ending_in_order():
             importlib.import_module(f"sccagn_scale.cli._{arguments.verb}").run(arguments)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as where a daemon has closed it
+                sys.stdout.flush()
     except InputError as error:
         return _complain(f"error: {error}", _MISTAKE)
     except KeyboardInterrupt:

@@ -19,8 +19,14 @@ def check_inputs(paths: Sequence[Path]) -> None:
     """Refuse an input that is not there, or is given twice."""
     seen: dict[Path, Path] = {}
     for path in paths:
-        if not path.exists():
-            raise InputError(f"`INPUT` must name an existing file or folder, but {str(path)!r} does not exist.")
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InputError(
+                f"`INPUT` must name an existing file or folder, but {str(path)!r} does not exist."
+            ) from error
+        except OSError as error:
+            raise InputError(f"`INPUT` {str(path)!r} cannot be opened: {error.strerror}.") from error
         if (other := seen.get(path.resolve())) is not None:
             raise InputError(f"`INPUT` must name each file once, but {str(path)!r} is {str(other)!r} again.")
         seen[path.resolve()] = path

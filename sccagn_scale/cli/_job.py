@@ -116,7 +116,7 @@ def _check_output(arguments: argparse.Namespace, cells: Atlas) -> None:
         raise InputError("`--inplace` adds the results to a .h5ad or .zarr file; INPUT is 10x's: give `--output`.")
     if arguments.inplace or arguments.results_only or len(cells.files) > 1 or _is_copied(arguments, cells):
         return
-    if len(cells.layers) > 1:
+    if set(cells.layers) - {None}:
         raise InputError(
             f"`--output` must end in {ending(cells)}, as INPUT's layers and raw stay as they are stored there, but is "
             f"{str(arguments.output)!r}; give it that ending, or add `--results-only`."
@@ -135,10 +135,10 @@ def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
         if arguments.inplace:
             with same_matrices(arguments.input[0], arguments.store and arguments.store / CELLS):
                 add_results(cells.adata, arguments.input[0])
+        elif not arguments.results_only and _is_copied(arguments, cells):
+            write_copy(cells.adata, cells.files[0], arguments.output)
         elif arguments.results_only or None not in cells.layers:  # some files may lack X
             write(cells.adata, arguments.output)
-        elif _is_copied(arguments, cells):
-            write_copy(cells.adata, cells.files[0], arguments.output)
         else:
             write_atlas(cells.adata, cells.matrix().blocks(BLOCK_SIZE), arguments.output)
 

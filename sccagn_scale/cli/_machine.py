@@ -8,6 +8,8 @@ import resource
 import sys
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 
 def peak_rss_mb() -> float:
     """Most memory that this process has held at once, in MB of 10⁶ bytes."""
@@ -56,3 +58,4 @@ def limit_threads(n: int) -> None:
         sys.modules["torch"].set_num_threads(n)
     if "faiss" in sys.modules:
         sys.modules["faiss"].omp_set_num_threads(n)
+    threadpool_limits(n, user_api="blas")  # NumPy and SciPy have read the environment when they were loaded

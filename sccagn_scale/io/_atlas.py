@@ -32,7 +32,7 @@ from ._transpose import transposed
 
 
 def open_atlas(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, scratch: Path | None = None
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, scratch: str | os.PathLike[str] | None = None
 ) -> Atlas:
     """Open files as one atlas, without loading their matrices.
 
@@ -75,7 +75,7 @@ def open_atlas(
     for one in opened:
         for note in one.notes:
             warnings.warn(f"{one.path}: {note}" if len(files) > 1 else note, InputWarning, stacklevel=2)
-    return Atlas(opened, scratch)
+    return Atlas(opened, None if scratch is None else Path(scratch))
 
 
 class Atlas:

@@ -101,6 +101,8 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except OSError as error:
         if isinstance(error, PermissionError | BlockingIOError | FileNotFoundError):
             raise InputError(f"`path` {str(path)!r} cannot be opened: {first_line(error)}.") from error
+        if error.errno:  # of the system, such as no locks on a network's file system
+            raise InputError(f"`path` {str(path)!r} cannot be opened: {first_line(error)}.") from error
         if h5py.is_hdf5(path):
             raise InputError(f"`path` {str(path)!r} is a truncated or damaged HDF5 file; copy it anew.") from error
         found = "is empty" if path.stat().st_size == 0 else "is something else or cut short"

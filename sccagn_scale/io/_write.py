@@ -59,8 +59,11 @@ def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say what `path` could not be written for; and not of AnnData and zarr what the caller can do nothing about."""
-    with warnings.catch_warnings():
+    """Say what `path` could not be written for; and not of AnnData and zarr what the caller can do nothing about.
+
+    Strings of pandas' own type in `uns` or in frames of `obsm`, which came with a file, are written as they are.
+    """
+    with warnings.catch_warnings(), anndata.settings.override(allow_write_nullable_strings=True):
         # the zarr format, and whether its chunks are put together in shards, are settings of AnnData
         warnings.filterwarnings("ignore", message="Writing zarr v2 data", category=UserWarning)
         warnings.filterwarnings("ignore", message="zarr v3 autosharding", category=UserWarning)
@@ -160,8 +163,8 @@ def _check_in_the_way(target: Path, path: str, name: str, *, is_folder: bool) ->
         wanted = "folder" if is_folder else "file"
         found = "folder" if target.is_dir() else "file" if target.is_file() else "device or a pipe"
         raise InputError(f"`{name}` must name a {wanted}, but {path!r} is a {found}.")
-    # asked of the mode and not of the system, which lets root write anything
-    if not target.stat().st_mode & _WRITE_BITS:
+    # asked of the mode too, as the system lets root write anything
+    if not (target.stat().st_mode & _WRITE_BITS and os.access(target, os.W_OK)):
         raise InputError(f"`{name}` must not be write-protected, but {path!r} is; give another name.")
 
 

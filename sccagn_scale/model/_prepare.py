@@ -203,6 +203,14 @@ def prepare_like(
             f"`adata` lacks {len(missing):,} of the {len(recipe.chosen):,} genes that the model was trained on, such "
             f"as {', '.join(missing[:3])}; give it the same genes."
         )
+    n_missing = int((where < 0).sum())
+    if n_missing and recipe.input_kind != "log":
+        warnings.warn(
+            f"`adata` lacks {n_missing:,} of the {len(where):,} genes over which the model takes a cell's total: what "
+            "they would have held is missing from it, and the other values are taken for larger ones.",
+            InputWarning,
+            stacklevel=3,
+        )
     found = pp.scan(matrix)
     if found.kind != recipe.input_kind:
         warnings.warn(

@@ -72,6 +72,7 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
     }
     history = model.history_.items()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as fresh:
             fresh.mkdir()
             (fresh / _MODEL).write_text(json.dumps(facts, indent=2, default=np.ndarray.tolist) + "\n", encoding="utf-8")

@@ -112,7 +112,7 @@ def _checked_counts(x: Any) -> sp.csr_matrix:
     """Take X as float32 CSR with sorted indices, if it is counts."""
     if x is None or 0 in x.shape:
         raise InputError("`source` must hold a count matrix in X, got an empty one; put the counts there.")
-    counts = sp.csr_matrix(x)
+    counts = sp.csr_matrix(x.astype(np.float32) if x.dtype == np.float16 else x)  # which SciPy has no sparse form of
     values = counts.data
     for wrong, what in (
         (~np.isfinite(values), "NaN or infinite values"),

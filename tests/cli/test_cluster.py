@@ -307,6 +307,17 @@ def test_threads(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         faiss.omp_set_num_threads(before[1])
 
 
+def test_threads_of_blas_that_is_loaded() -> None:
+    code = (
+        "import os; os.environ.update(OPENBLAS_NUM_THREADS='2', OMP_NUM_THREADS='2')\n"
+        "import numpy, scipy.linalg; from threadpoolctl import threadpool_info\n"
+        "from sccagn_scale.cli._machine import limit_threads; limit_threads(1)\n"
+        "print(*{library['num_threads'] for library in threadpool_info() if library['user_api'] == 'blas'})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["1"]
+
+
 def test_threads_of_a_new_process() -> None:
     code = (
         "from sccagn_scale.cli._machine import limit_threads; limit_threads(1)\n"

@@ -17,7 +17,7 @@ from scipy.io import mmwrite
 
 from sccagn_scale.cli import main
 from sccagn_scale.cli._parser import build_parser
-from sccagn_scale.io import CellStore, open_atlas, read
+from sccagn_scale.io import CellStore, open_atlas, read, write
 from sccagn_scale.model import CELLS
 from sccagn_scale.pp import select_matrix
 
@@ -69,6 +69,27 @@ def test_results_alone(cells: Path) -> None:
     written = ad.read_h5ad(out)
     assert written.X is None
     assert {"sccagn", "sccagn_confidence"} <= set(written.obs)
+
+
+@pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
+def test_a_file_without_x_keeps_its_layers(cells: Path, ending: str) -> None:
+    adata = ad.read_h5ad(cells)
+    adata.layers["counts"], adata.X = adata.X, None
+    source, out = cells.with_name(f"layers{ending}"), cells.with_name(f"out{ending}")
+    write(adata, source)
+    assert _cluster(source, "--layer", "counts", "-o", out) == 0
+    written = read(out)
+    assert written.X is None
+    np.testing.assert_array_equal(written.layers["counts"].toarray(), adata.layers["counts"].toarray())
+    assert "sccagn" in written.obs
+
+
+def test_a_layer_is_not_lost_where_there_is_no_x(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adata = ad.read_h5ad(cells)
+    adata.layers["counts"], adata.X = adata.X, None
+    adata.write_h5ad(cells)
+    assert _cluster(cells, "--layer", "counts", "-o", cells.with_name("out.zarr")) == 2
+    assert "`--output` must end in .h5ad" in capsys.readouterr().err
 
 
 def test_results_go_into_the_input(cells: Path) -> None:

@@ -377,3 +377,9 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path: Path, ended_by: signal.Sig
     assert process.returncode == 128 + ended_by
     assert said.splitlines()[-1] == f"sccagn-scale: {'terminated' if ended_by == signal.SIGTERM else 'interrupted'}"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_stdout_may_be_closed() -> None:
+    code = "import sys; sys.stdout = None; from sccagn_scale.cli import main; sys.exit(main(['info', '--json']))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -463,8 +463,9 @@ def test_ranges_of_rows_fit_or_are_one_row(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_close_removes_what_was_transposed(tmp_path: Path, scratch: Path) -> None:
-    atlas = io.open_atlas([store(random_atlas(0, (9, 5), "csc"), tmp_path / "a")], scratch=scratch)
+    atlas = io.open_atlas([store(random_atlas(0, (9, 5), "csc"), tmp_path / "a")], scratch=str(scratch))
     matrix = atlas.matrix()
+    assert matrix.read(0, 2).shape == (2, 5)
     atlas.close()
     assert list(scratch.iterdir()) == []
     with pytest.raises(InputError, match="cannot be opened"):

@@ -268,3 +268,15 @@ def test_zarr_that_is_not_installed(tmp_path: Path, adata: anndata.AnnData, monk
     fails(tmp_path / "a.zarr", r"pip install zarr")
     with pytest.raises(InputError, match=r"`output` is a \.zarr folder, which needs the package zarr"):
         io.check_writable(tmp_path / "b.zarr", "output")
+
+
+def test_what_the_system_has_against_opening_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cells.h5ad"
+    anndata.AnnData(np.ones((2, 2), np.float32)).write_h5ad(path)
+
+    def locked(*_: object) -> None:
+        raise OSError(37, "Unable to synchronously open file (unable to lock file, errno = 37)")
+
+    monkeypatch.setattr(h5py, "File", locked)
+    with pytest.raises(InputError, match=r"cannot be opened: .*unable to lock file"):
+        io.read(path)

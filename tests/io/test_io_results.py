@@ -469,3 +469,24 @@ def test_names_of_pandas_own_strings(
     whole.obs_names = whole.obs_names.astype("string")
     io.write(whole, path)
     assert read(path).obs["sccagn"].tolist() == list("abab")
+
+
+@pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
+def test_strings_of_pandas_own_type_in_uns_and_obsm_stay(tmp_path: Path, ending: str) -> None:
+    """AnnData reads them, and refuses to write them unless told to."""
+    markers = pd.DataFrame({"gene": pd.array(["a", None, "c"], dtype="string")}, index=["0", "1", "2"])
+    adata = anndata.AnnData(np.ones((3, 2), np.float32), obsm={"frame": markers.copy()}, uns={"markers": markers})
+    source = tmp_path / f"in{ending}"
+    io.write(adata, source)
+    held = io.read(source)
+    held.obs["new"] = [1, 2, 3]
+    io.write_copy(held, source, tmp_path / f"copy{ending}")
+    io.add_results(held, source)
+    io.write(held, tmp_path / f"new{ending}")
+    for path in (source, tmp_path / f"copy{ending}", tmp_path / f"new{ending}"):
+        again = io.read(path)
+        assert again.obs["new"].tolist() == [1, 2, 3]
+        for frame in (again.uns["markers"], again.obsm["frame"]):
+            assert frame["gene"].isna().tolist() == [False, True, False]
+            assert frame["gene"][["0", "2"]].tolist() == ["a", "c"]
+    assert not anndata.settings.allow_write_nullable_strings

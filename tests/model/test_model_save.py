@@ -251,6 +251,22 @@ def test_a_save_that_fails_leaves_the_earlier_model(
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
+def test_the_folders_above_a_model_are_made(tmp_path: Path) -> None:
+    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "models" / "first" / "kept")
+    assert [path.name for path in (tmp_path / "models" / "first").iterdir()] == ["kept"]
+
+
+def test_genes_that_only_count_towards_totals_are_missed(tmp_path: Path) -> None:
+    """The values of the others are shares of a smaller total then."""
+    adata = planted()
+    trained = SCCAGN(adata, 3, dataclasses.replace(TINY, n_top_genes=50)).train()
+    trained.save(tmp_path / "kept")
+    others = adata.var_names.difference(trained.recipe_.gene_names)
+    assert len(others) > 20
+    with pytest.warns(InputWarning, match=rf"`adata` lacks 20 of the {len(trained.recipe_.genes)} genes over which"):
+        SCCAGN.load(tmp_path / "kept", adata[:, adata.var_names.difference(others[:20], sort=False)].copy())
+
+
 def test_a_link_to_a_model_is_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("there")
     (tmp_path / "there").mkdir()

@@ -82,3 +82,11 @@ def test_the_source_is_left_as_it_is(dtype: type) -> None:
     make_mixture_model(source, "kind", None)
     np.testing.assert_array_equal(source.X.indices, [2, 0, 1])
     np.testing.assert_array_equal(source.X.data, [2, 1, 3])
+
+
+def test_counts_may_be_dense_halves() -> None:
+    """SciPy has no sparse form of float16."""
+    adata = cells([[1, 0, 4], [2, 3, 0], [0, 9, 1], [5, 0, 6]], list("abab"), "dense")
+    adata.X = adata.X.astype(np.float16)
+    drawn = make_mixture_model(adata, "kind", None).draw(np.zeros(20, np.int8), np.random.default_rng(0))
+    assert drawn.sum() > 0
