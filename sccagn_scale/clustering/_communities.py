@@ -9,7 +9,7 @@ import igraph
 import numpy as np
 import scipy.sparse as sp
 
-from sccagn_scale.clustering._labels import by_size, one_hot
+from sccagn_scale.clustering._labels import BLOCK, by_size, one_hot
 from sccagn_scale.clustering._ward import merge
 
 LEAST_RESOLUTION, LARGEST_RESOLUTION = 0.05, 4.0
@@ -18,7 +18,6 @@ LEAST_RESOLUTION, LARGEST_RESOLUTION = 0.05, 4.0
 _LEIDEN_ITERATIONS = 4
 _BISECTIONS = 16
 _REFINING_ROUNDS = 5
-_BLOCK = 262_144  # cells that are worked on at once
 
 
 class CommunityFinder:
@@ -153,8 +152,8 @@ def _n_used(labels: np.ndarray) -> int:
 
 
 def _row_blocks(graph: sp.csr_matrix) -> Iterator[tuple[int, sp.csr_matrix]]:
-    for start in range(0, graph.shape[0], _BLOCK):
-        yield start, graph[start : start + _BLOCK]
+    for start in range(0, graph.shape[0], BLOCK):
+        yield start, graph[start : start + BLOCK]
 
 
 def _between(graph: sp.csr_matrix, groups: np.ndarray) -> sp.csr_matrix:
@@ -162,5 +161,5 @@ def _between(graph: sp.csr_matrix, groups: np.ndarray) -> sp.csr_matrix:
     member = one_hot(groups)
     total = sp.csr_matrix((member.shape[1], member.shape[1]), dtype=graph.dtype)
     for start, block in _row_blocks(graph):
-        total = total + member[start : start + _BLOCK].T @ (block @ member)
+        total = total + member[start : start + BLOCK].T @ (block @ member)
     return total.tocsr()

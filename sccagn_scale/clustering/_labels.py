@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-_BLOCK = 262_144  # cells that are worked on at once
+BLOCK = 262_144
+"""Cells that are worked on at once."""
 
 
 def by_size(labels: np.ndarray) -> np.ndarray:
@@ -47,8 +48,8 @@ def sphering(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     middles = centers(points, labels)
     scatter = np.zeros((points.shape[1], points.shape[1]))
-    for i in range(0, len(points), _BLOCK):
-        rows = slice(i, i + _BLOCK)
+    for i in range(0, len(points), BLOCK):
+        rows = slice(i, i + BLOCK)
         away = (points[rows] - middles[labels[rows]]).astype(np.float64)
         scatter += away.T @ away
     values, vectors = np.linalg.eigh(scatter / len(points))

@@ -54,8 +54,11 @@ def checked_config(config: Config | Preset | None) -> Config:
 
 def usable_config(config: Config) -> Config:
     """Return the settings of a saved model as this machine can use them: how neighbours are found is not learned."""
-    if config.loader == "neighbor" and config.neighbor_sampler != "torch":  # of which a loaded model makes no use
-        config = dataclasses.replace(config, neighbor_sampler="torch")
+    if config.loader == "neighbor":
+        try:
+            check_sampler(config.neighbor_sampler)
+        except InputError:  # a loaded model samples nothing
+            config = dataclasses.replace(config, neighbor_sampler="torch")
     if config.knn_backend != "auto" and (reason := graph.missing(config.knn_backend)):
         log.info(
             "The model's `knn_backend`, %s, cannot run here (%s): auto takes its place.", config.knn_backend, reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,17 @@ def test_nothing_else_changes_and_it_can_be_done_again(clustered: ad.AnnData) ->
     assert set(clustered.uns) == {*before.uns, "sccagn_k9"}
 
 
+def test_as_many_clusters_as_are_named_can_be_had_and_no_more(clustered: ad.AnnData) -> None:
+    """How many pieces there are hangs on how a processor rounds."""
+    with pytest.raises(InputError, match="must be at most") as caught:
+        recluster(clustered, 200)
+    [most] = re.findall(r"at most (\d+),", str(caught.value))
+    assert 6 < int(most) <= 570 // 5  # of five cells at least
+    assert clustered.obs[recluster(clustered, int(most))].nunique() == int(most)
+    with pytest.raises(InputError, match=f"must be at most {most}, "):
+        recluster(clustered, int(most) + 1)
+
+
 def test_mistakes_are_told(clustered: ad.AnnData) -> None:
     for arguments, message in (
         ({}, "`n_clusters` or `resolution` must be given"),
@@ -165,7 +177,7 @@ def test_mistakes_are_told(clustered: ad.AnnData) -> None:
         ({"n_clusters": 1}, "`n_clusters` must be at least 2"),
         ({"n_clusters": 2.5}, "`n_clusters` must be a whole number"),
         ({"n_clusters": 571}, "`n_clusters` = 571 needs at least as many cells; there are 570 with a cluster"),
-        ({"n_clusters": 200}, r"`n_clusters` must be at most 6\d,"),
+        ({"n_clusters": 200}, r"`n_clusters` must be at most \d+, as far as so few cells can be divided; it is 200"),
         ({"resolution": 0}, "`resolution` must be a number above 0; it is 0"),
         ({"resolution": float("nan")}, "`resolution` must be a number above 0; it is nan"),
         ({"resolution": 1e300}, r"`resolution` = 1e\+300 of 6 clusters is more than the 570 cells; lower it"),

@@ -125,8 +125,11 @@ def test_a_model_is_not_bound_to_the_search_that_it_was_trained_with(
     with caplog.at_level("INFO", "sccagn_scale"):
         loaded = SCCAGN.load(tmp_path / "kept", adata)
     np.testing.assert_array_equal(loaded.labels_, trained.labels_)
-    assert loaded.config.knn_backend == "auto"
+    assert (loaded.config.knn_backend, loaded.config.neighbor_sampler) == ("auto", "torch")
     assert "exact, cannot run here (no such thing)" in caplog.text
+    monkeypatch.undo()
+    monkeypatch.setattr(_neighbor, "probe", lambda name: OptionalPart(name, "", True, "1"))
+    assert SCCAGN.load(tmp_path / "kept", adata).config == trained.config
 
 
 @pytest.mark.parametrize("n_obs", [1, 2, 10, 35, 36, 100])
