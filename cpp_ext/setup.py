@@ -129,7 +129,7 @@ class Build(build_ext):
         linked = [str(objects / f"{source.stem}_cuda.o") for source in found]
         run_all([[*common, "-c", str(source), "-o", built] for source, built in zip(found, linked, strict=True)])
         # libtorch_cuda is looked into when the library is loaded: a torch without CUDA can compile for one with it. The
-        # runtime is the one that torch has loaded by then; if that is of another CUDA, the library is left out
+        # runtime is the one that torch has loaded by then; a library for another CUDA is left out
         ends = ["-cudart=shared", "-L" + str(torch / "lib"), "-ltorch_cpu", "-o", str(library)]
         run([compiler, *host, "-shared", *linked, *TARGETS, *ends])
 

@@ -115,6 +115,17 @@ def test_batches_are_made_on_the_stream_of_the_thread_that_asks(monkeypatch: pyt
     assert current.name == "mine"
 
 
+def test_cuda_is_left_alone_where_nobody_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Initializing it fails where the GPU is taken, and in a process that was forked after it was."""
+
+    def refuse() -> None:
+        raise AssertionError("CUDA would be initialized")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", refuse)
+    assert numbers(Prefetch(Counted(4)), 3) == [0, 1, 2]
+
+
 def test_waiting_is_what_training_does_not_cover() -> None:
     slow, fast = Prefetch(Counted(5, seconds=0.05)), Prefetch(Counted(5, seconds=0.05))
     for _ in slow:

@@ -7,9 +7,14 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
+#include <exception>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
+
+// Torch's text of the thread's last exception, which it has from 2.13 on.
+extern "C" __attribute__((weak)) const char* torch_exception_get_what_without_backtrace();
 
 namespace sccagn {
 
@@ -28,27 +33,41 @@ inline bool same_place(const Tensor& a, const Tensor& b) {
   return a.is_cpu() == b.is_cpu() && a.get_device() == b.get_device();
 }
 
-// Without a call through the dispatcher where there is nothing to do.
-inline Tensor packed(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
-
-inline Tensor as_type(const Tensor& t, ScalarType type) {
-  return packed(t.scalar_type() == type ? t : torch::stable::to(t, type));
-}
-
-// An array to work in, or a result: of `like`'s device, uninitialised.
-inline Tensor empty(const Tensor& like, std::vector<int64_t> shape, std::optional<ScalarType> type = std::nullopt) {
-  return torch::stable::new_empty(like, shape, type ? *type : like.scalar_type());
-}
-
-inline Tensor zeros(const Tensor& like, std::vector<int64_t> shape, std::optional<ScalarType> type = std::nullopt) {
-  return torch::stable::new_zeros(like, shape, type ? *type : like.scalar_type());
-}
-
 // [2, 3], for messages
 inline std::string shape(const Tensor& t) {
   std::string text = "[";
   for (int64_t i = 0; i < t.dim(); ++i) text += (i ? ", " : "") + std::to_string(t.size(i));
   return text + "]";
+}
+
+// A tensor that torch makes. If it cannot, the stable interface names the call alone and not why, which is room mostly.
+template <class Make>
+Tensor made(const Make& make) {
+  try {
+    return make();
+  } catch (const std::exception& error) {
+    if (torch_exception_get_what_without_backtrace)
+      throw std::runtime_error(torch_exception_get_what_without_backtrace());
+    throw std::runtime_error(std::string("out of memory, or an earlier error of the device: ") + error.what());
+  }
+}
+
+// Without a call through the dispatcher where there is nothing to do.
+inline Tensor packed(const Tensor& t) {
+  return t.is_contiguous() ? t : made([&] { return torch::stable::contiguous(t); });
+}
+
+inline Tensor as_type(const Tensor& t, ScalarType type) {
+  return packed(t.scalar_type() == type ? t : made([&] { return torch::stable::to(t, type); }));
+}
+
+// An array to work in, or a result: of `like`'s device, uninitialised.
+inline Tensor empty(const Tensor& like, std::vector<int64_t> shape, std::optional<ScalarType> type = std::nullopt) {
+  return made([&] { return torch::stable::new_empty(like, shape, type ? *type : like.scalar_type()); });
+}
+
+inline Tensor zeros(const Tensor& like, std::vector<int64_t> shape, std::optional<ScalarType> type = std::nullopt) {
+  return made([&] { return torch::stable::new_zeros(like, shape, type ? *type : like.scalar_type()); });
 }
 
 inline void check_student_t(const Tensor& z, const Tensor& centroids, double nu) {

@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        return _complain(f"error: not enough memory: {_one_line(error)}; use fewer cells or a larger machine.", _FAILED)
+        remedy = "`--device cpu`, fewer cells or a larger GPU" if _is_of_gpu(error) else "fewer cells or a larger machine"
+        return _complain(f"error: not enough memory: {_one_line(error)}; use {remedy}.", _FAILED)
     return 0
 
 
@@ -100,8 +101,12 @@ def _is_out_of_memory(error: Exception) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or any(text in str(error) for text in ("can't allocate memory", "out of memory", "alloc fail"))
+        or any(text in str(error) for text in ("can't allocate memory", "out of memory", "alloc fail", "ALLOC_FAILED"))
     )
+
+
+def _is_of_gpu(error: Exception) -> bool:
+    return any(text in str(error) for text in ("CUDA", "CUBLAS", "CUDNN", "cuda", "GpuMemory"))
 
 
 def _one_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from sccagn_scale.cli._parser import PROGRAM
 _PACKAGES = {
     "torch": ("torch",),
     "torch-geometric": ("torch-geometric",),
-    "faiss": ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11"),
+    "faiss": ("faiss-cpu", "faiss-gpu-cuvs", "faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11"),
     "anndata": ("anndata",),
     "scanpy": ("scanpy",),
     "numpy": ("numpy",),
@@ -43,6 +43,7 @@ def _facts() -> dict[str, Any]:
             PROGRAM: __version__,
             "python": platform.python_version(),
             **{name: _version(name) for name in _PACKAGES},
+            "faiss": _version("faiss") or faiss.__version__,
         },
         "machine": {
             "system": platform.platform(),

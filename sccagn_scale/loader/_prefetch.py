@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import torch
 
@@ -48,7 +48,7 @@ def _on_stream(loader: Loader, stream: torch.cuda.Stream | None) -> Iterator[Bat
     """Make batches on the stream of the thread that uses them: a thread of its own would have another."""
     batches = iter(loader)
     while True:
-        with torch.cuda.stream(stream):  # none: nothing changes
+        with nullcontext() if stream is None else torch.cuda.stream(stream):  # which starts CUDA even for None
             batch = next(batches, None)
             if batch is None:
                 return

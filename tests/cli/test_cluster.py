@@ -258,6 +258,7 @@ def test_mistake_found_while_training(cells: Path, capsys: pytest.CaptureFixture
             1,
             "not enough memory",
         ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), 1, "--device cpu"),
         (RuntimeError("new_empty API call failed: CUDA out of memory. Tried to"), 1, "not enough memory"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."), 1, "CUDA out of memory; use"),
     ],

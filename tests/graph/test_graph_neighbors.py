@@ -375,22 +375,35 @@ def test_torch_takes_the_points_in_tiles(monkeypatch: pytest.MonkeyPatch, cells:
     np.testing.assert_allclose(distances, brute_force(cells[:1500], 15)[1], rtol=1e-6)
 
 
-def test_torch_multiplies_with_all_digits(monkeypatch: pytest.MonkeyPatch, cells: np.ndarray) -> None:
-    """Scores of a few digits would lose neighbours of what counts as exact search."""
-    during = []
-    addmm = torch.addmm
-    monkeypatch.setattr(
-        torch, "addmm", lambda *a, **k: during.append(torch.get_float32_matmul_precision()) or addmm(*a, **k)
-    )
-    torch.set_float32_matmul_precision("medium")
-    try:
-        found = torch_exact.search(cells[:100], 5)[0]
-        some = torch_exact.search_some(cells[:100], np.array([3]), 5)
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    assert during == ["highest", "highest"]
-    np.testing.assert_array_equal(some, found[[3]])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "torch.set_float32_matmul_precision('medium')",
+        "torch.backends.cuda.matmul.allow_tf32 = True",
+        "torch.backends.fp32_precision = 'tf32'",
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    ],
+)
+def test_torch_multiplies_with_all_digits(setting: str) -> None:
+    """Scores of a few digits would lose neighbours of what counts as exact search. Settings are of the process."""
+    code = f"""
+import numpy as np, torch
+from sccagn_scale.graph._algorithms import torch_exact
+{setting}
+backends, addmm, during = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul), torch.addmm, []
+before = [one.fp32_precision for one in backends]
+def seen(*a, **k):
+    during.extend(one.fp32_precision for one in backends)
+    return addmm(*a, **k)
+torch.addmm = seen
+cells = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
+found = torch_exact.search(cells, 5)[0]
+assert (torch_exact.search_some(cells, np.array([3]), 5) == found[[3]]).all()
+assert during == ["ieee"] * 4, during
+assert [one.fp32_precision for one in backends] == before != ["ieee"] * 2, before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("device", "number"), [("cuda:3", 3), ("cuda", 0), ("cpu", 0)])

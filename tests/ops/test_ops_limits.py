@@ -151,3 +151,10 @@ def test_types_that_differ_are_refused() -> None:
     z, centroids = sample(3, 4)
     with pytest.raises(RuntimeError, match="both be float32 or both float64"):
         student_t_assign(z, centroids.float())
+
+
+@needs_extension
+def test_a_result_that_does_not_fit_is_told_as_torch_tells_it() -> None:
+    z = torch.zeros(2**23, 2)
+    with pytest.raises(RuntimeError, match="memory"):
+        torch.ops.sccagn.student_t_assign(z, z, 1.0)  # 2⁴⁸ bytes

@@ -49,7 +49,8 @@ struct Job {
 
   template <class Kernel, class... Arguments>
   void launch(Kernel kernel, Arguments... arguments) const {
-    STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_size)));
+    // the same for every launch: threads that launch at once share it
+    STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kSharedBytes)));
     kernel<<<unsigned(blocks), threads, shared_size, device.stream()>>>(problem, arguments...);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }

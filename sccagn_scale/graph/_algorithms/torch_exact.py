@@ -34,13 +34,20 @@ def search_some(points: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Multiply with all digits, whatever `torch.set_float32_matmul_precision` was set to for training."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """Multiply with all digits, whatever torch was told to leave out in training.
+
+    It can be told in two ways. The settings of each backend are what both change; that of one way cannot be read after
+    the other was used.
+    """
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
     try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def _search(queries: Tensor, x: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
