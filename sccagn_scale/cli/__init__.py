@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        remedy = "`--device cpu`, fewer cells or a larger GPU" if _is_of_gpu(error) else "fewer cells or a larger machine"
+        remedy = "`--device cpu` or a larger GPU" if _is_of_gpu(error) else "fewer cells or a larger machine"
         return _complain(f"error: not enough memory: {_one_line(error)}; use {remedy}.", _FAILED)
     return 0
 
