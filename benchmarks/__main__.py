@@ -41,12 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = verbs.add_parser(name, help=summary, description=summary)
         verb.add_argument("--quick", action="store_true", help="small and short: shows that it works, proves nothing")
         verb.add_argument("--json", type=Path, metavar="FILE", help="result file (default: benchmarks/results/NAME.json"
-                          ", or none with --quick)")  # fmt: skip
+                          ", NAME_cuda.json with --device cuda, or none with --quick)")  # fmt: skip
         verb.add_argument("--resume", action="store_true", help="take up the rows of an interrupted run")
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
-    default = None if arguments.quick else RESULTS / f"{arguments.benchmark}.json"
+    on_gpu = getattr(arguments, "device", "cpu") == "cuda"
+    default = None if arguments.quick else RESULTS / f"{arguments.benchmark}{'_cuda' if on_gpu else ''}.json"
     measured = {name: str(value) for name, value in vars(arguments).items() if name not in NOT_MEASURED}
     path = arguments.json or default
     try:

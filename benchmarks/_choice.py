@@ -11,6 +11,11 @@ from sccagn_scale._errors import InputError
 QUICK_SETS = 3
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Declare where what a benchmark compares can run."""
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to measure (default: cpu)")
+
+
 def names(text: str) -> list[str]:
     """Split at commas; a type for argparse."""
     return [name.strip() for name in text.split(",") if name.strip()]

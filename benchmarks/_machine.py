@@ -16,6 +16,8 @@ PACKAGES = (
     "anndata",
     "annbatch",
     "faiss-cpu",
+    "faiss-gpu",
+    "faiss-gpu-cuvs",
     "h5py",
     "hnswlib",
     "igraph",

@@ -38,7 +38,7 @@ class Session:
     def __init__(self, benchmark: str, *, path: Path | None, arguments: dict[str, Any], resume: bool = False) -> None:
         self.benchmark = benchmark
         self.path = path
-        self.machine = machine_facts()
+        self.machine = machine_facts() | {name: value for name, value in arguments.items() if name == "device"}
         checkpoint = None if path is None else path.with_suffix(".partial")
         self._checkpoint = Checkpoint(checkpoint, {"machine": self.machine, "arguments": arguments})
         self._lock = threading.Lock()

@@ -6,6 +6,7 @@ import argparse
 import time
 from typing import Any
 
+from benchmarks._choice import add_device
 from benchmarks._contest import Contest, Method
 from benchmarks._extension import choose_extension, is_installed
 from benchmarks._outcome import Outcome
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `epoch` can be asked for."""
     parser.add_argument("--cells", type=int, metavar="N", help="cells (default: 1000000; quick: 5000)")
     parser.add_argument("--repeats", type=int, default=1, metavar="R", help="epochs of each, in turn (default: 1)")
+    add_device(parser)
 
 
 def run(arguments: argparse.Namespace, session: Session) -> None:
@@ -30,7 +32,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
         Method(
             f"{rep}, ext" if compiled else rep,
             "benchmarks.epoch:measure",
-            {"n_obs": n_obs, "input_rep": rep, "compiled": compiled},
+            {"n_obs": n_obs, "input_rep": rep, "compiled": compiled, "device": arguments.device},
         )
         for rep in ("genes", "pca")
         for compiled in (False, True)[: 1 + is_installed()]
@@ -39,14 +41,14 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
     session.finish(rows, columns=COLUMNS, mean_of=lambda case: None)
 
 
-def measure(n_obs: int, input_rep: str, compiled: bool) -> Outcome:
+def measure(n_obs: int, input_rep: str, compiled: bool, device: str) -> Outcome:
     """Target: one epoch of joint training, batches of the default size, network and losses of the default preset.
 
     Cells are drawn at random: a step costs the same whatever the values. The graph joins each cell to those that stand
     next to it in an order that has nothing to do with their numbers, and the parts are stretches of that order, so
     that batches keep most of their edges and gather their rows from all over, as with real cells.
     """
-    choose_extension(compiled)
+    choose_extension(compiled, device=device)
     import numpy as np
     import torch
 
@@ -63,19 +65,21 @@ def measure(n_obs: int, input_rep: str, compiled: bool) -> Outcome:
     parts[order] = np.arange(n_obs) // (config.batch_size // 8)
     loader = Prefetch(
         PartitionLoader(
-            x, adjacency, parts, batch_size=config.batch_size, device=torch.device("cpu"),
+            x, adjacency, parts, batch_size=config.batch_size, device=torch.device(device),
             generator=np.random.default_rng(0),
         )
     )  # fmt: skip
     torch.manual_seed(0)
     module = SCCAGNModule(x.shape[1], config.n_hidden, config.n_latent, n_anchors=config.n_anchors)
     module.set_centroids(torch.randn(N_CLUSTERS, config.n_latent))
-    optimizer = Optimizer(
-        module, config.learning_rate, config.discriminator_learning_rate, generator=torch.Generator().manual_seed(0)
-    )
+    module.to(device)
+    generator = torch.Generator(device).manual_seed(0)
+    optimizer = Optimizer(module, config.learning_rate, config.discriminator_learning_rate, generator=generator)
     weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
-    sums = torch.ones(N_CLUSTERS, dtype=torch.float64)
-    anchor = torch.zeros(config.batch_size * 4, dtype=torch.int64)
+    sums = torch.ones(N_CLUSTERS, dtype=torch.float64, device=device)
+    anchor = torch.zeros(config.batch_size * 4, dtype=torch.int64, device=device)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
     start = time.perf_counter()
     n_steps = 0
     for batch in loader:
@@ -84,6 +88,7 @@ def measure(n_obs: int, input_rep: str, compiled: bool) -> Outcome:
             anchor=anchor[: batch.n_seeds], anchor_share=config.anchor_share,
         )  # fmt: skip
         n_steps += 1
+    wait()
     took = time.perf_counter() - start
     metrics = {"n_steps": n_steps, "ms_per_step": 1e3 * took / n_steps, "waiting_share": loader.waited / took}
     return Outcome({f"epoch/{n_obs}": [took]}, lambda: {f"epoch/{n_obs}": metrics}, {"n_obs": n_obs})

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._choice import chosen, names
+from benchmarks._choice import add_device, chosen, names
 from benchmarks._contest import Contest, Method
 from benchmarks._extension import choose_extension
 from benchmarks._outcome import Outcome, peak_rss_mb
@@ -40,7 +40,7 @@ TOLERANCE = 2e-3  # norms of a million gradients; by ‖z‖² + ‖µ‖² − 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `kernels` can be asked for."""
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to measure (default: cpu)")
+    add_device(parser)
     parser.add_argument("--cases", type=names, metavar="A,B", help=f"of {', '.join((*STUDENT_T, *CSR))} (default: all)")
     parser.add_argument("--cells", type=int, metavar="N", help="cells of the Student-t cases (default: 1000000)")
     parser.add_argument("--repeats", type=int, default=3, metavar="R", help="processes of each method in turn (3)")

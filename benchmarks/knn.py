@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks._choice import add_device
 from benchmarks._contest import Contest, Method, run_fresh
 from benchmarks._outcome import Outcome, peak_rss_mb
 from benchmarks._results import Row, write_atomically
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", metavar="N,N", help="numbers of cells (default: 10000,100000,1000000)")
     parser.add_argument("--methods", metavar="A,B", help="backends, `auto`, scanpy, hnswlib (default: all that fit)")
     parser.add_argument("--repeats", type=int, metavar="N", help="runs of each in turn (default: 3; quick: 1)")
+    add_device(parser)
 
 
 def run(arguments: argparse.Namespace, session: Session) -> None:
@@ -54,7 +56,11 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
         for n_obs in sizes:
             kwargs = {"base": base, "n_obs": n_obs}
             methods = tuple(
-                Method(name, f"benchmarks.knn:{name if name in PEERS else 'ours'}_job", _asked(name) | kwargs)
+                Method(
+                    name,
+                    f"benchmarks.knn:{name if name in PEERS else 'ours'}_job",
+                    _asked(name, arguments.device) | kwargs,
+                )
                 for name in method_names(n_obs, named)
             )
             contests.append(
@@ -132,12 +138,20 @@ def draw(base: str, n_obs: int, random_state: int = 0) -> np.ndarray:
     return drawn
 
 
-def ours_job(base: str, n_obs: int, backend: str) -> Outcome:
-    """Target: one of our backends, or the one that `auto` chooses for the CPU."""
+def ours_job(base: str, n_obs: int, backend: str, device: str) -> Outcome:
+    """Target: one of our backends, or the one that `auto` chooses for the device."""
+    import torch
+
     from sccagn_scale.graph import choose_backend, neighbors
 
-    chosen = choose_backend(n_obs) if backend == "auto" else backend
-    return _timed(base, n_obs, lambda points: neighbors(points, N_NEIGHBORS, chosen).indices, {"backend": chosen})  # type: ignore[arg-type]
+    chosen = choose_backend(n_obs, device) if backend == "auto" else backend
+
+    def find(points: np.ndarray) -> np.ndarray:
+        return neighbors(points, N_NEIGHBORS, chosen, device=torch.device(device)).indices  # type: ignore[arg-type]
+
+    if device == "cuda":
+        find(draw(base, 5000))  # CUDA and FAISS set themselves up when they are first used
+    return _timed(base, n_obs, find, {"backend": chosen})
 
 
 def scanpy_job(base: str, n_obs: int) -> Outcome:
@@ -215,8 +229,8 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _asked(name: str) -> dict[str, str]:
-    return {} if name in PEERS else {"backend": name}
+def _asked(name: str, device: str) -> dict[str, str]:
+    return {} if name in PEERS else {"backend": name, "device": device}
 
 
 def _not_installed(package: str) -> str | None:

@@ -39,7 +39,7 @@ def test_drawn_cells_keep_each_types_moments(base: str) -> None:
 
 @pytest.mark.parametrize("backend", ["auto", "exact"])
 def test_our_job(base: str, backend: str) -> None:
-    outcome = knn.ours_job(base, 500, backend)
+    outcome = knn.ours_job(base, 500, backend, "cpu")
     assert list(outcome.seconds) == ["500 x 50"]
     metrics = outcome.score()["500 x 50"]
     assert metrics["recall"] == 1.0

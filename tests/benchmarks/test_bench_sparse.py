@@ -44,8 +44,8 @@ def test_the_graph_joins_what_stands_near_in_the_order() -> None:
 
 @pytest.mark.parametrize("input_rep", ["genes", "pca"])
 def test_an_epoch_takes_every_cell(input_rep: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epoch, "choose_extension", lambda wanted: None)  # which is for a process of its own
-    outcome = epoch.measure(3000, input_rep, compiled=False)
+    monkeypatch.setattr(epoch, "choose_extension", lambda wanted, device: None)  # which is for a process of its own
+    outcome = epoch.measure(3000, input_rep, compiled=False, device="cpu")
     metrics = outcome.score()["epoch/3000"]
     assert metrics["n_steps"] == 3
     assert metrics["ms_per_step"] * 3 == pytest.approx(1e3 * outcome.seconds["epoch/3000"][0])

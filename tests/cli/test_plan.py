@@ -14,7 +14,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sccagn_scale import SCCAGN, Config
+from sccagn_scale import SCCAGN, Config, graph
 from sccagn_scale.cli import main
 from sccagn_scale.io import open_atlas
 from sccagn_scale.model import _plan
@@ -133,13 +133,21 @@ def test_a_gpu_is_planned_for_where_one_will_be_used(cells: Path, monkeypatch: p
 
     monkeypatch.setattr(_plan, "SCCAGN", OnCpu)
     monkeypatch.setattr(_plan, "pick_device", lambda device: torch.device("cuda", 0))
-    monkeypatch.setattr("sccagn_scale.graph.choose_backend", choose)
+    monkeypatch.setattr(graph, "choose_backend", choose)
+    search = graph.neighbors
+
+    def searched(points: np.ndarray, *given: Any, device: torch.device, **more: Any) -> graph.Neighbors:
+        if str(device) != "cpu":
+            asked.append((len(points), str(device)))
+        return search(points, *given, **more)
+
+    monkeypatch.setattr(graph, "neighbors", searched)
     real = _plan.needs
     monkeypatch.setattr(
         _plan, "needs", lambda *given, **more: asked.append(more["device_type"]) or real(*given, **more)
     )
     _plan.plan(open_atlas(cells), 3)
-    assert asked == [(300, "cuda"), (300, "auto"), "cuda"]
+    assert asked == [(300, "cuda"), (5000, "cuda:0"), (300, "auto"), "cuda"]
 
 
 def test_all_of_a_consensus_grows_with_the_cells() -> None:
@@ -229,11 +237,7 @@ def test_time_is_measured_on_cells_of_the_layer_and_nothing_is_said_of_them(
         (["{cells}", "--layer", "other"], "`--layer` must be one of None (X), 'one'"),
         (["{cells}", "-k", "301"], "`--n-clusters` = 301 needs at least as many cells"),
         (["{cells}", "--batch-key", "lot"], "`--batch-key` must name a column of obs, but there is no 'lot'"),
-        pytest.param(
-            ["{cells}", "--device", "cuda"],
-            "`--device` = 'cuda' needs a GPU",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
-        ),
+        (["{cells}", "--device", "cuda"], "`--device` = 'cuda' needs a GPU"),
         (["{cells}", "--json", "{cells}"], "`--json` must not be the same as `INPUT`"),
         (["{other}", "{cells}", "--json", "{cells}"], "`--json` must not be the same as `INPUT 1`"),
     ],

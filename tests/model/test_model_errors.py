@@ -11,7 +11,6 @@ import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import torch
 from model_samples import FAST, TINY, assert_same, content, planted
 
 from sccagn_scale import SCCAGN, Config, InputError, cluster, open_atlas, plan, recluster
@@ -101,7 +100,6 @@ def test_what_is_there_after_training_only() -> None:
         _ = model.labels  # type: ignore[attr-defined]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_to_use() -> None:
     with pytest.raises(InputError, match="`device` = 'cuda' needs a GPU"):
         cluster(planted(), device="cuda")

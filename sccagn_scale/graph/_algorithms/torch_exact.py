@@ -39,7 +39,7 @@ def _full_precision() -> Iterator[None]:
     It can be told in two ways. The settings of each backend are what both change; that of one way cannot be read after
     the other was used.
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:
