@@ -98,6 +98,7 @@ class Config:
         the consensus of three mixtures, one over each graph, or of three Leiden clusterings, whichever agree more.
     resolution
         Resolution at which clusterings are scored when the number of clusters is estimated; higher gives more clusters.
+        All cells as one cluster score 1 − resolution, so from 1 on they are divided even where they are of one kind.
         The consensus of up to 20,000 cells uses that number even if you give another one (see `init`).
     n_init
         Number of restarts of k-means.

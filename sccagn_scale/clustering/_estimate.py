@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sccagn_scale._errors import InputError
 from sccagn_scale.clustering._communities import LARGEST_RESOLUTION, LEAST_RESOLUTION, CommunityFinder
 from sccagn_scale.clustering._mixtures import Mixtures
 
@@ -17,13 +16,23 @@ _PATIENCE = 8  # numbers of clusters that may score less in a row
 
 
 class Estimate(NamedTuple):
-    """A number of clusters, and what speaks for it."""
+    """A number of clusters, and what speaks for it.
+
+    All cells as one cluster are a candidate too, of which every graph has the score 1 − resolution. A division has to
+    have more: noise, whose neighbours are many and weak, has none that does.
+    """
 
     n_clusters: int
     method: str
     candidates: np.ndarray  # int64 [n_candidates], rising
     scores: np.ndarray  # float64 [n_candidates]; the estimate has the highest
     plausible: tuple[int, int]  # smallest and largest candidate whose score is nearly as high
+
+    @property
+    def best_division(self) -> int | None:
+        """The candidate of two clusters or more that has the highest score; None if cells could not be divided."""
+        scores = np.where(self.candidates > 1, self.scores, -np.inf)
+        return int(self.candidates[np.argmax(scores)]) if np.isfinite(scores).any() else None
 
 
 def estimate_by_communities(finder: CommunityFinder, resolution: float = 0.5) -> Estimate:
@@ -42,7 +51,7 @@ def estimate_by_communities(finder: CommunityFinder, resolution: float = 0.5) ->
 
     Returns
     -------
-    The estimate, at least 2. `plausible` spans the candidates within 1 % of its score.
+    The estimate. `plausible` spans the candidates within 1 % of its score.
     """
     best: dict[int, float] = {}
     for at in sorted({*RESOLUTIONS.tolist(), resolution}):
@@ -50,9 +59,7 @@ def estimate_by_communities(finder: CommunityFinder, resolution: float = 0.5) ->
         n_found = int(labels.max()) + 1
         if n_found >= 2:
             best[n_found] = max(best.get(n_found, -np.inf), finder.modularity(labels, resolution))
-    if not best:
-        raise InputError("`n_clusters` cannot be estimated: the cells form one group at every resolution. Give it.")
-    return _estimate(best, f"modularity of Leiden clusterings at resolution {resolution:g}")
+    return _estimate(best, "Leiden clusterings", resolution)
 
 
 def estimate_by_mixtures(finder: CommunityFinder, mixtures: Mixtures, resolution: float = 0.5) -> Estimate:
@@ -60,7 +67,8 @@ def estimate_by_mixtures(finder: CommunityFinder, mixtures: Mixtures, resolution
 
     As `estimate_by_communities`, but the clusterings are mixtures of 2, 3, … Gaussians, until eight in a row have had
     less modularity than the best. The graph did not make the clusterings that it scores, which counts against those
-    that follow its noise.
+    that follow its noise. Where none has more than all cells together, communities are looked at before the cells count
+    as one cluster: mixtures may miss how they part.
     """
     best: dict[int, float] = {}
     chosen, n_clusters = 2, 2
@@ -71,13 +79,15 @@ def estimate_by_mixtures(finder: CommunityFinder, mixtures: Mixtures, resolution
             best[n_found] = max(best.get(n_found, -np.inf), finder.modularity(labels, resolution))
             chosen = max(best, key=lambda k: best[k])
         n_clusters += 1
-    if not best:
-        raise InputError("`n_clusters` cannot be estimated: the cells form one group. Give it.")
-    return _estimate(best, f"modularity of Gaussian mixtures at resolution {resolution:g}")
+    if max(best.values(), default=-np.inf) <= 1 - resolution:
+        return estimate_by_communities(finder, resolution)
+    return _estimate(best, "Gaussian mixtures", resolution)
 
 
-def _estimate(best: dict[int, float], method: str) -> Estimate:
-    """Choose among numbers of clusters by the score of each one's best clustering."""
+def _estimate(best: dict[int, float], clusterings: str, resolution: float) -> Estimate:
+    """Choose among one cluster and more by the score of each number's best clustering."""
+    best = {1: 1 - resolution, **best}
+    method = f"modularity of {clusterings} at resolution {resolution:g}"
     candidates = np.array(sorted(best))
     scores = np.array([best[k] for k in candidates])
     near = candidates[scores >= scores.max() - 0.01 * abs(scores.max())]

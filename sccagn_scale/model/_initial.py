@@ -75,6 +75,8 @@ def find_initial(
         finder = clustering.CommunityFinder(scoring.adjacency, random_state)
         estimate = _announced(clustering.estimate_by_communities(finder, config.resolution), scoring)
         n_clusters = estimate.n_clusters
+        if n_clusters == 1:
+            return np.zeros(len(z), np.int64), estimate
     if init == "mixture":
         return mixtures_of(z, config, random_state).into(n_clusters), estimate
     if init == "ward":
@@ -128,13 +130,14 @@ def _of_few(
 
     if n_clusters is None:
         found = _announced(estimate(), scoring)
-        return ensemble.consensus(found.n_clusters), found
+        labels = np.zeros(len(z), np.int64) if found.n_clusters == 1 else ensemble.consensus(found.n_clusters)
+        return labels, found
+    supported = estimate().best_division
+    if supported is None or n_clusters == supported or (n_clusters > supported and len(z) < _DIVIDED_FROM):
+        return ensemble.consensus(n_clusters), None
     try:
-        supported = estimate().n_clusters
-        if n_clusters == supported or (n_clusters > supported and len(z) < _DIVIDED_FROM):
-            return ensemble.consensus(n_clusters), None
         nested = ensemble.regrouped(ensemble.consensus(supported), n_clusters)
-    except InputError:  # cells that form one group, or are too few to be divided so often
+    except InputError:  # cells that are too few to be divided so often
         log.info("The estimated clusters cannot be divided into %d: %d are fitted from the start.", *[n_clusters] * 2)
         return ensemble.consensus(n_clusters), None
     if n_clusters > supported:
@@ -152,6 +155,13 @@ def _announced(estimate: clustering.Estimate, scoring: ScoringGraph) -> clusteri
     """Say how many clusters there are, and what speaks for that."""
     if scoring.note:
         estimate = estimate._replace(method=f"{estimate.method} {scoring.note}")
+    if estimate.n_clusters == 1:
+        log.warning(
+            "The cells seem to be of one kind: divided in any way, they have less %s than together. To divide them all "
+            "the same, give `n_clusters` or a higher `resolution`.",
+            estimate.method,
+        )
+        return estimate
     low, high = estimate.plausible
     others = f" ({low} to {high} are plausible)" if low != high else ""
     log.info("The number of clusters is estimated as %d%s: %s.", estimate.n_clusters, others, estimate.method)

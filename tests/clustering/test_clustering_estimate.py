@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from planted import blobs, planted_graph
 
-from sccagn_scale._errors import InputError
 from sccagn_scale.clustering import (
     CommunityFinder,
     Mixtures,
@@ -34,7 +33,8 @@ def test_an_estimate_comes_with_its_evidence() -> None:
     estimate = estimate_by_communities(finder, 0.7)
     assert estimate.n_clusters == estimate.candidates[estimate.scores.argmax()]
     assert (np.diff(estimate.candidates) > 0).all()
-    assert estimate.candidates[0] >= 2
+    assert (estimate.candidates[0], estimate.scores[0]) == (1, pytest.approx(1 - 0.7))
+    assert estimate.best_division == estimate.candidates[1:][estimate.scores[1:].argmax()]
     assert estimate.candidates.shape == estimate.scores.shape
     assert estimate.scores.max() == pytest.approx(finder.modularity(finder.into(3, graph.toarray()), 0.7), abs=1e-6)
     near = estimate.candidates[estimate.scores >= 0.99 * estimate.scores.max()]
@@ -57,13 +57,32 @@ def test_a_higher_resolution_never_estimates_fewer() -> None:
     assert found[-1] > found[0]
 
 
-def test_cells_that_never_part_leave_the_number_to_the_user() -> None:
+def test_cells_that_never_part_are_one_cluster() -> None:
     class OneGroup(CommunityFinder):
         def at_resolution(self, resolution: float) -> np.ndarray:
             return np.zeros(4, np.int64)
 
-    with pytest.raises(InputError, match="`n_clusters` cannot be estimated"):
-        estimate_by_communities(OneGroup(planted_graph([4])[0]))
+    estimate = estimate_by_communities(OneGroup(planted_graph([4])[0]))
+    assert (estimate.n_clusters, estimate.best_division, estimate.plausible) == (1, None, (1, 1))
+
+
+def test_all_cells_as_one_cluster_have_the_modularity_that_they_are_scored_with() -> None:
+    points, _ = blobs([40, 40])
+    finder = CommunityFinder(adjacency(neighbors(points, 10)))
+    for resolution in (0.3, 0.5, 2.0):
+        scored = dict(zip(*estimate_by_communities(finder, resolution)[2:4], strict=True))
+        assert scored[1] == pytest.approx(finder.modularity(np.zeros(80, np.int64), resolution))
+
+
+@pytest.mark.parametrize("n_obs", [60, 300, 2000])
+def test_noise_is_one_cluster(n_obs: int) -> None:
+    points = np.random.default_rng(0).normal(size=(n_obs, 24)).astype(np.float32)
+    finder = CommunityFinder(adjacency(neighbors(points, 15)))
+    assert estimate_by_communities(finder).n_clusters == 1
+    found = estimate_by_mixtures(finder, Mixtures(points))
+    assert found.n_clusters == 1
+    assert found.best_division is not None
+    assert estimate_by_communities(finder, 1.0).n_clusters > 1  # at which all together have no modularity
 
 
 @pytest.mark.parametrize("sizes", [[60, 60], [60, 50, 40], [50, 45, 40, 35, 30, 25], [40] * 9])
@@ -79,8 +98,8 @@ def test_mixtures_recover_the_number_of_planted_groups(
     estimate = estimate_by_mixtures(finder, mixtures)
     low, high = estimate.plausible
     assert low <= estimate.n_clusters == len(sizes) <= high
-    np.testing.assert_array_equal(estimate.candidates, np.arange(2, len(sizes) + 9))  # eight more are looked at
-    for n_clusters, score in zip(estimate.candidates[:3], estimate.scores, strict=False):
+    np.testing.assert_array_equal(estimate.candidates, np.arange(1, len(sizes) + 9))  # eight more are looked at
+    for n_clusters, score in zip(estimate.candidates[1:4], estimate.scores[1:], strict=False):
         assert score == pytest.approx(finder.modularity(mixtures.into(n_clusters), 0.5))
 
 
@@ -91,11 +110,12 @@ def test_mixtures_of_few_cells_end_with_the_cells() -> None:
     assert estimate.candidates[-1] <= 6
 
 
-def test_mixtures_that_are_all_one_leave_the_number_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_mixtures_miss_is_left_to_communities(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_mixtures, "shrunk_mixture", lambda points, *_, **__: np.zeros(len(points), np.int64))
     points, _ = blobs([20, 20])
-    with pytest.raises(InputError, match="`n_clusters` cannot be estimated"):
-        estimate_by_mixtures(CommunityFinder(adjacency(neighbors(points, 5))), Mixtures(points))
+    estimate = estimate_by_mixtures(CommunityFinder(adjacency(neighbors(points, 5))), Mixtures(points))
+    assert (estimate.n_clusters, estimate.best_division) == (2, 2)
+    assert "Leiden" in estimate.method
 
 
 def test_a_higher_resolution_has_the_graph_bear_out_more_mixtures() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,6 @@ from sklearn.metrics import adjusted_rand_score
 
 import sccagn_scale
 from sccagn_scale import Config, clustering, graph
-from sccagn_scale._errors import InputError
 from sccagn_scale.model import _initial
 from sccagn_scale.model._ensemble import Ensemble, mixtures_of
 from sccagn_scale.model._graph import ScoringGraph
@@ -155,13 +155,25 @@ def test_mixtures_of_a_view_follow_settings_and_seed(monkeypatch: pytest.MonkeyP
 def test_where_cells_bear_nothing_out_there_is_a_vote(monkeypatch: pytest.MonkeyPatch) -> None:
     points, _ = cells()
 
-    def one_group(*given: Any, **options: Any) -> clustering.Estimate:
-        raise InputError("`n_clusters` cannot be estimated: the cells form one group. Give it.")
-
-    monkeypatch.setattr(clustering, "estimate_by_mixtures", one_group)
+    one = clustering.Estimate(1, "modularity", np.array([1]), np.array([0.5]), (1, 1))
+    monkeypatch.setattr(clustering, "estimate_by_mixtures", lambda *_, **__: one)
     np.testing.assert_array_equal(found(points, 4)[0], ensemble_of(points)[0].consensus(4))
-    with pytest.raises(InputError, match="the cells form one group"):
-        found(points, None)
+
+
+@pytest.mark.parametrize("few_cells", [20_000, 100])
+def test_cells_of_one_kind_are_one_cluster(
+    few_cells: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_initial, "FEW_CELLS", few_cells)
+    counts = np.random.default_rng(0).poisson(np.random.default_rng(1).gamma(4, 1, 200), (600, 200))
+    adata = ad.AnnData(counts.astype(np.float32))
+    sccagn_scale.cluster(adata, config=TINY)
+    assert adata.obs["sccagn"].cat.categories.tolist() == ["0"]
+    assert (adata.obs["sccagn_confidence"] == 1).all()
+    assert "seem to be of one kind" in caplog.text
+    assert sccagn_scale.recluster(adata, 2) == "sccagn_k2"
+    sccagn_scale.cluster(adata, 2, TINY, key_added="two")
+    assert adata.obs["two"].nunique() == 2
 
 
 def test_more_clusters_than_there_can_be_parts_are_voted_on(
