@@ -47,7 +47,9 @@ class CommunityFinder:
         self._degrees = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
         self._total = self._degrees.sum() or 1.0
         self._groups = groups
+        self._inhabited: slice | np.ndarray = slice(None)  # groups that have a cell
         if groups is not None:
+            self._inhabited = np.bincount(groups) > 0
             graph = _between(graph, groups)
         upper = sp.triu(graph, k=1).tocoo()
         # igraph takes pairs twice as fast as it takes an array
@@ -60,13 +62,17 @@ class CommunityFinder:
 
     def at_resolution(self, resolution: float) -> np.ndarray:
         """Find communities at one resolution: labels int64 [n_obs], 0 the largest."""
-        if resolution not in self._found:
-            self._found[resolution] = self._search(resolution)
-        labels = self._found[resolution]
+        labels = self._search(resolution)
         return by_size(labels if self._groups is None else labels[self._groups])
+
+    def _n_at(self, resolution: float) -> int:
+        """Number of communities that `at_resolution` finds, without a label for every cell."""
+        return _n_used(self._search(resolution)[self._inhabited])
 
     def _search(self, resolution: float) -> np.ndarray:
         """Community of every cell, or group of cells."""
+        if resolution in self._found:
+            return self._found[resolution]
         igraph.set_random_number_generator(random.Random(self._seed))
         try:
             # modularity, written as the Potts model with degrees for node weights: edges inside a group then count
@@ -80,7 +86,8 @@ class CommunityFinder:
             ).membership
         finally:
             igraph.set_random_number_generator(random)
-        return np.asarray(found, dtype=np.int64)
+        self._found[resolution] = np.asarray(found, dtype=np.int64)
+        return self._found[resolution]
 
     def modularity(self, labels: np.ndarray, resolution: float) -> float:
         """Modularity of a clustering at a resolution (Reichardt & Bornholdt 2006)."""
@@ -130,20 +137,17 @@ class CommunityFinder:
         that outnumber `n_clusters` are merged the same way. Communities of groups of cells are refined at the end.
         """
         low, high = LEAST_RESOLUTION / 10, LARGEST_RESOLUTION
-        finer = self.at_resolution(high)
-        while finer.max() + 1 < n_clusters and high < 1e6:
+        while self._n_at(high) < n_clusters and high < 1e6:
             low, high = high, 4 * high
-            finer = self.at_resolution(high)
         for _ in range(_BISECTIONS):
-            if finer.max() + 1 == n_clusters:
+            if self._n_at(high) == n_clusters:
                 break
             middle = float(np.sqrt(low * high))
-            labels = self.at_resolution(middle)
-            if labels.max() + 1 >= n_clusters:
-                high, finer = middle, labels
+            if self._n_at(middle) >= n_clusters:
+                high = middle
             else:
                 low = middle
-        labels = merge(points, finer, n_clusters)
+        labels = merge(points, self.at_resolution(high), n_clusters)
         return by_size(labels if self._groups is None else self.refined(labels, high))
 
 

@@ -8,25 +8,34 @@ import scipy.sparse as sp
 BLOCK = 262_144
 """Cells that are worked on at once."""
 
+_SUMMED = 16_384  # in float32, before double takes over: sums of millions lose digits
+
 
 def by_size(labels: np.ndarray) -> np.ndarray:
     """Renumber clusters by falling size, ties by first appearance; empty ones vanish."""
-    _, first, inverse, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    counts = np.bincount(labels)
+    first = np.empty(len(counts), np.int64)
+    first[labels[::-1]] = np.arange(len(labels))[::-1]  # of those assigned to one place, the last stays
+    used = np.flatnonzero(counts)
     rank = np.empty(len(counts), np.int64)
-    rank[np.lexsort((first, -counts))] = np.arange(len(counts))
-    return rank[inverse]
+    rank[used[np.lexsort((first[used], -counts[used]))]] = np.arange(len(used))
+    return rank[labels]
 
 
-def one_hot(labels: np.ndarray) -> sp.csr_matrix:
+def one_hot(labels: np.ndarray, n_clusters: int | None = None) -> sp.csr_matrix:
     """Which cluster each point is in: float32 [n_obs, n_clusters], a 1 in every row."""
-    return sp.csr_matrix((np.ones(len(labels), np.float32), labels, np.arange(len(labels) + 1)))
+    shape = None if n_clusters is None else (len(labels), n_clusters)
+    return sp.csr_matrix((np.ones(len(labels), np.float32), labels, np.arange(len(labels) + 1)), shape=shape)
 
 
 def centers(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Mean of the points of each cluster: float32 [n_clusters, d]."""
     n_clusters = int(labels.max()) + 1
     sizes = np.maximum(np.bincount(labels, minlength=n_clusters), 1)
-    return ((one_hot(labels).T @ points) / sizes[:, None]).astype(np.float32)
+    total = np.zeros((n_clusters, points.shape[1]))
+    for i in range(0, len(points), _SUMMED):
+        total += one_hot(labels[i : i + _SUMMED], n_clusters).T @ points[i : i + _SUMMED]
+    return (total / sizes[:, None]).astype(np.float32)
 
 
 def sphering(points: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ def regrouped(points: np.ndarray, labels: np.ndarray, n_clusters: int, *, random
     if n_clusters <= labels.max() + 1:
         return by_size(merged(points, labels, n_clusters)[labels])
     parts = divided(points, labels, n_clusters, random_state=random_state)
-    return by_size(np.unique(np.column_stack([labels, parts]), axis=0, return_inverse=True)[1].ravel())
+    return by_size(labels * (parts.max() + 1) + parts)
 
 
 def _pieces(points: np.ndarray, random_state: int) -> np.ndarray:

@@ -74,11 +74,12 @@ def recluster(
     names, before = [str(name) for name in given.cat.categories], given.cat.codes.to_numpy()
     z = np.asarray(adata.obsm[keys.embedding], dtype=np.float32)
     here = before >= 0
-    if not np.isfinite(z[here]).all():
+    z = z[here]
+    if not np.isfinite(z).all():
         raise InputError(f"`key` = {key!r}: some cells have a cluster and no embedding; cluster them anew.")
     wanted = _wanted(n_clusters, resolution, len(names), int(here.sum()))
     added = free_keys(f"{key}_k{wanted}" if key_added is None else key_added, adata)
-    labels, names = _changed(z[here], before[here].astype(np.int64), names, wanted, random_state)
+    labels, names = _changed(z, before[here].astype(np.int64), names, wanted, random_state)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(
@@ -89,7 +90,7 @@ def recluster(
     codes, confidence = np.full(len(here), -1), np.full(len(here), np.nan, np.float32)
     codes[here] = labels
     nu = adata.uns[keys.uns]["params"]["nu"]
-    confidence[here] = _confidence(z[here], labels, float(z.shape[1] if nu == "none" else nu))
+    confidence[here] = _confidence(z, labels, float(z.shape[1] if nu == "none" else nu))
     adata.obs[added.labels] = pd.Categorical.from_codes(codes, pd.Index(names))
     adata.obs[added.confidence] = confidence
     adata.uns[added.uns] = {"key": key, "n_clusters": wanted, "random_state": random_state}
@@ -136,10 +137,16 @@ def _changed(
         rank = np.argsort(order)
         return rank[union][labels], ["+".join(np.array(names)[union == u]) for u in order]
     parts = clustering.divided(z, labels, wanted, random_state=random_state)
-    both = np.column_stack([labels, parts])
-    kinds, part = np.unique(both, axis=0, return_inverse=True)
-    n_parts = np.bincount(kinds[:, 0])
-    return part.ravel(), [names[c] if n_parts[c] == 1 else f"{names[c]},{i}" for c, i in kinds.tolist()]
+    most = int(parts.max()) + 1
+    numbers = labels * most + parts
+    there = np.bincount(numbers) > 0
+    of_clusters, of_parts = np.divmod(np.flatnonzero(there), most)
+    n_parts = np.bincount(of_clusters)
+    new_names = [
+        names[cluster] if n_parts[cluster] == 1 else f"{names[cluster]},{part}"
+        for cluster, part in zip(of_clusters.tolist(), of_parts.tolist(), strict=True)
+    ]
+    return (np.cumsum(there) - 1)[numbers], new_names
 
 
 def _confidence(z: np.ndarray, labels: np.ndarray, nu: float) -> np.ndarray:

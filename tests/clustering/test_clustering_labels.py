@@ -62,3 +62,8 @@ def test_clusters_without_extent_but_for_rounding_are_left_as_they_are() -> None
     points = rng.normal(size=(6, 4)).astype(np.float32)[labels] * 100
     points *= 1 + 1e-7 * rng.normal(size=points.shape).astype(np.float32)
     np.testing.assert_array_equal(sphering(points, labels), np.eye(4))
+
+
+def test_centers_of_millions_keep_their_digits() -> None:
+    points = np.full((6_000_000, 1), 0.1, np.float32)
+    np.testing.assert_allclose(centers(points, np.zeros(len(points), np.int64)), 0.1, rtol=5e-4)
