@@ -22,8 +22,7 @@ class Differences:
         mine = [row for row in rows if row["case"].rpartition("/")[2] == preset and "error" not in row["metrics"]]
         self._metrics = {(row["method"], row["case"]): row["metrics"] for row in mine}
         self._cases = sorted({row["case"] for row in mine})
-        present = {row["method"] for row in mine}
-        self.variants = [name for name in VARIANTS if name in present]
+        self.variants = _in_order({row["method"] for row in mine})
 
     def scores(self, variant: str, metric: str) -> np.ndarray:
         """Mean over seeds for each set that both the variant and the preset have."""
@@ -36,6 +35,11 @@ class Differences:
 
     def _shared(self, variant: str) -> list[str]:
         return [case for case in self._cases if {(variant, case), (AS_IS, case)} <= self._metrics.keys()]
+
+
+def _in_order(variants: set[str]) -> list[str]:
+    """As in `VARIANTS`; those that only kept results still have come last."""
+    return [name for name in VARIANTS if name in variants] + sorted(variants - VARIANTS.keys())
 
 
 def write(rows: Sequence[Row], *, beside: Path) -> None:
@@ -81,7 +85,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     shown = presets(rows)
     figure, axes = plt.subplots(1, len(shown), figsize=(1.5 + 4.5 * len(shown), 8), sharey=True, squeeze=False)
     differences = [Differences(rows, preset) for preset in shown]
-    order = [name for name in VARIANTS if name != AS_IS and any(name in found.variants for found in differences)]
+    order = _in_order({name for found in differences for name in found.variants} - {AS_IS})
     for panel, preset, found in zip(axes[0], shown, differences, strict=True):
         for offset, (metric, title) in zip((-0.15, 0.15), SCORES.items(), strict=True):
             for variant in set(found.variants) - {AS_IS}:

@@ -188,7 +188,7 @@ def dec(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.object_]:
         input_rep="genes",
         phi=0.0,
         fusion="none",
-        discriminator=False,
+        weight_adversarial=0.0,
         n_latent=10,
         nu=1.0,
         tau=1.0,

@@ -8,7 +8,6 @@ AS_IS = "as it is"
 VARIANTS: dict[str, dict[str, Any]] = {
     AS_IS: {},
     # the network
-    "no discriminator": {"discriminator": False},
     "no attention": {"n_heads": 0},
     "concat": {"fusion": "concat"},
     "multiply": {"fusion": "multiply"},

@@ -73,8 +73,6 @@ class Config:
         Memory is linear in the cells for all three; time is quadratic for the first two.
     n_anchors
         Most cells of a batch that a cell attends to with `attention_scope="anchors"`.
-    discriminator
-        Whether a discriminator draws z towards the prior N(0, I).
     whiten
         Whether every component that the network starts from is scaled to variance one; if not, all by one factor.
     nu
@@ -88,7 +86,8 @@ class Config:
     weight_reconstruction
         Weight µ of the reconstruction loss, the squared error of a cell.
     weight_adversarial
-        Weight θ of the encoder's adversarial loss.
+        Weight θ of the encoder's adversarial loss, with which a discriminator draws z towards the prior N(0, I); 0: no
+        discriminator.
     init
         First clustering, which places the centroids: Leiden on the cell graph; Ward, a Gaussian mixture or k-means on
         z; or a consensus. `"auto"` is the consensus, except that it is Leiden for more than 20,000 cells whose number
@@ -173,7 +172,6 @@ class Config:
     n_heads: int = 4
     attention_scope: Literal["full", "subgraph", "anchors"] = "anchors"
     n_anchors: int = 512
-    discriminator: bool = True
     whiten: bool = True
 
     # --- losses

@@ -70,7 +70,7 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert paper.n_neighbors == 11  # the ten of the paper and the cell itself
     assert paper.prune
     assert (paper.n_hidden, paper.n_latent, paper.n_heads, paper.phi) == ((100, 200, 200), 8, 4, 0.5)
-    assert (paper.conv, paper.fusion, paper.discriminator) == ("gcn", "attention", True)
+    assert (paper.conv, paper.fusion) == ("gcn", "attention")
     assert (paper.attention_scope, paper.loader) == ("full", "full")
     assert (paper.nu, paper.tau) == (1.0, 0.5)
     assert (paper.weight_clustering, paper.weight_reconstruction, paper.weight_adversarial) == (1e-4, 0.5, 0.5)
@@ -170,7 +170,7 @@ def test_none_is_taken_only_where_it_means_something(name: str) -> None:
             Config(**{name: None})
 
 
-@pytest.mark.parametrize("name", ["prune", "discriminator"])
+@pytest.mark.parametrize("name", ["prune", "whiten", "round_clusters"])
 def test_a_switch_is_true_or_false(name: str) -> None:
     with pytest.raises(InputError, match=f"^`{name}` must be true or false; it is 1"):
         Config(**{name: 1})

@@ -41,5 +41,5 @@ def _network(n_input: int, config: Config) -> SCCAGNModule:
         n_heads=config.n_heads,
         n_anchors=config.n_anchors if config.attention_scope == "anchors" else None,
         phi=config.phi,
-        discriminator=config.discriminator,
+        discriminator=config.weight_adversarial > 0,
     )

@@ -80,6 +80,11 @@ def test_differences_are_taken_set_by_set() -> None:
     assert _ablation_report.presets(rows) == ["paper", "default"]
 
 
+def test_a_variant_of_kept_results_that_is_no_longer_run_comes_last() -> None:
+    rows = [row("a/paper", name, 0.5, 0.4) for name in (AS_IS, "of old", "Ward", "GAT")]
+    assert _ablation_report.Differences(rows, "paper").variants == [AS_IS, "GAT", "Ward", "of old"]
+
+
 def test_the_figure_has_a_row_for_every_variant_that_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plt, "close", lambda figure: None)
     rows = [row(f"{case}/paper", name, 0.5, 0.4) for case in "ab" for name in (AS_IS, "GAT", "Ward")]

@@ -23,7 +23,7 @@ def test_every_convolution_with_every_fusion(conv: Any, fusion: Any) -> None:
 
 CHANGES: list[dict[str, Any]] = [
     *({"n_heads": heads} for heads in (0, 1, 2, 8)),
-    {"discriminator": False},
+    {"weight_adversarial": 0.0},
     {"weight_clustering": 0.0, "weight_adversarial": 0.0},
     {"weight_reconstruction": 0.0, "weight_adversarial": 0.0},
     {"weight_reconstruction": 0.0, "weight_clustering": 0.0},

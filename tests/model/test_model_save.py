@@ -149,6 +149,16 @@ def test_few_cells_get_the_clusters_that_they_have_among_many(tmp_path: Path, n_
     assert np.mean(same) >= 0.9
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.05])
+def test_a_discriminator_is_made_and_kept_where_there_is_an_adversarial_loss(tmp_path: Path, weight: float) -> None:
+    trained = SCCAGN(planted(), 3, dataclasses.replace(TINY, weight_adversarial=weight)).train()
+    trained.save(tmp_path / "kept")
+    loaded = SCCAGN.load(tmp_path / "kept", planted())
+    for model in (trained, loaded):
+        assert (model.module_.discriminator is not None) == (weight > 0)
+    np.testing.assert_array_equal(loaded.labels_, trained.labels_)
+
+
 def test_a_model_of_another_format_is_told(tmp_path: Path) -> None:
     SCCAGN(planted(), 3, TINY).train().save(tmp_path / "kept")
     path = tmp_path / "kept" / "model.json"
