@@ -70,7 +70,7 @@ def measure(n_obs: int, input_rep: str, compiled: bool, device: str) -> Outcome:
         )
     )  # fmt: skip
     torch.manual_seed(0)
-    module = SCCAGNModule(x.shape[1], config.n_hidden, config.n_latent, n_anchors=config.n_anchors)
+    module = SCCAGNModule(x.shape[1], config.n_hidden, config.n_latent, n_attended=config.n_attended)
     module.set_centroids(torch.randn(N_CLUSTERS, config.n_latent))
     module.to(device)
     generator = torch.Generator(device).manual_seed(0)

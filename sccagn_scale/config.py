@@ -68,11 +68,10 @@ class Config:
         How z and the output g3 of the graph network are joined in front of the decoder.
     n_heads
         Number of attention heads; 0 leaves attention out and adds z and g3.
-    attention_scope
-        What a cell attends to: all cells (exact; `loader="full"` only), all cells of its batch, or `n_anchors` of them.
-        Memory is linear in the cells for all three; time is quadratic for the first two.
-    n_anchors
-        Most cells of a batch that a cell attends to with `attention_scope="anchors"`.
+    n_attended
+        Cells that each cell attends to, at most, drawn evenly from its batch; None: all of the batch, in time that grows
+        with its square (memory does not). With the whole graph as one batch, None is the published method: every cell
+        attends to all cells.
     whiten
         Whether every component that the network starts from is scaled to variance one; if not, all by one factor.
     nu
@@ -170,8 +169,7 @@ class Config:
     phi: float = 0.5
     fusion: Literal["attention", "concat", "multiply", "none"] = "attention"
     n_heads: int = 4
-    attention_scope: Literal["full", "subgraph", "anchors"] = "anchors"
-    n_anchors: int = 512
+    n_attended: int | None = 512
     whiten: bool = True
 
     # --- losses
@@ -222,11 +220,6 @@ class Config:
             )
         if not self.n_fanout or min(self.n_fanout) < 1:
             raise InputError(f"`n_fanout` must be at least one number, each at least 1; it is {self.n_fanout}.")
-        if self.attention_scope == "full" and self.loader != "full":
-            raise InputError(
-                f'`attention_scope` = "full" needs `loader` = "full", since a cell can attend only to those in its '
-                f'batch; `loader` is "{self.loader}". Set it to "full", or `attention_scope` to "subgraph".'
-            )
 
     @property
     def degrees_of_freedom(self) -> float:
@@ -294,7 +287,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "n_neighbors": 11,  # ten and the cell itself
         "n_latent": 8,
         "nu": 1.0,
-        "attention_scope": "full",
+        "n_attended": None,
         "loader": "full",
         "weight_clustering": 1e-4,
         "weight_adversarial": 0.5,
@@ -324,7 +317,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "n_latent": (1, _ANY, "at least 1"),
     "phi": (0, 1, "between 0 and 1"),
     "n_heads": (0, _ANY, "at least 0"),
-    "n_anchors": (1, _ANY, "at least 1"),
+    "n_attended": (1, _ANY, "at least 1"),
     "nu": (1e-6, _ANY, "above 0"),
     "tau": (1e-2, _ANY, "at least 0.01"),
     "weight_clustering": (0, _ANY, "at least 0"),

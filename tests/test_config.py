@@ -30,7 +30,7 @@ TOO_SMALL: dict[str, float] = {
     "n_latent": 0,
     "phi": -0.1,
     "n_heads": -1,
-    "n_anchors": 0,
+    "n_attended": 0,
     "nu": 0.0,
     "tau": 0.0,
     "weight_clustering": -1e-9,
@@ -71,7 +71,7 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert paper.prune
     assert (paper.n_hidden, paper.n_latent, paper.n_heads, paper.phi) == ((100, 200, 200), 8, 4, 0.5)
     assert (paper.conv, paper.fusion) == ("gcn", "attention")
-    assert (paper.attention_scope, paper.loader) == ("full", "full")
+    assert (paper.n_attended, paper.loader) == (None, "full")
     assert (paper.nu, paper.tau) == (1.0, 0.5)
     assert (paper.weight_clustering, paper.weight_reconstruction, paper.weight_adversarial) == (1e-4, 0.5, 0.5)
     assert (paper.learning_rate, paper.discriminator_learning_rate) == (1e-3, 2e-4)
@@ -154,9 +154,8 @@ def test_degrees_of_freedom_that_are_given_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_choice_is_taken_and_another_is_told_with_them(name: str) -> None:
-    others = {"loader": "full"} if name == "attention_scope" else {}
     for choice in get_args(HINTS[name]):
-        assert getattr(Config(**{name: choice}, **others), name) == choice
+        assert getattr(Config(**{name: choice}), name) == choice
     with pytest.raises(InputError, match=f"^`{name}` must be one of '{get_args(HINTS[name])[0]}', .*; it is 'other'"):
         Config(**{name: "other"})
 
@@ -191,12 +190,6 @@ def test_fan_outs_are_counts(value: Any) -> None:
 def test_fan_outs_are_as_many_as_hops(tmp_path: Path) -> None:
     assert Config(n_fanout=[5]).n_fanout == (5,)  # type: ignore[arg-type]
     assert Config.from_toml(write(tmp_path, "n_fanout = [15, 10, 5]")).n_fanout == (15, 10, 5)
-
-
-@pytest.mark.parametrize("loader", ["auto", "partition", "neighbor"])
-def test_a_cell_attends_to_all_only_where_all_are_at_hand(loader: Any) -> None:
-    with pytest.raises(InputError, match=rf'`attention_scope` = "full" .* `loader` is "{loader}"'):
-        Config(attention_scope="full", loader=loader)
 
 
 def test_heads_divide_the_latent_dimensions_where_there_is_attention() -> None:

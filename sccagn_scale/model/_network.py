@@ -39,7 +39,7 @@ def _network(n_input: int, config: Config) -> SCCAGNModule:
         conv=config.conv,
         fusion=config.fusion,
         n_heads=config.n_heads,
-        n_anchors=config.n_anchors if config.attention_scope == "anchors" else None,
+        n_attended=config.n_attended,
         phi=config.phi,
         discriminator=config.weight_adversarial > 0,
     )

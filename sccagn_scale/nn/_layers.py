@@ -177,13 +177,13 @@ class CrossAttention(nn.Module):
         d, a multiple of `n_heads`.
     n_heads
         Heads of d / n_heads dimensions each.
-    n_anchors
+    n_attended
         At most how many of the cells given are attended to, taken at even distances; all if None.
     """
 
-    def __init__(self, n_latent: int, n_heads: int, n_anchors: int | None = None) -> None:
+    def __init__(self, n_latent: int, n_heads: int, n_attended: int | None = None) -> None:
         super().__init__()
-        self.n_heads, self.n_anchors = n_heads, n_anchors
+        self.n_heads, self.n_attended = n_heads, n_attended
         self.query = nn.Linear(n_latent, n_latent)
         self.key = nn.Linear(n_latent, n_latent)
         self.value = nn.Linear(n_latent, n_latent)
@@ -191,8 +191,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, z: Tensor, g: Tensor) -> Tensor:
         """Attend: z [n, d], g [n_cells, d] -> [n, d]."""
-        if self.n_anchors is not None and len(g) > self.n_anchors:
-            g = g[evenly(len(g), self.n_anchors, g.device)]
+        if self.n_attended is not None and len(g) > self.n_attended:
+            g = g[evenly(len(g), self.n_attended, g.device)]
         q, k, v = (  # [1, heads, n or m, d / heads]
             layer(t).unflatten(1, (self.n_heads, -1)).transpose(0, 1).unsqueeze(0)
             for layer, t in ((self.query, z), (self.key, g), (self.value, g))
@@ -206,9 +206,9 @@ class CrossAttention(nn.Module):
         return self.out(attended.squeeze(0).transpose(0, 1).flatten(1))
 
 
-def evenly(n_cells: int, n_anchors: int, device: torch.device) -> Tensor:
-    """Positions at even distances from the first of so many cells to the last: int64 [n_anchors]."""
-    return torch.arange(n_anchors, device=device) * (n_cells - 1) // max(n_anchors - 1, 1)
+def evenly(n_cells: int, n_attended: int, device: torch.device) -> Tensor:
+    """Positions at even distances from the first of so many cells to the last: int64 [n_attended]."""
+    return torch.arange(n_attended, device=device) * (n_cells - 1) // max(n_attended - 1, 1)
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

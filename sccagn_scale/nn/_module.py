@@ -69,7 +69,7 @@ class SCCAGNModule(nn.Module):
         or `"none"`: z alone, without skips.
     n_heads
         Attention heads; 0 leaves attention out and joins by z + g₃.
-    n_anchors
+    n_attended
         Cells attended to; see `CrossAttention`.
     phi
         Share of the graph network in the encoder, in [0, 1]; 0 makes a plain autoencoder's z.
@@ -86,7 +86,7 @@ class SCCAGNModule(nn.Module):
         conv: Conv = "gcn",
         fusion: Fusion = "attention",
         n_heads: int = 4,
-        n_anchors: int | None = None,
+        n_attended: int | None = None,
         phi: float = 0.5,
         discriminator: bool = True,
     ) -> None:
@@ -105,7 +105,7 @@ class SCCAGNModule(nn.Module):
         self.decoder = nn.ModuleList(
             [nn.Linear(n_latent, h3), nn.Linear(h3, h2), nn.Linear(h2, h1), nn.Linear(h1, n_input)]
         )
-        self.attention = CrossAttention(n_latent, n_heads, n_anchors) if fusion == "attention" and n_heads else None
+        self.attention = CrossAttention(n_latent, n_heads, n_attended) if fusion == "attention" and n_heads else None
         self.join = nn.Linear(2 * n_latent, n_latent) if fusion == "concat" else None
         self.discriminator = Discriminator(n_latent) if discriminator else None
         self.head: nn.Module | None = None  # g3 → K, made by `set_centroids`

@@ -190,13 +190,10 @@ def test_a_step_grows_with_its_batch() -> None:
         assert grown(**settings) == 4
     assert grown(batch_size=50_000) == 2
     assert grown("Pretrain", pretrain_batch_size=None) == 4
-    for settings in (
-        {"loader": "full", "attention_scope": "full"},
-        {"batch_size": None, "attention_scope": "subgraph"},
-    ):
-        assert 13 < grown(**settings) < 16
-        assert grown(**settings, n_heads=0) == grown(**settings, fusion="none") == 4
-        assert grown("Pretrain", **settings, pretrain_batch_size=None) == 4  # which does not attend
+    to_all: dict[str, Any] = {"batch_size": None, "n_attended": None}
+    assert 13 < grown(**to_all) < 16
+    assert grown(**to_all, n_heads=0) == grown(**to_all, fusion="none") == 4
+    assert grown("Pretrain", **to_all, pretrain_batch_size=None) == 4  # which does not attend
 
 
 def test_what_does_not_fit(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:

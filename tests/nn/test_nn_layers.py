@@ -19,9 +19,9 @@ def latent(n_obs: int = N_OBS, seed: int = 0) -> Tensor:
     return torch.randn(n_obs, N_LATENT, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def attention(n_heads: int, n_anchors: int | None = None) -> CrossAttention:
+def attention(n_heads: int, n_attended: int | None = None) -> CrossAttention:
     torch.manual_seed(0)
-    return CrossAttention(N_LATENT, n_heads, n_anchors).double()
+    return CrossAttention(N_LATENT, n_heads, n_attended).double()
 
 
 def naive_attention(layer: CrossAttention, z: Tensor, g: Tensor) -> Tensor:
@@ -114,11 +114,11 @@ def test_filling_heads_in_changes_neither_values_nor_gradients(d_head: int) -> N
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.parametrize(("n_cells", "n_anchors"), [(5, 1), (5, 4), (1025, 512), (20_000_000, 512), (2**31 + 7, 3)])
-def test_anchors_lie_evenly_from_the_first_cell_to_the_last(n_cells: int, n_anchors: int) -> None:
+@pytest.mark.parametrize(("n_cells", "n_attended"), [(5, 1), (5, 4), (1025, 512), (20_000_000, 512), (2**31 + 7, 3)])
+def test_attended_cells_lie_evenly_from_the_first_cell_to_the_last(n_cells: int, n_attended: int) -> None:
     """Whole numbers throughout: float32 knows no odd ones beyond 16.8 million."""
-    found = evenly(n_cells, n_anchors, torch.device("cpu"))
-    expected = [i * (n_cells - 1) // max(n_anchors - 1, 1) for i in range(n_anchors)]
+    found = evenly(n_cells, n_attended, torch.device("cpu"))
+    expected = [i * (n_cells - 1) // max(n_attended - 1, 1) for i in range(n_attended)]
     assert found.tolist() == expected
 
 
@@ -145,7 +145,7 @@ def test_few_pairs_are_attended_to_in_a_fixed_order_elsewhere_than_on_the_cpu(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_gradients_of_a_batch_are_the_same_bits_twice_on_a_gpu() -> None:
-    attention = CrossAttention(24, 4, n_anchors=512).cuda()
+    attention = CrossAttention(24, 4, n_attended=512).cuda()
     z, g = torch.randn(1024, 24, device="cuda"), torch.randn(1024, 24, device="cuda", requires_grad=True)
     first, second = (
         torch.autograd.grad(attention(z, g).square().sum(), [g, *attention.parameters()]) for _ in range(2)
@@ -177,15 +177,15 @@ print(peak(16_000) - before)
     assert grown < 100
 
 
-@pytest.mark.parametrize("n_anchors", [N_OBS, N_OBS + 1, 10**6])
-def test_as_many_anchors_as_cells_are_full_attention(n_anchors: int) -> None:
+@pytest.mark.parametrize("n_attended", [N_OBS, N_OBS + 1, 10**6])
+def test_as_many_attended_as_there_are_cells_is_full_attention(n_attended: int) -> None:
     z, g = latent(), latent(seed=1)
-    torch.testing.assert_close(attention(2, n_anchors)(z, g), attention(2)(z, g))
+    torch.testing.assert_close(attention(2, n_attended)(z, g), attention(2)(z, g))
 
 
-@pytest.mark.parametrize(("n_anchors", "chosen"), [(2, [0, 23]), (4, [0, 7, 15, 23]), (1, [0])])
-def test_fewer_anchors_lie_at_even_distances(n_anchors: int, chosen: list[int]) -> None:
-    layer, z, g = attention(2, n_anchors), latent(), latent(seed=1)
+@pytest.mark.parametrize(("n_attended", "chosen"), [(2, [0, 23]), (4, [0, 7, 15, 23]), (1, [0])])
+def test_fewer_are_taken_at_even_distances(n_attended: int, chosen: list[int]) -> None:
+    layer, z, g = attention(2, n_attended), latent(), latent(seed=1)
     torch.testing.assert_close(layer(z, g), naive_attention(layer, z, g[chosen]))
 
 
