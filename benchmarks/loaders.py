@@ -30,12 +30,12 @@ LOADERS: dict[str, dict[str, Any]] = {
     "partition": {"loader": "partition"},
     "neighbor": {"loader": "neighbor"},
     "neighbor (torch-sparse)": {"loader": "neighbor", "neighbor_sampler": "torch-sparse"},
-    "full": {"loader": "full"},
+    "full": {"batch_size": None},
 }
 SCOPES: dict[str, dict[str, Any]] = {
     "anchors": {"n_attended": 512},
     "subgraph": {"n_attended": None},
-    "full": {"n_attended": None, "loader": "full"},
+    "full": {"n_attended": None, "batch_size": None},
 }
 COLUMNS = ("nmi", "ari", "batches_per_s", "cells_per_seed", "edges_kept", "waiting", "step_ms")
 QUICK: dict[str, Any] = {"cells": 3000, "genes": 1000, "seeds": 2, "steps": 5}
@@ -157,8 +157,9 @@ def _batches(model: SCCAGN, cells: AnnData, n_steps: int) -> Metrics:
     config = model.config
     prepared = prepare(cells, config, layer=None, random_state=model.random_state)[1]
     normalized = graph.normalized(model.adjacency_)
-    size = None if config.loader == "full" else config.batch_size
-    loader = make_loader(prepared, normalized, config, size, device=model.device, random_state=model.random_state)
+    loader = make_loader(
+        prepared, normalized, config, config.batch_size, device=model.device, random_state=model.random_state
+    )
     plain = loader._loader if isinstance(loader, Prefetch) else loader
     degree = torch.from_numpy(np.diff(normalized.indptr))
     making, n_cells, n_seeds, n_edges, n_whole = 0.0, 0, 0, 0, 0

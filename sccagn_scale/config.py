@@ -111,11 +111,11 @@ class Config:
     discriminator_learning_rate
         Learning rate of the discriminator (Adam).
     loader
-        How a graph larger than a batch is divided: into groups of its parts (`"partition"`, also `"auto"`), or into
-        seed cells with a sample of their neighbours (`"neighbor"`). `"full"` takes the whole graph at every step of
-        joint training.
+        How a graph larger than a batch is divided: into groups of its parts (`"partition"`), or into seed cells with a
+        sample of their neighbours (`"neighbor"`).
     batch_size
-        Approximate number of cells in a batch. None, or a data set of up to that many cells: one batch.
+        Approximate number of cells in a batch. None, or a data set of up to that many cells: the whole graph is one
+        batch.
     pretrain_batch_size
         The same for pretraining, where many small steps work better than few large ones.
     n_fanout
@@ -190,7 +190,7 @@ class Config:
     # --- training
     learning_rate: float = 5e-3
     discriminator_learning_rate: float = 2e-4
-    loader: Literal["auto", "partition", "neighbor", "full"] = "auto"
+    loader: Literal["partition", "neighbor"] = "partition"
     batch_size: int | None = 1024
     pretrain_batch_size: int | None = 256
     n_fanout: tuple[int, ...] = (10, 10)
@@ -225,11 +225,6 @@ class Config:
     def degrees_of_freedom(self) -> float:
         """`nu`, or `n_latent` if that is None."""
         return float(self.n_latent) if self.nu is None else self.nu
-
-    @property
-    def joint_batch_size(self) -> int | None:
-        """`batch_size` of joint training: None, the whole graph, if `loader` is `"full"`."""
-        return None if self.loader == "full" else self.batch_size
 
     @classmethod
     def preset(cls, name: Preset) -> Config:
@@ -288,7 +283,6 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "n_latent": 8,
         "nu": 1.0,
         "n_attended": None,
-        "loader": "full",
         "weight_clustering": 1e-4,
         "weight_adversarial": 0.5,
         "anchor_share": 0.0,

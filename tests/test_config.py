@@ -71,11 +71,10 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert paper.prune
     assert (paper.n_hidden, paper.n_latent, paper.n_heads, paper.phi) == ((100, 200, 200), 8, 4, 0.5)
     assert (paper.conv, paper.fusion) == ("gcn", "attention")
-    assert (paper.n_attended, paper.loader) == (None, "full")
+    assert (paper.n_attended, paper.batch_size) == (None, None)  # all cells, as the whole graph is the batch
     assert (paper.nu, paper.tau) == (1.0, 0.5)
     assert (paper.weight_clustering, paper.weight_reconstruction, paper.weight_adversarial) == (1e-4, 0.5, 0.5)
     assert (paper.learning_rate, paper.discriminator_learning_rate) == (1e-3, 2e-4)
-    assert paper.batch_size is None  # the whole graph is the batch
     assert paper.anchor_share == 0
     assert not paper.pretrain_adversarial
     assert (paper.init, paper.whiten, paper.joint_steps) == ("mixture", False, 10)

@@ -132,7 +132,7 @@ def needs(size: Size, config: Config, *, on_disk: bool, device_type: str, correc
         "Neighbors": (inputs + graph + laid_out, _LATER + max(searching, join)),
         "Pretrain": (inputs + graph + layers, training(config.pretrain_batch_size, pretraining=True)),
         "Initial clusters": (inputs + graph + layers + further, _LATER + looking),
-        "Joint training": (trained, training(config.joint_batch_size) if config.joint_steps else _LATER),
+        "Joint training": (trained, training(config.batch_size) if config.joint_steps else _LATER),
         "Read out": (trained, _LATER + 100 * n),
         "Write": (trained, _LATER + n * (250 + 10 * k)),
     }

@@ -170,7 +170,7 @@ def stretched(stage: str, seconds: float, measured: int, n_obs: int, config: Con
 
     Of `config`, `init` is as `choose_init` settled it.
     """
-    batch_sizes = {"Pretrain": config.pretrain_batch_size, "Joint training": config.joint_batch_size}
+    batch_sizes = {"Pretrain": config.pretrain_batch_size, "Joint training": config.batch_size}
     if stage in batch_sizes:
         largest = batch_sizes[stage] or n_obs
         if measured <= largest:  # a step had all of them

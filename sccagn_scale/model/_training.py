@@ -98,7 +98,7 @@ class Training:
         config = self._config
         return train.train_jointly(
             self._optimizer(),
-            self._loader(config.joint_batch_size),
+            self._loader(config.batch_size),
             whole,
             z=torch.from_numpy(z).to(self._device),
             weights=self._weights,

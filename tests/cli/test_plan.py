@@ -186,7 +186,7 @@ def test_a_step_grows_with_its_batch() -> None:
 
     assert 1 < grown() < 1.5
     assert 1 < grown("Pretrain") < 1.5
-    for settings in ({"loader": "full"}, {"batch_size": None}, {"batch_size": 100_000}):
+    for settings in ({"batch_size": None}, {"batch_size": 100_000}):
         assert grown(**settings) == 4
     assert grown(batch_size=50_000) == 2
     assert grown("Pretrain", pretrain_batch_size=None) == 4

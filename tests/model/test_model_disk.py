@@ -63,10 +63,9 @@ def on_disk(monkeypatch: pytest.MonkeyPatch) -> int:
         GENES,
         dataclasses.replace(GENES, loader="neighbor", conv="sage"),
         dataclasses.replace(GENES, graph_rep="genes", conv="gat"),
-        dataclasses.replace(GENES, loader="full"),
         dataclasses.replace(FAST, input_rep="genes", batch_size=None),
     ],
-    ids=["components", "genes", "neighbor, sage", "gene graph, gat", "full", "one batch"],
+    ids=["components", "genes", "neighbor, sage", "gene graph, gat", "one batch"],
 )
 def test_disk_and_memory_agree(atlas: Atlas, tmp_path: Path, small: None, on_disk: int, config: Config) -> None:
     in_memory = SCCAGN(atlas, 3, config, memory=10**9).train()
@@ -273,7 +272,7 @@ def needs_in_memory(size: Size, config: Config) -> dict[str, Need]:
 def test_needs_grow_with_the_cells_and_are_less_on_disk() -> None:
     for config in (Config(pretrain_steps=1), Config(init="consensus"), Config.preset("paper"), GENES):
         held = 8 * 650 if config.input_rep == "genes" else 0  # bytes a cell of blocks that are not on disk
-        read = held if config.loader == "full" else 0  # and of what is read back for the one batch
+        read = held if config.batch_size is None else 0  # and of what is read back for the one batch
         most = {}
         for n_obs in (10**5, 10**6, 10**7):
             size = Size(n_obs, 20_000, 1000 * n_obs, True)
@@ -306,16 +305,14 @@ def test_a_consensus_takes_scaled_components_and_further_graphs() -> None:
 def test_the_whole_graph_as_one_batch_takes_what_was_measured() -> None:
     n_obs = 100_000
     size = Size(n_obs, 1000, 170 * n_obs, True)
-    full = Config(loader="full", init="leiden", pretrain_steps=1, pretrain_batch_size=None)
+    full = Config(batch_size=None, init="leiden", pretrain_steps=1, pretrain_batch_size=None)
     need = needs_in_memory(size, full)
     assert need["Joint training"].memory == pytest.approx(2450e6, rel=0.15)
     assert need["Pretrain"].memory == pytest.approx(1900e6, rel=0.15)
-    in_batches = dataclasses.replace(full, loader="auto", pretrain_batch_size=256)
+    in_batches = dataclasses.replace(full, batch_size=1024, pretrain_batch_size=256)
     assert all(need.memory < 900e6 for need in needs_in_memory(size, in_batches).values())
-    assert (
-        needs_in_memory(size, dataclasses.replace(in_batches, batch_size=None))["Joint training"]
-        == need["Joint training"]
-    )
+    alone = dataclasses.replace(in_batches, batch_size=None)
+    assert needs_in_memory(size, alone)["Joint training"] == need["Joint training"]
     attention = dataclasses.replace(full, conv="gat")
     assert needs_in_memory(size, attention)["Joint training"].memory > 4 * need["Joint training"].memory
     on_gpu = needs(size, full, on_disk=False, device_type="cuda")

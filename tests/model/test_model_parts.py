@@ -48,8 +48,8 @@ CHANGES: list[dict[str, Any]] = [
 ALIKE: list[dict[str, Any]] = [
     *({"knn_backend": backend} for backend in ("hnsw", "ivf", "ivf_graph", "torch_exact")),
     {"n_attended": None},
-    {"n_attended": None, "loader": "full"},
-    {"loader": "full", "batch_size": 100},
+    {"n_attended": None, "batch_size": None},
+    {"batch_size": None},
 ]
 """Changes that come to the same for so few cells."""
 
@@ -80,7 +80,7 @@ OTHERWISE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"init": "kmeans"}, {"n_init": 20}),
     ({"init": "mixture"}, {"mixture_shrinkage": 0.01}),
     ({"batch_size": 100}, {"batch_size": 50}),
-    ({"batch_size": 100}, {"loader": "full"}),
+    ({"batch_size": 100}, {"batch_size": None}),
     ({"batch_size": 100, "pretrain_batch_size": 100}, {"pretrain_batch_size": 50}),
     ({"loader": "neighbor", "batch_size": 100}, {"n_fanout": (3,)}),
     ({"joint_steps": 60, "settle_epochs": 2, "learning_rate": 0.01}, {"tolerance": 0.5}),
@@ -108,7 +108,6 @@ def _outcome(config: Config) -> list[np.ndarray]:
         ({}, "Prefetch", "Prefetch"),
         ({"loader": "partition"}, "Prefetch", "Prefetch"),
         ({"loader": "neighbor"}, "Prefetch", "Prefetch"),
-        ({"loader": "full"}, "Prefetch", "FullLoader"),
         ({"batch_size": None}, "Prefetch", "FullLoader"),
         ({"batch_size": 300, "pretrain_batch_size": 300}, "FullLoader", "FullLoader"),
     ],
