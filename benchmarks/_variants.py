@@ -8,7 +8,7 @@ AS_IS = "as it is"
 VARIANTS: dict[str, dict[str, Any]] = {
     AS_IS: {},
     # the network
-    "no attention": {"n_heads": 0},
+    "no attention": {"fusion": "add"},
     "concat": {"fusion": "concat"},
     "multiply": {"fusion": "multiply"},
     "no fusion": {"fusion": "none"},

@@ -65,13 +65,14 @@ class Config:
     phi
         Share of the graph network in the encoder's layers, from 0 to 1.
     fusion
-        How z and the output g3 of the graph network are joined in front of the decoder.
+        What the decoder starts from: what z finds in the output g3 of the graph network, plus g3 (`"attention"`);
+        z + g3 (`"add"`); a linear layer of both (`"concat"`); z · g3 (`"multiply"`); or z alone, with no layer of the
+        graph network mixed into the decoder's either (`"none"`).
     n_heads
-        Number of attention heads; 0 leaves attention out and adds z and g3.
+        Number of attention heads; divides `n_latent`.
     n_attended
-        Cells that each cell attends to, at most, drawn evenly from its batch; None: all of the batch, in time that grows
-        with its square (memory does not). With the whole graph as one batch, None is the published method: every cell
-        attends to all cells.
+        Most cells that each cell attends to, drawn evenly from its batch. None: all of the batch, in time that grows
+        with its square (memory does not); with `batch_size` None too, all cells, as in the published method.
     whiten
         Whether every component that the network starts from is scaled to variance one; if not, all by one factor.
     nu
@@ -167,7 +168,7 @@ class Config:
     n_latent: int = 24
     conv: Literal["gcn", "gat", "sage"] = "gcn"
     phi: float = 0.5
-    fusion: Literal["attention", "concat", "multiply", "none"] = "attention"
+    fusion: Literal["attention", "add", "concat", "multiply", "none"] = "attention"
     n_heads: int = 4
     n_attended: int | None = 512
     whiten: bool = True
@@ -214,7 +215,7 @@ class Config:
                 f"`n_hidden` must be three positive widths, the last two equal (both are mixed with the same layer of "
                 f"the graph network); it is {self.n_hidden}."
             )
-        if self.fusion == "attention" and self.n_heads and self.n_latent % self.n_heads:
+        if self.fusion == "attention" and self.n_latent % self.n_heads:
             raise InputError(
                 f"`n_latent` must be a multiple of `n_heads`; they are {self.n_latent} and {self.n_heads}."
             )
@@ -310,7 +311,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "n_neighbors": (2, _ANY, "at least 2 (it counts the cell itself)"),
     "n_latent": (1, _ANY, "at least 1"),
     "phi": (0, 1, "between 0 and 1"),
-    "n_heads": (0, _ANY, "at least 0"),
+    "n_heads": (1, _ANY, 'at least 1 (with `fusion` = "add" there is no attention)'),
     "n_attended": (1, _ANY, "at least 1"),
     "nu": (1e-6, _ANY, "above 0"),
     "tau": (1e-2, _ANY, "at least 0.01"),

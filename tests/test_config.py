@@ -29,7 +29,7 @@ TOO_SMALL: dict[str, float] = {
     "n_neighbors": 1,
     "n_latent": 0,
     "phi": -0.1,
-    "n_heads": -1,
+    "n_heads": 0,
     "n_attended": 0,
     "nu": 0.0,
     "tau": 0.0,
@@ -194,8 +194,7 @@ def test_fan_outs_are_as_many_as_hops(tmp_path: Path) -> None:
 def test_heads_divide_the_latent_dimensions_where_there_is_attention() -> None:
     with pytest.raises(InputError, match=r"`n_latent` must be a multiple of `n_heads`; they are 6 and 4"):
         Config(n_latent=6, n_heads=4)
-    assert Config(n_latent=6, n_heads=0).n_latent == 6
-    assert Config(n_latent=6, n_heads=4, fusion="concat").n_latent == 6
+    assert Config(n_latent=6, n_heads=4, fusion="add").n_latent == 6
 
 
 def test_a_file_changes_what_it_names(tmp_path: Path) -> None:

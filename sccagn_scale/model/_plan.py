@@ -184,7 +184,7 @@ def stretched(stage: str, seconds: float, measured: int, n_obs: int, config: Con
 
 
 def _attends_to_all(config: Config) -> bool:
-    return config.fusion == "attention" and config.n_heads > 0 and config.n_attended is None
+    return config.fusion == "attention" and config.n_attended is None
 
 
 def _sample(atlas: Atlas, layer: str | None, batch_key: str | None) -> AnnData:

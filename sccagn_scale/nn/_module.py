@@ -17,7 +17,7 @@ from sccagn_scale.nn._losses import (
 )
 from sccagn_scale.ops import Csr, student_t_assign, student_t_column_sums, student_t_kl
 
-Fusion = Literal["attention", "concat", "multiply", "none"]
+Fusion = Literal["attention", "add", "concat", "multiply", "none"]
 
 
 class Latent(NamedTuple):
@@ -61,14 +61,14 @@ class SCCAGNModule(nn.Module):
     n_hidden
         Widths h₁, h₂, h₃; h₂ = h₃, since both are mixed with g₂.
     n_latent
-        d; a multiple of `n_heads`.
+        d; with attention a multiple of `n_heads`.
     conv
         Graph convolution.
     fusion
-        What the decoder starts from: `"attention"` MHA(z, g₃, g₃) + g₃, `"concat"` W[z; g₃], `"multiply"` z ⊙ g₃,
-        or `"none"`: z alone, without skips.
+        What the decoder starts from: `"attention"` MHA(z, g₃, g₃) + g₃, `"add"` z + g₃, `"concat"` W[z; g₃],
+        `"multiply"` z ⊙ g₃, or `"none"`: z alone, without skips.
     n_heads
-        Attention heads; 0 leaves attention out and joins by z + g₃.
+        Attention heads.
     n_attended
         Cells attended to; see `CrossAttention`.
     phi
@@ -105,7 +105,7 @@ class SCCAGNModule(nn.Module):
         self.decoder = nn.ModuleList(
             [nn.Linear(n_latent, h3), nn.Linear(h3, h2), nn.Linear(h2, h1), nn.Linear(h1, n_input)]
         )
-        self.attention = CrossAttention(n_latent, n_heads, n_attended) if fusion == "attention" and n_heads else None
+        self.attention = CrossAttention(n_latent, n_heads, n_attended) if fusion == "attention" else None
         self.join = nn.Linear(2 * n_latent, n_latent) if fusion == "concat" else None
         self.discriminator = Discriminator(n_latent) if discriminator else None
         self.head: nn.Module | None = None  # g3 → K, made by `set_centroids`
@@ -161,12 +161,12 @@ class SCCAGNModule(nn.Module):
         plain = from_z or self.fusion == "none"
         if plain:
             start = z
-        elif self.fusion == "attention":
-            start = (z if self.attention is None else self.attention(z, g3_of_all)) + g3
+        elif self.attention is not None:
+            start = self.attention(z, g3_of_all) + g3
         elif self.join is not None:
             start = self.join(torch.cat([z, g3], dim=1))
         else:
-            start = z * g3
+            start = z + g3 if self.fusion == "add" else z * g3
         hidden = start
         for layer, skip in zip(self.decoder[:-1], (g2, g2, g1), strict=True):
             own = F.relu(layer(hidden))

@@ -192,7 +192,7 @@ def test_a_step_grows_with_its_batch() -> None:
     assert grown("Pretrain", pretrain_batch_size=None) == 4
     to_all: dict[str, Any] = {"batch_size": None, "n_attended": None}
     assert 13 < grown(**to_all) < 16
-    assert grown(**to_all, n_heads=0) == grown(**to_all, fusion="none") == 4
+    assert grown(**to_all, fusion="add") == grown(**to_all, fusion="none") == 4
     assert grown("Pretrain", **to_all, pretrain_batch_size=None) == 4  # which does not attend
 
 

@@ -42,7 +42,7 @@ def reached(module: SCCAGNModule) -> set[str]:
 @pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
 @pytest.mark.parametrize(
     ("fusion", "n_heads"),
-    [*itertools.product(["attention"], [0, 1, 2, 4, 8]), ("concat", 4), ("multiply", 4), ("none", 4)],
+    [*itertools.product(["attention"], [1, 2, 4, 8]), ("add", 4), ("concat", 4), ("multiply", 4), ("none", 4)],
 )
 def test_every_architecture_learns(conv: Any, fusion: Any, n_heads: int, dense: bool) -> None:
     module = clustering(network(conv=conv, fusion=fusion, n_heads=n_heads))
@@ -51,7 +51,7 @@ def test_every_architecture_learns(conv: Any, fusion: Any, n_heads: int, dense: 
     gradients = {name: p.grad for name, p in module.named_parameters()}
     assert all(g is not None and torch.isfinite(g).all() for g in gradients.values())
     parts = {"encoder", "graph", "decoder", "centroids", "head"}
-    parts |= {"attention"} if fusion == "attention" and n_heads else set()
+    parts |= {"attention"} if fusion == "attention" else set()
     parts |= {"join"} if fusion == "concat" else set()
     assert reached(module) == parts
 
@@ -150,7 +150,7 @@ def around(seeds: np.ndarray, n_hops: int, reach: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
-@pytest.mark.parametrize("fusion", ["attention", "concat", "multiply", "none"])
+@pytest.mark.parametrize("fusion", ["attention", "add", "concat", "multiply", "none"])
 @pytest.mark.parametrize("pretraining", [True, False])
 def test_sparse_cells_are_learned_from_as_dense_ones_are(conv: Any, fusion: Any, pretraining: bool) -> None:
     """Same losses and same gradient of every parameter, to the digits of float64."""
@@ -200,17 +200,15 @@ def test_as_many_seeds_as_cells_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
-@pytest.mark.parametrize(("fusion", "n_heads"), [("attention", 0), ("concat", 4), ("multiply", 4), ("none", 4)])
+@pytest.mark.parametrize("fusion", ["add", "concat", "multiply", "none"])
 @pytest.mark.parametrize("layout", ["sparse", "dense"])
-def test_seeds_with_all_their_neighbours_learn_as_in_the_whole_graph(
-    conv: Any, fusion: Any, n_heads: int, layout: str
-) -> None:
+def test_seeds_with_all_their_neighbours_learn_as_in_the_whole_graph(conv: Any, fusion: Any, layout: str) -> None:
     """Three graph layers and the head see four hops; what lies beyond plays no part, and its edges may be missing."""
     seeds = np.array([5, 2, 9])
     n_id = around(seeds, 4, cells(150).a.numpy() > 0)
     order = np.concatenate([n_id, np.setdiff1d(np.arange(150), n_id)])
     assert len(n_id) < 120
-    whole, module = cells(150, order), clustering(network(conv=conv, fusion=fusion, n_heads=n_heads))
+    whole, module = cells(150, order), clustering(network(conv=conv, fusion=fusion))
     sub = sp.csr_matrix(whole.a.numpy()[: len(n_id), : len(n_id)])
     adjacency = Csr.from_scipy(sub, symmetric=True, dtype=torch.float64)
     x = getattr(whole, layout)
@@ -244,10 +242,10 @@ def test_losses_are_of_the_seeds_and_attention_is_to_all() -> None:
 
 def test_fusion_without_attention_follows_its_formula() -> None:
     batch = cells()
-    for fusion, n_heads in (("attention", 0), ("concat", 4), ("multiply", 4), ("none", 4)):
-        module = network(fusion=fusion, n_heads=n_heads, phi=0.3)
+    for fusion in ("add", "concat", "multiply", "none"):
+        module = network(fusion=fusion, phi=0.3)
         z, g1, g2, g3 = latent = module.encode(batch.sparse, batch.adjacency)
-        if fusion == "attention":
+        if fusion == "add":
             start = z + g3
         elif fusion == "concat":
             start = module.join(torch.cat([z, g3], 1))
