@@ -124,10 +124,8 @@ class Config:
     neighbor_sampler
         What draws these neighbours: plain torch, or a compiled PyG sampler, if its package is installed.
     pretrain_steps
-        Most batches of pretraining. By default there is none: the network starts as smoothed PCA, and reconstructing
-        cells from z alone blurs what that separates.
-    pretrain_adversarial
-        Whether pretraining has the adversarial loss too. Joint training always has it.
+        Most batches of pretraining, which has the reconstruction loss alone. By default there is none: the network
+        starts as smoothed PCA, and reconstructing cells from z alone blurs what that separates.
     joint_steps
         Most batches of joint training.
     patience
@@ -197,7 +195,6 @@ class Config:
     n_fanout: tuple[int, ...] = (10, 10)
     neighbor_sampler: Literal["torch", "torch-sparse", "pyg-lib"] = "torch"
     pretrain_steps: int = 0
-    pretrain_adversarial: bool = True
     joint_steps: int = 100
     patience: int = 20
     tolerance: float = 1e-3
@@ -295,7 +292,6 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "init": "mixture",
         "mixture_shrinkage": 0.01,
         "pretrain_steps": 50,
-        "pretrain_adversarial": False,
         "joint_steps": 10,
         "settle_epochs": 5,  # an epoch is a single step
     },

@@ -76,7 +76,6 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert (paper.weight_clustering, paper.weight_reconstruction, paper.weight_adversarial) == (1e-4, 0.5, 0.5)
     assert (paper.learning_rate, paper.discriminator_learning_rate) == (1e-3, 2e-4)
     assert paper.anchor_share == 0
-    assert not paper.pretrain_adversarial
     assert (paper.init, paper.whiten, paper.joint_steps) == ("mixture", False, 10)
 
 

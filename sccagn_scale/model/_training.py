@@ -66,7 +66,7 @@ class Training:
         train.pretrain(
             self._optimizer(),
             self._loader(config.pretrain_batch_size),
-            self._weights if config.pretrain_adversarial else self._weights._replace(adversarial=0.0),
+            self._weights,
             n_steps=config.pretrain_steps,
             plateau=train.Plateau(config.patience),
             history=self.history,

@@ -29,7 +29,7 @@ def pretrain(
     loader
         Batches; what is left of an epoch when the steps run out is not trained on.
     weights
-        The clustering weight has no effect here.
+        That of the reconstruction loss alone has an effect here.
     n_steps
         Most batches to train on: the budget does not grow with the number of cells.
     plateau
@@ -37,6 +37,7 @@ def pretrain(
     history, progress
         Told of every epoch and every step.
     """
+    weights = LossWeights(0.0, weights.reconstruction, 0.0)
     left = n_steps
     while left > 0:
         losses: list[Losses] = []

@@ -74,7 +74,6 @@ OTHERWISE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"round_clusters": False}),
     ({}, {"learning_rate": 0.001}),
     ({}, {"discriminator_learning_rate": 0.1}),
-    ({}, {"pretrain_adversarial": False}),
     ({"joint_steps": 60, "patience": 50, "settle_epochs": 1000}, {"settle_epochs": 1}),
     ({"input_kind": "counts"}, {"input_kind": "log"}),
     ({"n_attended": 16}, {"n_attended": None}),

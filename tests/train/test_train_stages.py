@@ -102,7 +102,8 @@ def test_pretraining_rebuilds_cells_better_and_better() -> None:
     assert stage.seen[-1] == {"loss": pytest.approx(history.rows[-1].loss)}
     assert {row.stage for row in history.rows} == {"pretrain"}
     assert [row.epoch for row in history.rows] == list(range(1, 201))
-    assert all(row.clustering == 0 and math.isnan(row.changed) for row in history.rows)
+    assert all(row.clustering == row.adversarial == 0 and math.isnan(row.changed) for row in history.rows)
+    assert all(row.loss == WEIGHTS.reconstruction * row.reconstruction for row in history.rows)
 
 
 @pytest.mark.parametrize(("n_steps", "epochs"), [(0, 0), (1, 1), (3, 1), (4, 2), (7, 3)])
