@@ -298,10 +298,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 _ANY = math.inf
+_POSITIVE = math.ulp(0.0)  # the smallest number above 0
 _RANGES: dict[str, tuple[float, float, str]] = {
     "min_cells_frac": (0, 1, "a fraction between 0 and 1"),
     "min_genes_frac": (0, 1, "a fraction between 0 and 1"),
-    "target_sum": (1e-12, _ANY, "above 0"),
+    "target_sum": (_POSITIVE, _ANY, "above 0"),
     "n_top_genes": (2, _ANY, "at least 2"),
     "n_comps": (1, _ANY, "at least 1"),
     "n_neighbors": (2, _ANY, "at least 2 (it counts the cell itself)"),
@@ -309,17 +310,17 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "phi": (0, 1, "between 0 and 1"),
     "n_heads": (1, _ANY, 'at least 1 (with `fusion` = "add" there is no attention)'),
     "n_attended": (1, _ANY, "at least 1"),
-    "nu": (1e-6, _ANY, "above 0"),
+    "nu": (1e-6, _ANY, "at least 1e-6"),
     "tau": (1e-2, _ANY, "at least 0.01"),
     "weight_clustering": (0, _ANY, "at least 0"),
     "weight_reconstruction": (0, _ANY, "at least 0"),
     "weight_adversarial": (0, _ANY, "at least 0"),
-    "resolution": (1e-6, _ANY, "above 0"),
+    "resolution": (_POSITIVE, _ANY, "above 0"),
     "n_init": (1, _ANY, "at least 1"),
-    "mixture_shrinkage": (1e-6, _ANY, "above 0"),
+    "mixture_shrinkage": (1e-6, _ANY, "at least 1e-6"),
     "anchor_share": (0, 1, "between 0 and 1"),
-    "learning_rate": (1e-12, _ANY, "above 0"),
-    "discriminator_learning_rate": (1e-12, _ANY, "above 0"),
+    "learning_rate": (_POSITIVE, _ANY, "above 0"),
+    "discriminator_learning_rate": (_POSITIVE, _ANY, "above 0"),
     "batch_size": (2, _ANY, "at least 2"),
     "pretrain_batch_size": (2, _ANY, "at least 2"),
     "pretrain_steps": (0, _ANY, "at least 0"),

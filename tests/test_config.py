@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -109,6 +110,18 @@ def test_every_number_has_its_bounds_tested() -> None:
 def test_a_number_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(InputError, match=f"^`{name}` must be .*; it is {value}"):
         Config(**{name: value})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_at_the_bound_that_is_told_is_taken(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Config(**{name: TOO_SMALL[name]})
+    told = re.search(r"above (0)|(?:at least|between) ([\d.e-]+)", str(caught.value))
+    assert told is not None
+    above, least = told.groups()
+    bound = math.nextafter(0, 1) if above else float(least)
+    value = int(bound) if bound.is_integer() else bound
+    assert getattr(Config(**({"n_heads": 1} | {name: value})), name) == bound
 
 
 @pytest.mark.parametrize("name", NUMBERS)
