@@ -98,3 +98,11 @@ def plain_names(adata: AnnData) -> None:
         adata.var_names = adata.var_names.astype(object)
     if adata.raw is not None and isinstance(adata.raw.var_names.dtype, pd.StringDtype):
         adata.raw.var.index = adata.raw.var_names.astype(object)
+
+
+def drop_ambiguous_names(adata: AnnData) -> None:
+    """Drop the name of an index that a column has too: AnnData writes such a frame only while both hold the same."""
+    if adata.obs_names.name in adata.obs:
+        adata.obs_names = adata.obs_names.rename(None)
+    if adata.var_names.name in adata.var:
+        adata.var_names = adata.var_names.rename(None)

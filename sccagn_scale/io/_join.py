@@ -18,6 +18,7 @@ from anndata.utils import make_index_unique
 from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale._keys import ORIGIN
 
+from ._check import drop_ambiguous_names
 from ._layout import HDF5_SUFFIXES
 
 log = logging.getLogger("sccagn_scale")
@@ -89,7 +90,9 @@ def join_frames(files: Sequence[Path], frames: Sequence[AnnData], genes: pd.Inde
     codes = np.repeat(np.arange(len(files)), [frame.n_obs for frame in frames])
     obs[ORIGIN] = pd.Categorical.from_codes(codes, _origins(files))
     vars_only = [AnnData(var=frame.var.loc[genes]) for frame in frames]
-    return AnnData(obs=obs, var=anndata.concat(vars_only, merge="same").var.loc[genes])
+    joined = AnnData(obs=obs, var=anndata.concat(vars_only, merge="same").var.loc[genes])
+    drop_ambiguous_names(joined)
+    return joined
 
 
 def _writable(obs: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from scipy import sparse
 from sccagn_scale._errors import InputError, InputWarning, first_line
 
 from ._blocks import iter_blocks
-from ._check import as_signed, matrices_of, matrix_fault, plain_names
+from ._check import as_signed, drop_ambiguous_names, matrices_of, matrix_fault, plain_names
 from ._layout import Layout, damaged, import_zarr, layout_of, open_hdf5, open_store
 from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 
@@ -168,4 +168,6 @@ def _make_names_unique(adata: anndata.AnnData) -> list[str]:
                 f"{n_repeats} of {len(index)} {what} names repeat an earlier one (such as {example!r}); "
                 "they were made unique with the suffixes -1, -2, …"
             )
+    if notes:
+        drop_ambiguous_names(adata)  # a column may hold the names as they were
     return notes

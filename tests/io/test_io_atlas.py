@@ -312,6 +312,27 @@ def test_columns_of_obs_are_all_kept_and_the_file_is_told(tmp_path: Path) -> Non
     assert list(atlas.adata.var["id"]) == ["id-u", "id-v", "id-w", "id-x"]
 
 
+def test_the_name_of_an_index_that_is_also_a_column_does_not_keep_the_rest_from_being_written(tmp_path: Path) -> None:
+    def annotate(a: anndata.AnnData, b: anndata.AnnData) -> None:
+        for adata in (a, b):
+            adata.obs.index.name, adata.var.index.name = "barcode", "gene"
+        a.obs["barcode"] = a.obs_names
+
+    atlas = io.open_atlas(pair(tmp_path, annotate))
+    io.write(atlas.adata, tmp_path / "out.h5ad")
+    written = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert list(written.obs["barcode"][:3]) == ["a0", "a1", "a2"]
+    assert list(written.obs_names) == ["a0", "a1", "a2", "b0", "b1", "b2", "b3"]
+    assert written.var.index.name == "gene"
+
+    def name(a: anndata.AnnData, b: anndata.AnnData) -> None:
+        a.obs.index.name = b.obs.index.name = "file"
+
+    atlas = io.open_atlas(pair(tmp_path, name))
+    io.write(atlas.adata, tmp_path / "out.h5ad")
+    assert list(anndata.read_h5ad(tmp_path / "out.h5ad").obs["file"]) == ["a"] * 3 + ["b"] * 4
+
+
 def test_genes_left_out_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "sccagn_scale"):
         io.open_atlas(pair(tmp_path)).matrix()

@@ -109,6 +109,23 @@ def test_repeated_names_are_made_unique_and_said(tmp_path: Path) -> None:
     assert list(got.var_names) == ["g", "g-2", "g-1"]
 
 
+def test_names_made_unique_beside_a_column_of_the_old_ones_are_written(tmp_path: Path) -> None:
+    made = anndata.AnnData(np.eye(4, 3, dtype=np.float32))
+    made.obs.index.name, made.var.index.name = "barcode", "gene"
+    made.obs["barcode"], made.var["gene"] = made.obs_names, made.var_names
+    made.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        for frame, name in (("obs", "barcode"), ("var", "gene")):
+            file[f"{frame}/{name}"][1] = "0"
+    with pytest.warns(InputWarning, match="made unique"):
+        got = io.read(tmp_path / "a.h5ad")
+    io.write(got, tmp_path / "b.h5ad")
+    written = anndata.read_h5ad(tmp_path / "b.h5ad")
+    assert list(written.obs_names) == ["0", "0-1", "2", "3"]
+    assert list(written.obs["barcode"]) == ["0", "0", "2", "3"]
+    assert list(written.var["gene"]) == ["0", "0", "2"]
+
+
 def test_warnings_of_others_are_not_hidden(
     tmp_path: Path, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
