@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,6 +20,7 @@ from sccagn_scale.cli._output import by_option, check_distinct, named, write_fig
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
     from sccagn_scale.io import Atlas
 
@@ -83,6 +85,9 @@ def read_input(arguments: argparse.Namespace, console: Console) -> Atlas:
 
         with named(key_added="--key-added"):
             free_keys(arguments.key_added, cells.adata)
+        if _is_written_anew(arguments, cells):
+            with _named_as_input():  # rather than after the work, of which it may be no part
+                cells.matrix()
     return cells
 
 
@@ -110,6 +115,24 @@ def _is_copied(arguments: argparse.Namespace, cells: Atlas) -> bool:
     return cells.is_one_file and ending(cells) == arguments.output.suffix.lower()
 
 
+def _is_written_anew(arguments: argparse.Namespace, cells: Atlas) -> bool:
+    """Whether X is written block by block; some files may lack it."""
+    is_kept = arguments.inplace or arguments.results_only or _is_copied(arguments, cells)
+    return not is_kept and None in cells.layers
+
+
+def _named_as_input() -> AbstractContextManager[None]:
+    """Name X of the input in errors of reading it."""
+    return named(path="INPUT", layer="X of INPUT", scratch="--output")
+
+
+def _blocks(cells: Atlas) -> Iterator[tuple[int, csr_matrix]]:
+    from sccagn_scale.pp import BLOCK_SIZE
+
+    with _named_as_input():
+        yield from cells.matrix().blocks(BLOCK_SIZE)
+
+
 def _check_output(arguments: argparse.Namespace, cells: Atlas) -> None:
     """Refuse an output that would lack what the input has."""
     if arguments.inplace and not cells.is_one_file:
@@ -127,7 +150,7 @@ def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
     """Write the results, with what else the output has of the input."""
     from sccagn_scale.io import add_results, write, write_atlas, write_copy
     from sccagn_scale.model import CELLS
-    from sccagn_scale.pp import BLOCK_SIZE, same_matrices
+    from sccagn_scale.pp import same_matrices
 
     with named(path="INPUT" if arguments.inplace else "--output", source="INPUT"):
         for changed in cells.changed_files:
@@ -137,10 +160,10 @@ def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
                 add_results(cells.adata, arguments.input[0])
         elif not arguments.results_only and _is_copied(arguments, cells):
             write_copy(cells.adata, cells.files[0], arguments.output)
-        elif arguments.results_only or None not in cells.layers:  # some files may lack X
-            write(cells.adata, arguments.output)
+        elif _is_written_anew(arguments, cells):
+            write_atlas(cells.adata, _blocks(cells), arguments.output)
         else:
-            write_atlas(cells.adata, cells.matrix().blocks(BLOCK_SIZE), arguments.output)
+            write(cells.adata, arguments.output)
 
 
 def _write_alone(arguments: argparse.Namespace, cells: Atlas, changed: Path) -> NoReturn:

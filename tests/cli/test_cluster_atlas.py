@@ -92,6 +92,26 @@ def test_a_layer_is_not_lost_where_there_is_no_x(cells: Path, capsys: pytest.Cap
     assert "`--output` must end in .h5ad" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("array", "message", "is_early"),
+    [("indptr", "does not rise from 0", True), ("indices", "index 99 is not below 8", False)],
+)
+def test_a_damaged_x_beside_the_layer_is_told_as_the_inputs_and_before_the_work_if_it_can_be(
+    others: Path, array: str, message: str, is_early: bool, capsys: pytest.CaptureFixture[str], model: Any
+) -> None:
+    for path in sorted(others.iterdir()):
+        adata = ad.read_h5ad(path)
+        adata.layers["counts"] = adata.X
+        adata.write_h5ad(path)
+    with h5py.File(others / "b.h5ad", "a") as file:
+        file[f"X/{array}"][1] = 99
+    assert _cluster(others, "--layer", "counts", "-o", others.with_name("out.h5ad")) == 2
+    error = capsys.readouterr().err
+    assert f"`INPUT` '{others / 'b.h5ad'}' is damaged" in error
+    assert message in error
+    assert bool(model.calls) != is_early
+
+
 def test_results_go_into_the_input(cells: Path) -> None:
     before = ad.read_h5ad(cells)
     assert _cluster(cells, "--inplace") == 0
