@@ -22,6 +22,11 @@ def n_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def n_workers(most_workers: int = _MOST_WORKERS) -> int:
+    """How many items `mapped` works on at once."""
+    return min(n_threads(), most_workers)
+
+
 def ahead(items: Iterable[T]) -> Generator[T, None, None]:
     """Go through items while a thread makes the next one; without that thread where only one may run.
 
@@ -54,16 +59,16 @@ def mapped(
     As many are in the making as threads may run, but at most `most_workers`. An exception comes up where its result
     would have come.
     """
-    n_workers = min(n_threads(), most_workers)
-    if n_workers < 2:
+    n_at_once = n_workers(most_workers)
+    if n_at_once < 2:
         yield from map(function, items)
         return
-    with ThreadPoolExecutor(n_workers, "sccagn_scale-map") as pool:
+    with ThreadPoolExecutor(n_at_once, "sccagn_scale-map") as pool:
         coming: deque[Future[T]] = deque()
         try:
             for item in items:
                 coming.append(pool.submit(function, item))
-                if len(coming) == n_workers:
+                if len(coming) == n_at_once:
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()

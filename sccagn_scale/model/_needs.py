@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sccagn_scale import clustering, ops, pp
-from sccagn_scale._threads import n_threads
+from sccagn_scale._threads import n_workers
 from sccagn_scale.config import Config
 from sccagn_scale.graph import choose_backend
 
@@ -80,7 +80,7 @@ def needs(size: Size, config: Config, *, on_disk: bool, device_type: str, correc
     n_genes = min(config.n_top_genes, size.n_vars)
     per_cell = size.nnz / n
 
-    block = n_threads() * pp.BLOCK_SIZE * per_cell * _VALUE + 3 * 8 * n_genes**2
+    block = n_workers() * pp.BLOCK_SIZE * per_cell * _VALUE + 3 * 8 * n_genes**2
     correction = pp.correction_memory(n, d) if corrects else 0
     counts = size.nnz * (1 + (2 if size.n_vars <= 2**16 else 4)) + 8 * n if size.is_on_disk else 0
     uses_genes = "genes" in (config.input_rep, config.graph_rep)

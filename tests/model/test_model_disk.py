@@ -325,6 +325,14 @@ def test_genes_as_one_batch_take_what_was_measured() -> None:
     assert need["Preprocess"].memory == pytest.approx(1032e6, rel=0.2)
 
 
+def test_blocks_are_planned_for_as_many_threads_as_work_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def planned(n_threads: int) -> int:
+        monkeypatch.setenv("OMP_NUM_THREADS", str(n_threads))
+        return needs_in_memory(Size(50_000, 20_000, 10**8, True), Config())["Preprocess"].memory
+
+    assert planned(2) < planned(4) == planned(64)
+
+
 def test_cosine_takes_the_points_at_unit_length() -> None:
     size = Size(10**6, 20_000, 10**9, True)
     euclidean, cosine = (
