@@ -117,7 +117,7 @@ def prepare(
         For every input that cannot be clustered; see `sccagn_scale.pp`.
     """
     matrix = pp.select_matrix(adata, layer, store, client=client, stage=stage)
-    found = pp.scan(matrix)
+    found = pp.scan(matrix, one_kind=config.input_kind == "auto")
     kind = pp.recognize(found, config.input_kind)
     kept = pp.quality_control(
         matrix, found.n_detected, min_cells_frac=config.min_cells_frac, min_genes_frac=config.min_genes_frac

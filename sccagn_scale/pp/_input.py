@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import warnings
 from bisect import bisect_right
+from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -38,7 +40,6 @@ class Scan(NamedTuple):
     constant: np.ndarray  # bool [n_vars], genes of one and the same value in every cell
     is_whole: bool
     highest: float
-    kinds: dict[str, InputKind]  # what each of several files holds, where it holds any value
 
     @property
     def kind(self) -> InputKind:
@@ -46,47 +47,75 @@ class Scan(NamedTuple):
         return _kind(self.is_whole, self.highest)
 
 
-def scan(matrix: Expression) -> Scan:
+def scan(matrix: Expression, *, one_kind: bool = False) -> Scan:
     """Look at every value once.
+
+    Parameters
+    ----------
+    matrix
+        What to look at.
+    one_kind
+        Whether several files must hold values of one kind; files without values may be of any.
 
     Raises
     ------
     InputError
-        If a value is negative, NaN or infinite.
+        If a value is negative, NaN or infinite, or a file holds values of another kind; at the end of the first file
+        of which this is so.
     """
     n_vars = matrix.shape[1]
     n_detected = np.zeros(n_vars, np.int64)
     low, high = np.full(n_vars, np.inf), np.full(n_vars, -np.inf)
     everywhere = np.ones(n_vars, bool)  # genes detected in all cells so far: only these can be constant and not zero
-    n_bad, lowest, highest, is_whole = 0, 0.0, 0.0, True
-    of_files = [(True, 0.0) for _ in matrix.files]
-    for seen in matrix.each(_look):
-        if of_files:
-            i = bisect_right(matrix.files, seen.start, key=itemgetter(1)) - 1
-            of_files[i] = of_files[i][0] and seen.is_whole, max(of_files[i][1], seen.highest)
-        n_detected += seen.n_detected
-        n_bad += seen.n_bad
-        lowest, highest = min(lowest, seen.lowest), max(highest, seen.highest)
-        is_whole = is_whole and seen.is_whole
-        here = np.zeros(n_vars, bool)
-        here[seen.full] = True
-        everywhere &= here
-        low[seen.full] = np.minimum(low[seen.full], seen.low)
-        high[seen.full] = np.maximum(high[seen.full], seen.high)
+    highest, is_whole = 0.0, True
+    first: tuple[Path, InputKind] | None = None  # of those that hold any value
+    for i, blocks in groupby(matrix.each(_look), lambda seen: _file_at(matrix, seen.start)):
+        n_bad, lowest, highest_here, is_whole_here = 0, 0.0, 0.0, True
+        for seen in blocks:
+            n_detected += seen.n_detected
+            n_bad += seen.n_bad
+            lowest, highest_here = min(lowest, seen.lowest), max(highest_here, seen.highest)
+            is_whole_here = is_whole_here and seen.is_whole
+            here = np.zeros(n_vars, bool)
+            here[seen.full] = True
+            everywhere &= here
+            low[seen.full] = np.minimum(low[seen.full], seen.low)
+            high[seen.full] = np.maximum(high[seen.full], seen.high)
+        _check_values(matrix, i, n_bad, lowest)
+        highest, is_whole = max(highest, highest_here), is_whole and is_whole_here
+        if one_kind and matrix.files and highest_here > 0:
+            own = matrix.files[i][0], _kind(is_whole_here, highest_here)
+            first = first or own
+            _check_same(first, own)
+    constant = (n_detected == 0) | (everywhere & (low == high))
+    return Scan(n_detected, constant, is_whole, float(highest))
+
+
+def _file_at(matrix: Expression, start: int) -> int:
+    """Which file a block is from, by its first cell; -1: none."""
+    return bisect_right(matrix.files, start, key=itemgetter(1)) - 1
+
+
+def _check_values(matrix: Expression, i: int, n_bad: int, lowest: float) -> None:
+    """Refuse a file of which so many values are no numbers, or the lowest is below zero."""
+    where = f"{matrix.where} of '{matrix.files[i][0]}'" if len(matrix.files) > 1 else matrix.where
     if n_bad:
-        raise InputError(f"{matrix.where} holds {n_bad:,} NaN or infinite values; remove or replace them first.")
+        raise InputError(f"{where} holds {n_bad:,} NaN or infinite values; remove or replace them first.")
     if lowest < 0:
         raise InputError(
-            f"{matrix.where} holds negative values (lowest {lowest:.3g}), as z-scored or corrected data do; `layer` "
-            f"must point at counts or log-normalised values. The choices for `layer` are {matrix.choices}."
+            f"{where} holds negative values (lowest {lowest:.3g}), as z-scored or corrected data do; `layer` must "
+            f"point at counts or log-normalised values. The choices for `layer` are {matrix.choices}."
         )
-    constant = (n_detected == 0) | (everywhere & (low == high))
-    kinds = {
-        str(path): _kind(is_whole, highest)
-        for (path, _), (is_whole, highest) in zip(matrix.files, of_files, strict=True)
-        if highest > 0  # without values it may be of any kind
-    }
-    return Scan(n_detected, constant, is_whole, float(highest), kinds)
+
+
+def _check_same(first: tuple[Path, InputKind], other: tuple[Path, InputKind]) -> None:
+    """Refuse files some of which are normalised and some not: their cells would part by that."""
+    if first[1] != other[1]:
+        raise InputError(
+            f"The files must hold one kind of values, but '{first[0]}' holds {KINDS[first[1]]} and '{other[0]}' "
+            f"{KINDS[other[1]]}. Bring them to one kind, name a `layer` that all have, or set `input_kind` if this is "
+            "not so."
+        )
 
 
 def _kind(is_whole: bool, highest: float) -> InputKind:
@@ -138,14 +167,8 @@ def recognize(found: Scan, kind: InputKind | Literal["auto"] = "auto") -> InputK
     Returns
     -------
     `"counts"`, `"linear"` or `"log"`.
-
-    Raises
-    ------
-    InputError
-        If several files hold values of several kinds, unless `kind` says that they do not.
     """
     if kind == "auto":
-        _check_same(found.kinds)
         kind = found.kind
         log.info("The values were recognised as %s. If that is wrong, set `input_kind`.", _DESCRIPTION[kind])
         if kind == "linear":
@@ -158,15 +181,3 @@ def recognize(found: Scan, kind: InputKind | Literal["auto"] = "auto") -> InputK
     else:
         log.info("The values are taken as %s, as `input_kind` says.", _DESCRIPTION[kind])
     return kind
-
-
-def _check_same(kinds: dict[str, InputKind]) -> None:
-    """Refuse files some of which are normalised and some not: their cells would part by that."""
-    (first, kind), *others = kinds.items() if kinds else [("", "counts")]
-    for path, other in others:
-        if other != kind:
-            raise InputError(
-                f"The files must hold one kind of values, but '{first}' holds {KINDS[kind]} and '{path}' "
-                f"{KINDS[other]}. Bring them to one kind, name a `layer` that all have, or set `input_kind` if "
-                "this is not so."
-            )

@@ -21,7 +21,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from sccagn_scale import pp
 from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale.io import StoredMatrix, open_atlas
-from sccagn_scale.pp import recognize, scan, select_matrix
+from sccagn_scale.pp import _input, recognize, scan, select_matrix
 
 COUNTS = np.array([[0, 3, 0, 1], [2, 0, 0, 7], [0, 0, 0, 0]])
 
@@ -313,5 +313,31 @@ def test_a_file_without_values_is_of_any_kind(tmp_path: Path, other: np.ndarray)
         adata = ad.AnnData(csr(values))
         adata.obs_names = [f"{name}{i}" for i in range(5)]
         adata.write_h5ad(tmp_path / f"{name}.h5ad")
-    found = scan(select_matrix(open_atlas([tmp_path / f"{name}.h5ad" for name in "abc"])))
+    found = scan(select_matrix(open_atlas([tmp_path / f"{name}.h5ad" for name in "abc"])), one_kind=True)
     assert recognize(found) == "log"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (np.nan, r"X of '.*b\.h5ad' holds 2 NaN or infinite values"),
+        (-0.5, r"X of '.*b\.h5ad' holds negative values \(lowest -0\.5\)"),
+        (0.7, r"one kind of values, but '.*a\.h5ad' holds counts and '.*b\.h5ad' logged values"),
+    ],
+)
+def test_a_fault_is_told_at_the_end_of_its_file(
+    small_blocks: None, tmp_path: Path, fault: float, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        values = np.ones((12, 3), np.float32)
+        values[[2, 9], 1] = fault if name == "b" else 1
+        adata = ad.AnnData(csr(values))
+        adata.obs_names = [f"{name}{i}" for i in range(12)]
+        adata.write_h5ad(tmp_path / f"{name}.h5ad")
+    atlas, seen = open_atlas(tmp_path), []
+    whole = _input._look
+    monkeypatch.setattr(_input, "_look", lambda start, block: seen.append(start) or whole(start, block))
+    with pytest.raises(InputError, match=message):
+        scan(select_matrix(atlas, store=tmp_path / "store"), one_kind=True)
+    assert max(seen) < 36  # nothing of the last file
+    assert not (tmp_path / "store").exists()
