@@ -30,6 +30,7 @@ OPTIONS = {
     "memory": "--memory",
     "store": "--store",
     "dask": "--dask",
+    "scratch": "--output",
     "key_added": "--key-added",
     "path": "INPUT",
 }

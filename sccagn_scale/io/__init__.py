@@ -1,14 +1,16 @@
 """Files in and out: AnnData (.h5ad, .zarr), 10x, atlases on disk, the cell store, atomic write-back."""
 
-from ._atlas import Atlas, StoredMatrix, open_atlas
+from ._atlas import Atlas, open_atlas
 from ._atomic import replacing, replacing_hdf5, scratch_folder
 from ._blocks import iter_blocks
 from ._free_keys import free_keys
 from ._layout import file_facts
+from ._matrix import StoredMatrix
 from ._read import read, read_parts
 from ._results import add_results, write_copy
 from ._store import CellStore, CellStoreWriter, PackedRows, check_replaceable, write_made_from
 from ._stored import row_range
+from ._transpose import Copies
 from ._write import check_writable, write
 from ._write_atlas import RowWriter, write_atlas
 
@@ -16,6 +18,7 @@ __all__ = [
     "Atlas",
     "CellStore",
     "CellStoreWriter",
+    "Copies",
     "PackedRows",
     "RowWriter",
     "StoredMatrix",

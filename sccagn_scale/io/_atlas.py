@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 from anndata.io import read_elem
-from scipy import sparse
 
 from sccagn_scale._errors import InputError, InputWarning, first_line
-from sccagn_scale._threads import ahead
 
-from ._atomic import scratch_folder
-from ._blocks import Block, blocks_of, check_block_size
-from ._join import Columns, join_frames, join_genes
+from ._columns import RowsOfColumns, ScratchFolder
+from ._join import join_frames, join_genes
 from ._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, file_facts, is_zarr, open_store
+from ._matrix import Part, StoredMatrix
 from ._read import read_frame, read_with
-from ._stored import RAW_NAMES, HeldRows, Rows, StoredRows, choices, layers_in, supported
-from ._transpose import transposed
+from ._stored import RAW_NAMES, HeldRows, Rows, StoredRows, choices, layers_in
 
 
 def open_atlas(
@@ -47,8 +38,9 @@ def open_atlas(
         `.h5ad` files, `.zarr` folders and 10x matrices (whose X is read into memory); or folders of such files, which
         are taken in the order of their names, without hidden ones.
     scratch
-        Folder for copies of matrices that are stored by columns (CSC). It needs room for two copies while one is made.
-        None: the system's temporary folder. The copies are removed with the atlas.
+        Folder for copies of matrices that are stored by columns (CSC), which are made when their rows are first read.
+        It needs 8 bytes a value, and 12 more while a copy is made. None: the system's temporary folder. The copies are
+        removed with the atlas.
 
     Raises
     ------
@@ -95,7 +87,7 @@ class Atlas:
     def __init__(self, opened: Sequence[_File], scratch: Path | None) -> None:
         self.files = tuple(file.path for file in opened)
         self._opened = opened
-        self._scratch = _Scratch(scratch)
+        self._scratch = ScratchFolder(scratch)
         self._matrices: dict[str | None, StoredMatrix] = {}
         frames = [file.frame for file in opened]
         self._genes = join_genes(self.files, [frame.var_names for frame in frames])
@@ -137,11 +129,11 @@ class Atlas:
         return [file.path for file in self._opened if file.has_changed]
 
     def close(self) -> None:
-        """Remove what was written to `scratch`; matrices that were stored by columns cannot be read any more."""
+        """Remove what was written to `scratch`; matrices stored by columns that were read cannot be any more."""
         self._scratch.remove()
 
     def matrix(self, layer: str | None = None) -> StoredMatrix:
-        """Find a matrix; one that is stored by columns is transposed now.
+        """Find a matrix; one that is stored by columns is transposed when its rows are first read.
 
         Parameters
         ----------
@@ -152,7 +144,7 @@ class Atlas:
         ------
         InputError
             If it is not in all files, is empty, holds no numbers or has damaged row offsets (values are checked when
-            they are read); or if `scratch` is full.
+            they are read).
         """
         if layer not in self._matrices:
             self._matrices[layer] = self._find(layer)
@@ -170,126 +162,15 @@ class Atlas:
             raise InputError(f"`layer` must be one of {choices(there)}; there is no '{layer}'{where}.")
         is_raw = any(file.is_raw(layer) for file in files)
         genes, columns = join_genes(self.files, [file.genes(layer) for file in files]) if is_raw else self._genes
-        stored = [file.rows(layer) for file in files]  # all are checked before one is transposed
         parts, start = [], 0
-        for file, rows, own in zip(files, stored, columns, strict=True):
-            parts.append(_Part(file.path, start, self._by_rows(rows), own))
+        for file, own in zip(files, columns, strict=True):
+            parts.append(Part(file.path, start, self._by_rows(file.rows(layer)), own))
             start += file.frame.n_obs
         where = "X" if layer is None else "raw.X" if files[0].is_raw(layer) else f"layers['{layer}']"
-        return StoredMatrix(parts, genes, where=where, choices=choices(there), scratch=self._scratch)
+        return StoredMatrix(parts, genes, where=where, choices=choices(there))
 
     def _by_rows(self, rows: HeldRows | StoredRows) -> Rows:
-        if isinstance(rows, StoredRows) and rows.layout == "csc":
-            return transposed(rows, self._scratch.folder)
-        return rows
-
-
-class StoredMatrix:
-    """Cells × genes whose values stay in their files, each of which is open only while it is read.
-
-    Can be pickled, and then opens the files where it is. What is held of a file are its row offsets, 8 bytes a cell,
-    and of 10x its values.
-
-    Attributes
-    ----------
-    shape
-        Cells and genes.
-    dtype
-        Of the values as they are stored; over several files the smallest that holds them all.
-    nnz
-        Values stored in the files, in genes that are left out too; of a dense matrix, all.
-    n_bytes
-        What a pass over them reads, compressed as they are.
-    names
-        Of the genes.
-    where
-        In the AnnData, for messages.
-    choices
-        What else `layer` could be.
-    parts
-        The files and the first cell of each.
-    """
-
-    def __init__(self, parts: Sequence[_Part], names: pd.Index, *, where: str, choices: str, scratch: _Scratch) -> None:
-        last = parts[-1]
-        self.shape = last.start + last.rows.shape[0], len(names)
-        if 0 in self.shape:
-            raise InputError(f"The input is empty: {where} has {self.shape[0]} cells and {self.shape[1]} genes.")
-        self.dtype = np.result_type(*(part.rows.dtype for part in parts))
-        self.nnz = sum(part.rows.nnz for part in parts)
-        self.n_bytes = sum(part.rows.n_bytes for part in parts)
-        self.names, self.where, self.choices = names, where, choices
-        self._parts = tuple(parts)
-        self._scratch: _Scratch | None = scratch  # stays as long as there is a matrix in it
-        self._block_dtype = supported(self.dtype)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_scratch": None}  # belongs to the process that made it
-
-    @property
-    def parts(self) -> tuple[tuple[Path, int], ...]:
-        """The files and the first cell of each."""
-        return tuple((part.path, part.start) for part in self._parts)
-
-    def blocks(self, block_size: int) -> Iterator[Block]:
-        """Go through the cells in blocks, which end at the files' borders, the next one being read by a thread.
-
-        Parameters
-        ----------
-        block_size
-            Cells in a block; a file's last may have fewer.
-
-        Yields
-        ------
-        The block's first cell, and the block as CSR [≤ block_size, n_vars] of type `dtype`, but float32 for float16.
-
-        Raises
-        ------
-        InputError
-            If the block is damaged in its file; the message names the file and the cells, counted from its first.
-        """
-        check_block_size(block_size)
-        return ahead(
-            (part.start + start, self._joined(part, block))
-            for part in self._parts
-            for start, block in blocks_of(part.rows, block_size)
-        )
-
-    def read(self, start: int, stop: int) -> sparse.csr_matrix:
-        """Read the cells `start` to `stop` - 1 as CSR [stop - start, n_vars]; for several threads at once, if need be.
-
-        Raises
-        ------
-        InputError
-            If there are no such cells, or they are damaged in their file.
-        """
-        if not 0 <= start <= stop <= self.shape[0]:
-            raise InputError(
-                f"`start` and `stop` must lie in order between 0 and {self.shape[0]}, but are {start} and {stop}."
-            )
-        pieces = [sparse.csr_matrix((0, self.shape[1]), dtype=self._block_dtype)]
-        for part in self._parts:
-            first, last = max(start - part.start, 0), min(stop - part.start, part.rows.shape[0])
-            if first < last:
-                with part.rows.reading() as read:
-                    pieces.append(self._joined(part, read(first, last)))
-        return pieces[1] if len(pieces) == 2 else sparse.vstack(pieces, format="csr")
-
-    def _joined(self, part: _Part, block: sparse.csr_matrix) -> sparse.csr_matrix:
-        if part.columns is not None:
-            block = block[:, part.columns]
-            block.sort_indices()
-        return block.astype(self._block_dtype, copy=False)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The rows of a matrix that are in one file."""
-
-    path: Path
-    start: int
-    rows: Rows
-    columns: Columns
+        return RowsOfColumns(rows, self._scratch) if isinstance(rows, StoredRows) and rows.layout == "csc" else rows
 
 
 class _File:
@@ -339,35 +220,6 @@ class _File:
                 self.path, f"/{rows.name} is {rows.shape[0]} × {rows.shape[1]} but must be {shape[0]} × {shape[1]}"
             )
         return rows
-
-
-class _Scratch:
-    """A temporary folder that is made when it is first asked for, and goes with the last that uses it."""
-
-    def __init__(self, parent: Path | None) -> None:
-        self._parent = parent
-
-    @cached_property
-    def folder(self) -> Path:
-        """The folder.
-
-        Raises
-        ------
-        InputError
-            If it cannot be made.
-        """
-        stack = ExitStack()
-        try:
-            folder = stack.enter_context(scratch_folder(self._parent or Path(tempfile.gettempdir())))
-        except OSError as error:
-            raise InputError(f"`scratch` must be a folder that takes new files: {first_line(error)}.") from error
-        self._remove = weakref.finalize(self, stack.close)
-        return folder
-
-    def remove(self) -> None:
-        """Remove it and what is in it."""
-        if "folder" in vars(self):
-            self._remove()
 
 
 def _names_in(var: Any) -> pd.Index:

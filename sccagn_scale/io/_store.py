@@ -56,14 +56,7 @@ class PackedRows:
         dtype
             uint8 or float32 for `values`; None takes the smaller.
         """
-        with np.errstate(invalid="ignore"):  # casts that overflow
-            values: npt.NDArray[Any] = block.data.astype(np.uint8)
-        is_large = values != block.data
-        if dtype is None:
-            dtype = np.float32 if 8 * np.count_nonzero(is_large) > len(values) else np.uint8
-        if dtype == np.float32:
-            values, is_large = block.data.copy(), np.zeros(0, bool)
-        large_at = np.flatnonzero(is_large)
+        values, large_at = _packed_values(block.data, dtype)
         indices = block.indices.astype(_index_dtype(block.shape[1]))
         return PackedRows(block.indptr.copy(), indices, values, large_at, block.data[large_at], block.shape[1])
 
@@ -139,6 +132,27 @@ class PackedRows:
         block = sparse.csr_matrix((values, indices, indptr), shape=(len(lengths), self.n_vars))
         block.has_sorted_indices = block.has_canonical_format = True  # or SciPy would look again
         return block
+
+
+def packed_size(values: npt.NDArray[np.float32], dtype: npt.DTypeLike | None = None) -> tuple[float, np.dtype[Any]]:
+    """Bytes that `PackedRows.of` takes for each value beside its gene's, and the type of most of them."""
+    packed, large_at = _packed_values(values, dtype)
+    n_bytes = packed.nbytes + len(large_at) * (large_at.itemsize + values.itemsize)
+    return n_bytes / len(values), packed.dtype
+
+
+def _packed_values(
+    values: npt.NDArray[np.float32], dtype: npt.DTypeLike | None
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Values in `dtype`, or in the smaller of uint8 and float32, as a copy; and the places of those that it cannot."""
+    with np.errstate(invalid="ignore"):  # casts that overflow
+        small = values.astype(np.uint8)
+    is_large = small != values
+    if dtype is None:
+        dtype = np.float32 if 8 * np.count_nonzero(is_large) > len(values) else np.uint8
+    if dtype == np.float32:
+        return values.copy(), np.zeros(0, np.int64)
+    return small, np.flatnonzero(is_large)
 
 
 @dataclass(frozen=True, eq=False)

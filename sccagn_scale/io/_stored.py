@@ -22,6 +22,9 @@ from ._layout import damaged, open_store
 RAW_NAMES = ("raw/X", "raw.X")
 """Where `.raw.X` is; the second before AnnData 0.7."""
 
+_STRETCHES = 16
+"""Of the values that stand for all."""
+
 ReadRows = Callable[[int, int], sparse.csr_matrix]
 
 
@@ -35,6 +38,9 @@ class Rows(Protocol):
 
     def reading(self) -> AbstractContextManager[ReadRows]:
         """Give the function that reads rows start to stop."""
+
+    def some_values(self, most: int) -> npt.NDArray[Any]:
+        """Up to about so many of the stored values, from all over the matrix; none that are damaged."""
 
 
 class HeldRows:
@@ -56,6 +62,11 @@ class HeldRows:
             yield lambda start, stop: row_range(self._matrix, start, stop).copy()
         else:
             yield lambda start, stop: _as_csr(self._matrix[start:stop])
+
+    def some_values(self, most: int) -> npt.NDArray[Any]:
+        """Up to about so many of the stored values, from all over the matrix."""
+        values = self._matrix.data if sparse.issparse(self._matrix) else np.asarray(self._matrix).ravel()
+        return np.concatenate([np.zeros(0, self.dtype), *(values[part] for part in _stretches(len(values), most))])
 
 
 class StoredRows:
@@ -109,6 +120,20 @@ class StoredRows:
         """Give the function that reads rows start to stop; damage comes up from it as InputError."""
         with self.opened() as element:
             yield partial(self._read, element)
+
+    def some_values(self, most: int) -> npt.NDArray[Any]:
+        """Up to about so many of the stored values, from all over the matrix; none that are damaged."""
+        with self.opened() as element:
+            array, length = element, self.shape[0]
+            if self.layout == "dense":
+                most //= self.shape[1]
+            else:
+                array, length = element["data"], self.nnz
+            try:
+                found = [np.ravel(array[part]) for part in _stretches(length, most)]
+            except Exception:  # in which cells, is told when they are read
+                found = []
+        return _in_supported(np.concatenate([np.zeros(0, self.dtype), *found]))
 
     def indptr(self, group: Any) -> npt.NDArray[np.int64]:
         """The offsets in the opened `group` of rows (CSR) or columns (CSC)."""
@@ -207,6 +232,13 @@ def row_range(matrix: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_ma
     first, last = matrix.indptr[start], matrix.indptr[stop]
     arrays = (matrix.data[first:last], matrix.indices[first:last], matrix.indptr[start : stop + 1] - first)
     return sparse.csr_matrix(arrays, shape=(stop - start, matrix.shape[1]))
+
+
+def _stretches(length: int, most: int) -> list[slice]:
+    """Some stretches evenly over a length, of at most about so many places in all."""
+    step = max(1, -(-length // _STRETCHES))
+    width = max(1, min(step, most // _STRETCHES))
+    return [slice(start, min(start + width, length)) for start in range(0, length, step)]
 
 
 def _as_csr(block: Any) -> sparse.csr_matrix:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import h5py
 import numpy as np
@@ -23,9 +26,30 @@ from ._layout import damaged
 from ._stored import StoredRows, supported
 
 _N_HELD = 2**21
-"""Values held at a time; each takes 70 bytes at most on its way."""
+"""Values held at a time, at least; each takes 70 bytes at most on its way."""
+
+_PER_ROOT = 64
+"""Values held at a time for each of the root of their number. Every piece that is read is written to every range of
+rows: if both grow so, a write has as many values, 4,096, of whatever number, and there are the fewer of them."""
+
+_HELD_VALUE = 70  # bytes
 
 Int64s = npt.NDArray[np.int64]
+
+
+class Copies(NamedTuple):
+    """Bytes that matrices stored by columns take before their rows can be read."""
+
+    kept: int = 0  # on disk, for as long as the matrix is used
+    making: int = 0  # on disk beside these, while one is made
+    memory: int = 0  # while one is made
+
+
+def copies_of(columns: StoredRows) -> Copies:
+    """What `transposed` takes."""
+    entry, row_offsets = _entry(columns).itemsize, 8 * columns.shape[0]
+    kept = columns.nnz * (entry - np.dtype("i4").itemsize) + row_offsets
+    return Copies(kept, columns.nnz * entry, _HELD_VALUE * _n_held(columns) + row_offsets)
 
 
 def transposed(columns: StoredRows, folder: Path) -> StoredRows:
@@ -33,7 +57,7 @@ def transposed(columns: StoredRows, folder: Path) -> StoredRows:
 
     The values are gone through twice: once to count those of each row; then, by ranges of rows that fit in memory, into
     a file where every range has its place, and from there, range by range, into the result. Held are the row offsets,
-    8 bytes a cell, and up to 150 MB.
+    8 bytes a cell, and up to 150 MB, or more from 10⁹ values on: 1.6 GB of 10¹¹.
 
     Parameters
     ----------
@@ -47,24 +71,60 @@ def transposed(columns: StoredRows, folder: Path) -> StoredRows:
     InputError
         If the matrix is damaged, or `folder` cannot take the file.
     """
-    n_bytes = columns.nnz * _entry(columns).itemsize
+    takes = copies_of(columns)
+    n_bytes = takes.kept + takes.making
     try:
+        if shutil.disk_usage(folder).free < n_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         target = folder / f"{len(list(folder.iterdir()))}.h5"
         with tempfile.TemporaryFile(dir=folder) as ranges:
-            os.posix_fallocate(ranges.fileno(), 0, max(n_bytes, 1))  # a full disk shows now
+            os.posix_fallocate(ranges.fileno(), 0, max(takes.making, 1))  # where a quota is full, that shows now
             with columns.opened() as group:
                 indptr = _row_offsets(columns, group)
-                bounds = _bounds(indptr)
+                bounds = _bounds(indptr, _n_held(columns))
                 _distribute(columns, group, indptr, bounds, ranges)
             with replacing_hdf5(target) as file:
                 _gather(columns, indptr, bounds, ranges, file.create_group("X"))
     except OSError as error:
         raise InputError(
             f"{str(folder)!r} could not take the rows of /{columns.name} of {str(columns.path)!r}, which is stored by "
-            f"columns (CSC): {first_line(error)}; give a folder with {2 * n_bytes / 1e9:.1f} GB free, as `scratch` or "
+            f"columns (CSC): {first_line(error)}; give a folder with {n_bytes / 1e9:.1f} GB free, as `scratch` or "
             "in the environment as TMPDIR."
         ) from error
     return StoredRows(target, "X")
+
+
+def picked(columns: StoredRows, firsts: Int64s, stops: Int64s) -> sparse.csr_matrix:
+    """Read a few stretches of the rows of CSC as CSR, in one pass over all values and without a copy of them.
+
+    Parameters
+    ----------
+    columns
+        The matrix.
+    firsts, stops
+        The first row of each stretch and the one after its last, in rising order; they do not overlap.
+
+    Raises
+    ------
+    InputError
+        If the matrix is damaged.
+    """
+    moves = np.cumsum(stops - firsts) - stops  # of the stretches, into the result
+    found = [(np.zeros(0, supported(columns.dtype)), moves[:0], moves[:0])]
+    with columns.opened() as group:
+        offsets = columns.indptr(group)
+        for low, _, (rows, values) in _pieces(columns, group, "indices", "data"):
+            within = np.searchsorted(firsts, rows, side="right") - 1
+            at = np.flatnonzero((within >= 0) & (rows < stops[within]))
+            genes = np.searchsorted(offsets, low + at, side="right") - 1
+            found.append((values[at].astype(found[0][0].dtype), rows[at].astype(np.int64) + moves[within[at]], genes))
+    chosen, cells, genes = (np.concatenate(part) for part in zip(*found, strict=True))
+    shape = int((stops - firsts).sum()), columns.shape[1]
+    return sparse.csr_matrix((chosen, (cells, genes)), shape=shape)
+
+
+def _n_held(columns: StoredRows) -> int:
+    return max(_N_HELD, _PER_ROOT * math.isqrt(columns.nnz))
 
 
 def _entry(columns: StoredRows) -> np.dtype[Any]:
@@ -73,15 +133,19 @@ def _entry(columns: StoredRows) -> np.dtype[Any]:
 
 
 def _pieces(columns: StoredRows, group: Any, *parts: str) -> Iterator[tuple[int, int, list[npt.NDArray[Any]]]]:
-    """Go through stored values: the first and the one after the last, and what `parts` has of them."""
-    for low in range(0, columns.nnz, _N_HELD):
-        high = min(low + _N_HELD, columns.nnz)
+    """Go through stored values: the first and the one after the last, and their `parts`: "indices" before others."""
+    n_held = _n_held(columns)
+    for low in range(0, columns.nnz, n_held):
+        high = min(low + n_held, columns.nnz)
         try:
             arrays = [read_range(group[part], low, high) for part in parts]
         except MemoryError:
             raise
         except Exception as error:
             raise _damaged_at(columns, group, low, high, first_line(error)) from error
+        fault = indices_fault(arrays[0], columns.shape[0])
+        if fault is not None:
+            raise _damaged_at(columns, group, low, high, fault)
         yield low, high, arrays
 
 
@@ -91,21 +155,17 @@ def _damaged_at(columns: StoredRows, group: Any, low: int, high: int, reason: st
 
 
 def _row_offsets(columns: StoredRows, group: Any) -> Int64s:
-    n_obs = columns.shape[0]
-    indptr = np.zeros(n_obs + 1, np.int64)
-    for low, high, (rows,) in _pieces(columns, group, "indices"):
-        fault = indices_fault(rows, n_obs)
-        if fault is not None:
-            raise _damaged_at(columns, group, low, high, fault)
+    indptr = np.zeros(columns.shape[0] + 1, np.int64)
+    for _, _, (rows,) in _pieces(columns, group, "indices"):
         np.add.at(indptr, rows.astype(np.int64) + 1, 1)
     return np.cumsum(indptr, out=indptr)
 
 
-def _bounds(indptr: Int64s) -> Int64s:
-    """First rows of ranges that have at most `_N_HELD` values, or one row, and in the end the number of rows."""
+def _bounds(indptr: Int64s, n_held: int) -> Int64s:
+    """First rows of ranges that have at most `n_held` values, or one row, and in the end the number of rows."""
     bounds = [0]
     while bounds[-1] < len(indptr) - 1:
-        stop = int(np.searchsorted(indptr, indptr[bounds[-1]] + _N_HELD, side="right")) - 1
+        stop = int(np.searchsorted(indptr, indptr[bounds[-1]] + n_held, side="right")) - 1
         bounds.append(max(stop, bounds[-1] + 1))
     return np.array(bounds)
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 
 from sccagn_scale import graph
@@ -193,8 +192,7 @@ def _sample(atlas: Atlas, layer: str | None, batch_key: str | None) -> AnnData:
     n_obs = matrix.shape[0]
     length = n_obs if n_obs <= _SAMPLE else _SAMPLE // _BLOCKS
     starts = np.unique(np.linspace(0, n_obs - length, _BLOCKS).astype(int))
-    cells = sp.vstack([matrix.read(start, start + length) for start in starts.tolist()], format="csr")
-    sample = AnnData(cells, var=pd.DataFrame(index=matrix.names))
+    sample = AnnData(matrix.sample(starts.tolist(), length), var=pd.DataFrame(index=matrix.names))
     if batch_key is not None:
         batches = atlas.obs[batch_key].to_numpy()[(starts[:, None] + np.arange(length)).ravel()]
         # where others are rare and were missed, halves take as long

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata
 import h5py
@@ -22,7 +23,7 @@ from test_io_atlas import random_atlas, store
 
 from sccagn_scale import io
 from sccagn_scale._errors import InputError
-from sccagn_scale.io import _atomic
+from sccagn_scale.io import _atomic, _transpose
 
 
 def fails(action: Callable[[], object], match: str) -> None:
@@ -200,7 +201,7 @@ def test_a_broken_chunk_of_csc_is_told_with_its_genes(tmp_path: Path) -> None:
     content[place] ^= 0xFF
     path.write_bytes(content)
     atlas = io.open_atlas([path], scratch=scratch)
-    fails(atlas.matrix, r"`path` .*a\.h5ad' is damaged.*all cells' genes 0 to 63, ")
+    fails(lambda: atlas.matrix().read(0, 1), r"`path` .*a\.h5ad' is damaged.*all cells' genes 0 to 63, ")
     assert list(scratch.rglob("*.h5")) == []
     assert path.read_bytes() == content
 
@@ -300,10 +301,22 @@ def test_no_room_to_transpose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     atlas = io.open_atlas([path], scratch=scratch)
-    fails(atlas.matrix, r"scratch.*could not take the rows of /X of .*a\.h5ad'.*No space left.*`scratch`")
+    fails(
+        lambda: atlas.matrix().read(0, 1),
+        r"scratch.*could not take the rows of /X of .*a\.h5ad'.*No space left.*`scratch`",
+    )
     assert list(scratch.rglob("*.h5")) == []
     atlas.close()
     assert list(scratch.iterdir()) == []
+
+
+def test_a_disk_with_room_for_half_of_it_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = random_atlas(0, (200, 80), "csc")
+    matrix = io.open_atlas([store(values, tmp_path / "a")], scratch=tmp_path).matrix()
+    free = 12 * values.X.nnz  # enough for the ranges alone
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    monkeypatch.setattr(_transpose, "_distribute", lambda *_: pytest.fail("values were written"))
+    fails(lambda: matrix.read(0, 1), r"could not take the rows .*No space left.* GB free")
 
 
 def test_a_disk_that_fills_up_under_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +326,8 @@ def test_a_disk_that_fills_up_under_the_result(tmp_path: Path, monkeypatch: pyte
 
     path = store(random_atlas(0, (20, 8), "csc"), tmp_path / "a")
     monkeypatch.setattr(_atomic._PatientFile, "write", write)
-    fails(io.open_atlas([path], scratch=tmp_path).matrix, r"could not take the rows .*No space left")
+    matrix = io.open_atlas([path], scratch=tmp_path).matrix()
+    fails(lambda: matrix.read(0, 1), r"could not take the rows .*No space left")
     assert [entry.name for entry in tmp_path.rglob("*.h5")] == []
 
 
@@ -325,7 +339,7 @@ def test_a_scratch_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytes
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
-    fails(atlas.matrix, "`scratch` must be a folder that takes new files")
+    fails(lambda: atlas.matrix().read(0, 1), "`scratch` must be a folder that takes new files")
 
 
 def test_files_that_changed_are_known(tmp_path: Path) -> None:

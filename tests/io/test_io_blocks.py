@@ -326,6 +326,7 @@ def test_columns_are_transposed_in_more_ranges_than_a_byte_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sccagn_scale.io._transpose._N_HELD", 4)
+    monkeypatch.setattr("sccagn_scale.io._transpose._PER_ROOT", 0)
     columns = sparse.random(700, 6, 0.5, "csc", random_state=np.random.default_rng(0))
     anndata.AnnData(columns).write_h5ad(tmp_path / "a.h5ad")
     blocks = [block.toarray() for _, block in io.iter_blocks(tmp_path / "a.h5ad", 100)]

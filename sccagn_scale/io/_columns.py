@@ -1,0 +1,95 @@
+"""Rows of a matrix that is stored by columns, of which a copy is made when they are first read."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from sccagn_scale._errors import InputError, first_line
+
+from ._atomic import scratch_folder
+from ._stored import ReadRows, StoredRows
+from ._transpose import Copies, copies_of, transposed
+
+
+class ScratchFolder:
+    """A temporary folder that is made when it is first asked for, and goes with the last that uses it."""
+
+    def __init__(self, parent: Path | None) -> None:
+        self._parent = parent
+        self.lock = Lock()
+        """Held while something is made in it."""
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder.
+
+        Raises
+        ------
+        InputError
+            If it cannot be made.
+        """
+        stack = ExitStack()
+        try:
+            folder = stack.enter_context(scratch_folder(self._parent or Path(tempfile.gettempdir())))
+        except OSError as error:
+            raise InputError(f"`scratch` must be a folder that takes new files: {first_line(error)}.") from error
+        self._remove = weakref.finalize(self, stack.close)
+        return folder
+
+    def remove(self) -> None:
+        """Remove it and what is in it."""
+        if "folder" in vars(self):
+            self._remove()
+
+
+class RowsOfColumns:
+    """Rows of CSC in a file. What is known of them without their values is known without the copy.
+
+    Pickled, it is its copy, so that whoever has it then makes no other.
+    """
+
+    def __init__(self, columns: StoredRows, scratch: ScratchFolder) -> None:
+        self.columns = columns
+        self.shape, self.dtype, self.nnz, self.n_bytes = columns.shape, columns.dtype, columns.nnz, columns.n_bytes
+        self._scratch = scratch
+        self._copy: StoredRows | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (self._copied(),)
+
+    @property
+    def copies(self) -> Copies:
+        """What the copy will take; nothing if it is made."""
+        return Copies() if self.is_copied else copies_of(self.columns)
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether the copy is made."""
+        return self._copy is not None
+
+    @contextmanager
+    def reading(self) -> Iterator[ReadRows]:
+        """Give the function that reads rows start to stop."""
+        with self._copied().reading() as read:
+            yield read
+
+    def _copied(self) -> StoredRows:
+        with self._scratch.lock:
+            if self._copy is None:
+                self._copy = transposed(self.columns, self._scratch.folder)
+        return self._copy
+
+    def some_values(self, most: int) -> Any:
+        """Up to so many of the stored values, from all over the matrix."""
+        return self.columns.some_values(most)
+
+
+def _itself(rows: StoredRows) -> StoredRows:
+    return rows
