@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sccagn_scale import clustering, graph, train
+from sccagn_scale import clustering, graph, pp, train
 from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
@@ -172,7 +172,14 @@ class SCCAGN:
         init = choose_init(self.config, self.n_clusters_given, size.n_obs)
         settled = dataclasses.replace(self.config, init=init)
         corrects = self.batch_key is not None
-        room = workspace(size, settled, self._limits, device_type=self.device.type, corrects=corrects)
+        room = workspace(
+            size,
+            settled,
+            self._limits,
+            device_type=self.device.type,
+            corrects=corrects,
+            holds_cells=lambda cells: pp.holds_cells(cells, self._adata, self.layer),
+        )
         try:
             with shown(self._listener) as self._progress, room as place:
                 self._train(place, init)
@@ -233,7 +240,13 @@ class SCCAGN:
         # whatever they are, nothing is clustered or trained
         needed = dataclasses.replace(saved.config, init="leiden", pretrain_steps=0, joint_steps=0)
         limits = checked_limits(Limits(memory, store, scratch, dask))
-        room = workspace(input_size(adata, layer), needed, limits, device_type=model.device.type)
+        room = workspace(
+            input_size(adata, layer),
+            needed,
+            limits,
+            device_type=model.device.type,
+            holds_cells=lambda cells: pp.holds_cells(cells, adata, layer),
+        )
         with shown(progress) as model._progress, room as place:
             model._scratch, model.obs_names_ = place.scratch, adata.obs.index
             with model._stage("Preprocess", adata.n_obs * n_passes_like(saved.config, place.scratch)) as stage:

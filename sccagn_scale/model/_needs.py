@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from sccagn_scale import clustering, ops, pp
 from sccagn_scale._threads import n_workers
 from sccagn_scale.config import Config
 from sccagn_scale.graph import choose_backend
+from sccagn_scale.io import Copies
 
 _PROCESS = 310_000_000
 """Python with torch, FAISS and other libraries, without the pages of their code, which the files back."""
@@ -47,6 +50,17 @@ class Size(NamedTuple):
     n_vars: int
     nnz: int
     is_on_disk: bool  # or in memory already, in which case it takes no more
+    value_size: float = 1.0  # bytes that a value takes packed, beside its gene
+    copies: Copies = Copies()  # of what is stored by columns, which are on the disk that the atlas has for them
+    on_cluster: bool = False  # whether others than this process keep the packed values
+
+    @property
+    def packed(self) -> int:
+        """Bytes of the packed values that are kept of what is on disk, in memory or in the cell store."""
+        if not self.is_on_disk or self.on_cluster:
+            return 0
+        gene_size = np.min_scalar_type(self.n_vars - 1).itemsize
+        return int(self.nnz * (self.value_size + gene_size) + 8 * self.n_obs)
 
 
 class Need(NamedTuple):
@@ -82,7 +96,7 @@ def needs(size: Size, config: Config, *, on_disk: bool, device_type: str, correc
 
     block = n_workers() * pp.BLOCK_SIZE * per_cell * _VALUE + 3 * 8 * n_genes**2
     correction = pp.correction_memory(n, d) if corrects else 0
-    counts = size.nnz * (1 + (2 if size.n_vars <= 2**16 else 4)) + 8 * n if size.is_on_disk else 0
+    counts = size.packed
     uses_genes = "genes" in (config.input_rep, config.graph_rep)
     genes = 8 * min(_KEPT * size.nnz, n * n_genes) if uses_genes else 0
     points = 4 * n * n_genes if config.graph_rep == "genes" else 0
@@ -128,7 +142,7 @@ def needs(size: Size, config: Config, *, on_disk: bool, device_type: str, correc
     names = _NAME * n if size.is_on_disk else 0
     trained = inputs - scaled + graph + layers
     held = {
-        "Preprocess": (counts + inputs, max(block, correction, joined)),
+        "Preprocess": (counts + inputs, max(block, correction, joined, size.copies.memory)),
         "Neighbors": (inputs + graph + laid_out, _LATER + max(searching, join)),
         "Pretrain": (inputs + graph + layers, training(config.pretrain_batch_size, pretraining=True)),
         "Initial clusters": (inputs + graph + layers + further, _LATER + looking),
@@ -138,13 +152,16 @@ def needs(size: Size, config: Config, *, on_disk: bool, device_type: str, correc
     }
     if not config.pretrain_steps:
         del held["Pretrain"]
-    if on_disk:
-        beside: dict[str, float] = dict.fromkeys(held, counts)  # packed counts stay, while in memory they are let go of
-        beside["Preprocess"] = genes // 2  # laid out twice, at 6 bytes a value
-        return {
-            stage: Need(int(_PROCESS + names + work), int(kept + beside[stage])) for stage, (kept, work) in held.items()
-        }
-    return {stage: Need(int(_PROCESS + names + kept + work), 0) for stage, (kept, work) in held.items()}
+    copied = dict.fromkeys(held, size.copies.kept)
+    copied["Preprocess"] += size.copies.making
+    if not on_disk:
+        return {stage: Need(int(_PROCESS + names + kept + work), copied[stage]) for stage, (kept, work) in held.items()}
+    beside: dict[str, float] = dict.fromkeys(held, counts)  # packed counts stay, while in memory they are let go of
+    beside["Preprocess"] = genes // 2  # laid out twice, at 6 bytes a value
+    return {
+        stage: Need(int(_PROCESS + names + work), int(kept + beside[stage]) + copied[stage])
+        for stage, (kept, work) in held.items()
+    }
 
 
 def _step(config: Config, n_comps: int, n_genes: int, *, pretraining: bool) -> float:

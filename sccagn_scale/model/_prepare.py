@@ -76,9 +76,9 @@ def part_size(batch_size: int) -> int:
 
 
 def input_size(adata: AnnData | Atlas, layer: str | None) -> Size:
-    """Look up how large the input is; reads no values."""
+    """Look up how large the input is; of files, some values are read."""
     matrix = pp.select_matrix(adata, layer)
-    return Size(*matrix.shape, matrix.nnz, matrix.is_on_disk)
+    return Size(*matrix.shape, matrix.nnz, matrix.is_on_disk, matrix.value_size(), matrix.copies)
 
 
 def n_passes(config: Config, scratch: Scratch) -> int:

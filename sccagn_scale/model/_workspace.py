@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -74,7 +74,13 @@ def allowed_memory(memory: int | None) -> int:
 
 @contextmanager
 def workspace(
-    size: Size, config: Config, limits: Limits, *, device_type: str, corrects: bool = False
+    size: Size,
+    config: Config,
+    limits: Limits,
+    *,
+    device_type: str,
+    corrects: bool = False,
+    holds_cells: Callable[[Path], bool] = lambda cells: False,
 ) -> Iterator[Workspace]:
     """Decide between memory and disk, and make the folder that a run on disk needs.
 
@@ -86,6 +92,8 @@ def workspace(
         See `needs`.
     limits
         What the run may take.
+    holds_cells
+        Whether a cell store is one of just this input, which is taken up: its room is not needed again.
 
     Raises
     ------
@@ -103,7 +111,9 @@ def workspace(
                     "it out, or give what `open_atlas` returns."
                 )
             client = stack.enter_context(_connected(dask))
-            size = size._replace(is_on_disk=False)  # counts are in the cluster's memory
+            size = size._replace(on_cluster=True)
+        # the atlas's folder may be on another disk, and is looked at when the copies are made
+        size = size._replace(copies=size.copies._replace(kept=0, making=0))
         needed = partial(needs, size, config, device_type=device_type, corrects=corrects)
         most = max(need.memory for need in needed(on_disk=False).values())
         if store is None and most <= allowed:
@@ -114,10 +124,14 @@ def workspace(
         else:
             folder = _made(Path(store))
         cells = folder / CELLS
+        there = _size(cells) if holds_cells(cells) else 0  # another is kept until the new one is whole
         if most <= allowed:
+            _check_disk(size.packed - there, folder, "leave `store` out")
             yield Workspace(IN_MEMORY, cells, client)
             return
-        _check(needed(on_disk=True).values(), folder, allowed, memory)
+        on_disk = needed(on_disk=True).values()
+        _check_memory(on_disk, allowed, memory)
+        _check_disk(max(need.disk for need in on_disk) - there, folder, "allow more `memory`")
         log.info(
             "In memory the run would take about %s, more than the %s that it may: large arrays are kept on disk.",
             in_words(most),
@@ -181,16 +195,19 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*")) if folder.is_dir() else 0
 
 
-def _check(on_disk: Collection[Need], folder: Path, allowed: int, memory: int | None) -> None:
-    least, disk = max(need.memory for need in on_disk), max(need.disk for need in on_disk)
+def _check_memory(on_disk: Collection[Need], allowed: int, memory: int | None) -> None:
+    least = max(need.memory for need in on_disk)
     if memory is not None and least > allowed:
         raise InputError(
             f"`memory` = {in_words(allowed)} is too little: with large arrays on disk the run still takes about "
             f"{in_words(least)}. Allow that much, or use fewer cells or a smaller `n_neighbors`."
         )
-    free = shutil.disk_usage(folder).free + _size(folder / CELLS)  # which is used again or makes room
+
+
+def _check_disk(disk: int, folder: Path, otherwise: str) -> None:
+    free = shutil.disk_usage(folder).free
     if disk > free:
         raise InputError(
             f"`store` needs about {in_words(disk)} on the disk of '{folder}', which has {in_words(free)} free. "
-            "Name a folder on another disk, or allow more `memory`."
+            f"Name a folder on another disk, or {otherwise}."
         )

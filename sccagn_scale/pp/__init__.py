@@ -2,7 +2,7 @@
 
 from sccagn_scale.pp._harmony import correct_batches, correction_memory, select_batches
 from sccagn_scale.pp._input import KINDS, InputKind, Scan, recognize, scan
-from sccagn_scale.pp._matrix import BLOCK_SIZE, Expression, same_matrices, select_matrix
+from sccagn_scale.pp._matrix import BLOCK_SIZE, Expression, holds_cells, same_matrices, select_matrix
 from sccagn_scale.pp._pca import Projection, fit_pca, fit_pca_twice
 from sccagn_scale.pp._recipe import (
     Kept,
@@ -38,6 +38,7 @@ __all__ = [
     "fit_pca_twice",
     "gene_maxima",
     "highest_std_genes",
+    "holds_cells",
     "log1p",
     "maxima",
     "median_total",

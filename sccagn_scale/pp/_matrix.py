@@ -21,6 +21,7 @@ from sccagn_scale.io import (
     Atlas,
     CellStore,
     CellStoreWriter,
+    Copies,
     PackedRows,
     StoredMatrix,
     check_replaceable,
@@ -69,12 +70,21 @@ class Expression:
     files: tuple[tuple[Path, int], ...]  # where it is in files: each, and its first cell; no block has cells of two
     _source: _Held | _Packed | _Stored | OnCluster
     _stage: Stage = SILENT_STAGE
-    _n_bytes: int = 0  # of the files, that the first pass reads
+    _stored: StoredMatrix | None = None  # in the files, where it is in such
 
     @property
     def is_on_disk(self) -> bool:
         """Whether it is in files."""
         return len(self.files) > 0
+
+    def value_size(self) -> float:
+        """Find out how many bytes the copy takes for a value beside its gene: some values of every file are read."""
+        return 1.0 if self._stored is None else self._stored.value_size()
+
+    @property
+    def copies(self) -> Copies:
+        """What has yet to be copied of files that are stored by columns, before the first pass."""
+        return Copies() if self._stored is None else self._stored.copies
 
     def blocks(self) -> Iterator[sp.csr_matrix]:
         """Go through the cells: CSR float32 [≤ 4,096, n_vars], sorted, no zeros stored, free to change.
@@ -101,8 +111,8 @@ class Expression:
             told = {}
             if seconds > _MEASURABLE:
                 told["cells/s a pass"] = round(seen / seconds)
-                if self._source.is_reading:
-                    told["MB/s"] = round(self._n_bytes * seen / self.shape[0] / seconds / 1e6)
+                if self._stored is not None and self._source.is_reading:
+                    told["MB/s"] = round(self._stored.n_bytes * seen / self.shape[0] / seconds / 1e6)
             self._stage.advance(n_cells, **told)
             yield done
 
@@ -136,11 +146,9 @@ def select_matrix(
     InputError
         If there is no such layer, or the matrix is empty or holds no numbers.
     """
-    if isinstance(adata, Atlas):
-        stored = adata.matrix(layer)
-    elif layer is None and adata.isbacked:
-        stored = open_atlas([adata.filename]).matrix()
-    else:
+    stored = _in_files(adata, layer)
+    if stored is None:
+        assert not isinstance(adata, Atlas)
         return _in_memory(adata, layer, stage)
     source: _Packed | _Stored | OnCluster = _Packed(lambda: stored.blocks(BLOCK_SIZE))
     if client is not None:
@@ -159,8 +167,25 @@ def select_matrix(
         stored.parts,
         source,
         stage,
-        stored.n_bytes,
+        stored,
     )
+
+
+def holds_cells(store: Path, adata: AnnData | Atlas, layer: str | None = None) -> bool:
+    """Whether a cell store is whole and of just this input, so that `select_matrix` takes it up."""
+    try:
+        made_from = CellStore.open(store).made_from
+    except InputError:
+        return False
+    stored = _in_files(adata, layer)
+    return stored is not None and _difference(made_from, _origin(stored, layer)) is None
+
+
+def _in_files(adata: AnnData | Atlas, layer: str | None) -> StoredMatrix | None:
+    """The matrix if it is in files; None: it is in memory."""
+    if isinstance(adata, Atlas):
+        return adata.matrix(layer)
+    return open_atlas([adata.filename]).matrix() if layer is None and adata.isbacked else None
 
 
 def _in_memory(adata: AnnData, layer: str | None, stage: Stage) -> Expression:

@@ -16,7 +16,7 @@ import torch
 
 from sccagn_scale import SCCAGN, Config, graph
 from sccagn_scale.cli import main
-from sccagn_scale.io import open_atlas
+from sccagn_scale.io import _columns, open_atlas
 from sccagn_scale.model import _plan
 from sccagn_scale.model._needs import Need, Size
 
@@ -46,6 +46,26 @@ def test_in_memory(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
     assert all(stage["seconds"] > 0 for stage in stages.values())
     assert sorted(path.name for path in cells.parent.iterdir()) == ["cells.h5ad", "plan.json"]
+
+
+def test_what_is_stored_by_columns_is_not_copied_but_the_copy_is_planned(
+    cells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adata = ad.read_h5ad(cells)
+    adata.X = adata.X.tocsc()
+    by_columns, told, scratch = (cells.with_name(name) for name in ("columns.h5ad", "plan.json", "scratch"))
+    adata.write_h5ad(by_columns)
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    monkeypatch.setattr(_columns, "transposed", lambda *_: pytest.fail("a copy was made"))
+    disks = {}
+    for path in (cells, by_columns):
+        assert main(["plan", str(path), "--json", str(told), "-q", "-k", "3"]) == 0
+        disks[path] = [stage["disk"] for stage in json.loads(told.read_text())["stages"]]
+    kept = 8 * adata.X.nnz + 8 * adata.n_obs
+    assert disks[cells] == [0] * 6
+    assert disks[by_columns] == [kept + 12 * adata.X.nnz, *[kept] * 5]
+    assert list(scratch.iterdir()) == []
 
 
 def test_pretraining_is_planned_where_there_is_any(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +17,12 @@ import scipy.sparse as sp
 import torch
 from model_samples import FAST, TINY, planted, two_batches
 
-from sccagn_scale import SCCAGN, Config
+from sccagn_scale import SCCAGN, Config, pp
 from sccagn_scale._errors import InputError
-from sccagn_scale.io import Atlas, StoredMatrix, open_atlas
+from sccagn_scale.io import Atlas, Copies, StoredMatrix, open_atlas
 from sccagn_scale.model import CELLS, _workspace
 from sccagn_scale.model._needs import Need, Size, needs
+from sccagn_scale.model._prepare import input_size
 
 GENES = dataclasses.replace(FAST, input_rep="genes", batch_size=64, pretrain_batch_size=64)
 
@@ -243,20 +244,37 @@ def test_too_small_a_disk_is_refused(
         SCCAGN(atlas, 3, FAST, memory=on_disk, scratch=tmp_path).train()
 
 
-def test_a_kept_store_makes_its_own_room(
-    atlas: Atlas, tmp_path: Path, on_disk: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_kept_store_that_is_used_again_makes_its_own_room(
+    atlas: Atlas, tmp_path: Path, on_disk: int, is_same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it takes up is used again, or replaced: no more than the rest must be free."""
+    """One of another input stays until the new one is whole, so that all of that must be free."""
     SCCAGN(atlas, 3, FAST, memory=on_disk, store=tmp_path).train()
     cells = sum(path.stat().st_size for path in (tmp_path / CELLS).iterdir())
     need = Need(500, cells + 5000)
     on_a_disk, in_memory = {"Preprocess": need}, {"Preprocess": Need(2000, 0)}
     monkeypatch.setattr(_workspace, "needs", lambda *_, on_disk, **__: on_a_disk if on_disk else in_memory)
-    for free, is_enough in ((5000, True), (4999, False)):
+    enough = 5000 if is_same else cells + 5000
+    if not is_same:
+        planted(seed=1).write_h5ad(tmp_path / "cells.h5ad")
+        atlas = open_atlas([tmp_path / "cells.h5ad"])
+    for free, is_enough in ((enough - 1, False), (enough, True)):
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: Usage(10**9, 10**9 - free, free))
         model = SCCAGN(atlas, 3, FAST, memory=on_disk, store=tmp_path)
-        with nullcontext() if is_enough else pytest.raises(InputError, match="`store` needs about"):
+        with nullcontext() if is_enough else pytest.raises(InputError, match=r"`store` needs about .* more `memory`"):
             model.train()
+
+
+def test_the_disk_of_a_store_is_looked_at_where_all_else_is_in_memory(
+    atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = input_size(atlas, None).packed
+    for free, is_enough in ((packed - 1, False), (packed, True), (0, True)):  # at last it is there
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: Usage(10**9, 10**9 - free, free))
+        model = SCCAGN(atlas, 3, TINY, memory=10**9, store=tmp_path)
+        with nullcontext() if is_enough else pytest.raises(InputError, match=r"`store` needs about .* leave `store`"):
+            model.train()
+    assert sum(path.stat().st_size for path in (tmp_path / CELLS).iterdir()) == pytest.approx(packed, abs=2000)
 
 
 def test_a_store_that_cannot_be(atlas: Atlas, tmp_path: Path) -> None:
@@ -366,6 +384,76 @@ def test_an_anndata_in_memory_takes_no_more_for_its_counts() -> None:
     difference = [needs_in_memory(size, Config())["Preprocess"].memory for size in (stored, held)]
     # 3 bytes a count; an offset, and a name, of each cell
     assert difference[0] - difference[1] == pytest.approx(3e8 + (8 + 140) * 1e5)
+
+
+def test_values_on_a_cluster_take_no_memory_here_but_the_names_of_the_cells_do() -> None:
+    size = Size(10**5, 20_000, 10**8, True)
+    here, there = (needs_in_memory(size._replace(on_cluster=on), Config())["Preprocess"].memory for on in (False, True))
+    held = needs_in_memory(size._replace(is_on_disk=False), Config())["Preprocess"].memory
+    assert here - there == pytest.approx(3e8 + 8e5)
+    assert there - held == pytest.approx(140 * 1e5)
+
+
+@pytest.mark.parametrize(
+    ("change", "size"),
+    [
+        (lambda counts: counts, 1.0),
+        (lambda counts: np.log1p(counts), 4.0),
+        (lambda counts: counts * 300.0, 4.0),
+        # one value in twenty is kept apart, with its place
+        (lambda counts: np.where(np.arange(counts.size).reshape(counts.shape) % 20, counts, 999), 1 + 12 / 20),
+    ],
+    ids=["counts", "logged", "deep", "some deep"],
+)
+@pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+def test_a_value_is_planned_for_as_it_is_packed(
+    tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], size: float, layout: Callable[[np.ndarray], Any]
+) -> None:
+    adata = planted()
+    adata.X = layout(change(1 + adata.X.toarray()).astype(np.float32))
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    atlas = open_atlas([tmp_path / "cells.h5ad"], scratch=tmp_path)
+    found = input_size(atlas, None)
+    assert found.value_size == pytest.approx(size, rel=0.01)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["cells.h5ad"]  # nothing was copied
+    matrix = pp.select_matrix(atlas, None, tmp_path / "store")
+    list(matrix.blocks())
+    taken = sum(path.stat().st_size for path in (tmp_path / "store").iterdir())
+    assert taken == pytest.approx(found.packed, rel=0.02, abs=1000)
+    plain = found._replace(value_size=1.0)
+    for on_disk, part in ((False, "memory"), (True, "disk")):
+        stage = "Preprocess" if part == "memory" else "Neighbors"
+        one, other = (
+            getattr(needs(s, Config(), on_disk=on_disk, device_type="cpu")[stage], part) for s in (found, plain)
+        )
+        assert one - other == pytest.approx((size - 1) * found.nnz, rel=0.02, abs=2)
+
+
+def test_copies_of_what_is_stored_by_columns_are_planned_for() -> None:
+    size, copies = Size(10**5, 20_000, 10**8, True), Copies(8 * 10**8, 12 * 10**8, 10**10)
+    for on_disk in (False, True):
+        plain, copied = (
+            needs(s, Config(), on_disk=on_disk, device_type="cpu") for s in (size, size._replace(copies=copies))
+        )
+        more = {stage: copied[stage].disk - plain[stage].disk for stage in plain}
+        assert more.pop("Preprocess") == 20 * 10**8
+        assert set(more.values()) == {8 * 10**8}
+        assert copied["Preprocess"].memory > 10**10
+
+
+def test_a_store_spares_the_copy_of_what_is_stored_by_columns(tmp_path: Path) -> None:
+    adata = planted()
+    adata.X = adata.X.tocsc()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    labels = []
+    for is_copied in (True, False):
+        atlas = open_atlas([tmp_path / "cells.h5ad"], scratch=scratch)
+        labels.append(SCCAGN(atlas, 3, TINY, store=tmp_path / "store").train().labels_)
+        assert bool(list(scratch.rglob("*.h5"))) == is_copied
+        atlas.close()
+    np.testing.assert_array_equal(*labels)
 
 
 def test_values_of_two_kinds_are_refused(tmp_path: Path) -> None:
