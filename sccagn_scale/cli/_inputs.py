@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from sccagn_scale.io import Atlas
 
 
-def check_inputs(paths: Sequence[Path]) -> None:
-    """Refuse an input that is not there, or is given twice."""
+def check_inputs(paths: Sequence[Path], *, called: str = "INPUT") -> None:
+    """Refuse an input that is not there, or is given twice; `called` is what the verb's help calls it."""
     seen: dict[Path, Path] = {}
     for path in paths:
         try:
             path.stat()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(
-                f"`INPUT` must name an existing file or folder, but {str(path)!r} does not exist."
+                f"`{called}` must name an existing file or folder, but {str(path)!r} does not exist."
             ) from error
         except OSError as error:
-            raise InputError(f"`INPUT` {str(path)!r} cannot be opened: {error.strerror}.") from error
+            raise InputError(f"`{called}` {str(path)!r} cannot be opened: {error.strerror}.") from error
         if (other := seen.get(path.resolve())) is not None:
-            raise InputError(f"`INPUT` must name each file once, but {str(path)!r} is {str(other)!r} again.")
+            raise InputError(f"`{called}` must name each file once, but {str(path)!r} is {str(other)!r} again.")
         seen[path.resolve()] = path
 
 
-def read_cells(paths: Sequence[Path], scratch: Path | None = None) -> Atlas:
+def read_cells(paths: Sequence[Path], scratch: Path | None = None, *, called: str = "INPUT") -> Atlas:
     """Open the input; `scratch` is for what has to be copied to be read by rows."""
     from sccagn_scale.io import open_atlas
 
-    with named(path="INPUT", paths="INPUT", scratch="--output"):
+    with named(path=called, paths=called, scratch="--output"):
         return open_atlas(paths, scratch=scratch)
 
 
@@ -51,7 +51,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
 
     config = Config.preset(arguments.preset)
     if arguments.config is not None:
-        with named(path="--config"):
+        with named(path="--config", config="--config"):
             config = Config.from_toml(arguments.config, base=config)
     with named(assignments="--set"):
         return Config.from_assignments(arguments.set, base=config)

@@ -29,8 +29,8 @@ OPTIONS = {
     "device": "--device",
     "memory": "--memory",
     "store": "--store",
-    "dask": "--dask",
     "scratch": "--output",
+    "dask": "--dask",
     "key_added": "--key-added",
     "path": "INPUT",
 }

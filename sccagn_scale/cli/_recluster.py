@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     with Console(quiet=arguments.quiet) as console:
         _check_paths(source, target, arguments)
         with console.stage("Read"):
-            cells = read_cells([source])
+            cells = read_cells([source], called="FILE")
             _check_kind(cells, target)
         from sccagn_scale.model import recluster
 
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _check_paths(source: Path, target: Path, arguments: argparse.Namespace) -> None:
     from sccagn_scale.io import check_writable
 
-    check_inputs([source])
+    check_inputs([source], called="FILE")
     check_distinct({"FILE": source}, {"--output": arguments.output, "--json": arguments.json})
     check_writable(target, "FILE" if arguments.inplace else "--output")
     if arguments.json is not None:

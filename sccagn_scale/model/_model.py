@@ -166,7 +166,17 @@ class SCCAGN:
         Returns
         -------
         The model itself, with the attributes that end in an underscore set.
+
+        Raises
+        ------
+        InputError
+            If the input cannot be clustered, takes more memory or disk than there is, or the model was loaded.
         """
+        if self.loaded_from is not None:
+            raise InputError(
+                f"`train` is for a new model, but this one was loaded from {self.loaded_from!r}; make one with "
+                "`SCCAGN(adata, ...)`."
+            )
         size = input_size(self._adata, self.layer)
         check_enough(size.n_obs, self.config)
         init = choose_init(self.config, self.n_clusters_given, size.n_obs)
@@ -235,19 +245,21 @@ class SCCAGN:
         """
         saved = load_model(folder)
         saved = saved._replace(config=usable_config(saved.config))
-        model = cls(adata, None, saved.config, layer=layer, random_state=saved.random_state, device=device)
+        model = cls(
+            adata, None, saved.config, layer=layer, random_state=saved.random_state, device=device, memory=memory,
+            store=store, scratch=scratch, dask=dask, progress=progress,
+        )  # fmt: skip
         model.loaded_from = str(folder)
         # whatever they are, nothing is clustered or trained
         needed = dataclasses.replace(saved.config, init="leiden", pretrain_steps=0, joint_steps=0)
-        limits = checked_limits(Limits(memory, store, scratch, dask))
         room = workspace(
             input_size(adata, layer),
             needed,
-            limits,
+            model._limits,
             device_type=model.device.type,
             holds_cells=lambda cells: pp.holds_cells(cells, adata, layer),
         )
-        with shown(progress) as model._progress, room as place:
+        with shown(model._listener) as model._progress, room as place:
             model._scratch, model.obs_names_ = place.scratch, adata.obs.index
             with model._stage("Preprocess", adata.n_obs * n_passes_like(saved.config, place.scratch)) as stage:
                 model.recipe_ = saved.recipe
@@ -329,7 +341,7 @@ class SCCAGN:
                 training.pretrain(stage)
         with self._stage("Initial clusters"):
             start = embed(self.module_, whole, scratch=scratch)
-            train.check_finite(start)
+            train.check_finite(start, "embedding")
             z = start.cpu().numpy()
             initial = self._find_initial(prepared, z, init)
             del prepared  # whose scaled components are no longer needed

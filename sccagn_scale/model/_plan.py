@@ -16,6 +16,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sccagn_scale import graph
+from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Preset
@@ -94,7 +95,7 @@ def plan(
     batch_key: str | None = None,
     memory: int | None = None,
     device: Device = "auto",
-    progress: Progress = SILENT,
+    progress: Progress | bool = False,
 ) -> Plan:
     """Predict what clustering will need, in memory if that fits, else with large arrays on disk.
 
@@ -120,7 +121,7 @@ def plan(
     batch_key = checked_batch_key(batch_key, atlas, config)
     device_type = pick_device(device).type
     config = dataclasses.replace(config, init=choose_init(config, n_clusters, size.n_obs))
-    with progress.stage("Calibrate"):
+    with shown(checked_listener(progress)) as listener, listener.stage("Calibrate"):
         seconds = _seconds(atlas, n_clusters, config, layer, batch_key, size.n_obs, device)
     seconds["Write"] = _written(size, config) / _DISK_SPEED  # which no sample does
     needed = partial(needs, size, config, device_type=device_type, corrects=batch_key is not None)

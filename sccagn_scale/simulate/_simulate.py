@@ -14,8 +14,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from anndata import AnnData
 
+from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
-from sccagn_scale._progress import SILENT, Progress
+from sccagn_scale._progress import Progress
+from sccagn_scale._seed import checked_random_state
 from sccagn_scale._threads import n_threads
 from sccagn_scale.io import RowWriter, check_writable, read, replacing_hdf5
 from sccagn_scale.simulate._h5ad import write_annotation
@@ -41,7 +43,7 @@ def simulate(
     median_counts: float | None = None,
     block_size: int = 4096,
     random_state: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress | bool = False,
 ) -> None:
     """Write a labelled synthetic single-cell atlas to an .h5ad file, block by block.
 
@@ -77,7 +79,7 @@ def simulate(
     random_state
         Seed, from 0 up. The same seed and parameters give the same cells.
     progress
-        Shows the stage.
+        True shows a bar; or an object with a method `stage` that is told of the stage.
 
     Raises
     ------
@@ -89,10 +91,10 @@ def simulate(
     The file holds `X` (float32, CSR, int64 `indptr`), `obs["cell_type"]` (categorical, the truth) and
     `uns["simulation"]` (the parameters; the tree of types in Newick notation).
     """
-    path = Path(path)
+    path, listener = Path(path), checked_listener(progress)
+    random_state = checked_random_state(random_state)
     _check_whole("n_obs", n_obs, least=1)
     _check_whole("block_size", block_size, least=1)
-    _check_whole("random_state", random_state, least=0)
     if n_vars is not None:
         _check_whole("n_vars", n_vars, least=1)
     if n_types is not None:
@@ -120,7 +122,11 @@ def simulate(
     types = _spread_types(n_obs, model.proportions, np.random.default_rng(label_seed))
     uns = {"simulation": {**model.params, "n_types": len(model.type_names), "random_state": random_state}}
     try:
-        with progress.stage("Simulate", total=n_obs) as stage, replacing_hdf5(path) as file:
+        with (
+            shown(listener) as told,
+            told.stage("Simulate", total=n_obs) as stage,
+            replacing_hdf5(path) as file,
+        ):
             write_annotation(file, types, model.type_names, var_names=model.var_names, uns=uns)
             rows = RowWriter(file, (n_obs, len(model.var_names)), np.float32)
             # closed at once when something fails, rather than when the traceback is forgotten
@@ -133,7 +139,7 @@ def simulate(
 
 
 def _check_whole(name: str, value: int, *, least: int) -> None:
-    if not isinstance(value, int | np.integer) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
 
 

@@ -98,7 +98,7 @@ def train_jointly(
             if left == 0:
                 break
         z = embed(module, whole, scratch=scratch)
-        check_finite(z)
+        check_finite(z, "embedding")
         before, labels = labels, student_t_label(z, module.centroids, target.nu).labels
         changed = (labels != before).float().mean().item()
         loss = history.add("joint", losses, changed=changed).loss

@@ -83,7 +83,7 @@ class Optimizer:
             anchor=anchor,
             anchor_share=anchor_share,
         )
-        check_finite(losses.total)
+        check_finite(losses.total, "loss")
         if losses.total.requires_grad:  # not while every part is off, as in pretraining for the clustering loss alone
             self._network.zero_grad()
             losses.total.backward()
@@ -126,9 +126,9 @@ class _Moments:
         self._update(parameters, gradients, first, second, state_steps=steps)
 
 
-def check_finite(values: Tensor) -> None:
-    """Raise an InputError if training has left the finite numbers."""
+def check_finite(values: Tensor, what: str) -> None:
+    """Raise an InputError if training has left the finite numbers; `what` names the values."""
     if not torch.isfinite(values).all():
         raise InputError(
-            "Training diverged: the loss is not finite. `learning_rate` or a loss weight is too large; lower it."
+            f"Training diverged: the {what} is not finite. `learning_rate` or a loss weight is too large; lower it."
         )

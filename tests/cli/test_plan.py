@@ -68,6 +68,11 @@ def test_what_is_stored_by_columns_is_not_copied_but_the_copy_is_planned(
     assert list(scratch.iterdir()) == []
 
 
+def test_a_plan_from_python_shows_what_it_does(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _plan.plan(open_atlas(cells), 3, Config(joint_steps=1), progress=True)
+    assert "Calibrate" in capsys.readouterr().err
+
+
 def test_pretraining_is_planned_where_there_is_any(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = cells.with_name("plan.json")
     assert main(["plan", str(cells), "--set", "pretrain_steps=3", "--json", str(told), "-q"]) == 0

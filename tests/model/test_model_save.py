@@ -312,3 +312,18 @@ def test_the_current_folder_is_no_place(tmp_path: Path, monkeypatch: pytest.Monk
         model.save(".")
     model.save("kept")
     assert Path.cwd() == tmp_path
+
+
+def test_a_loaded_model_is_not_trained(tmp_path: Path) -> None:
+    model, folder = SCCAGN(planted(), 3, TINY).train(), tmp_path / "model"
+    model.save(folder)
+    loaded = SCCAGN.load(folder, planted())
+    with pytest.raises(InputError, match=r"`train` is for a new model, but this one was loaded from '.*model'"):
+        loaded.train()
+    np.testing.assert_array_equal(loaded.labels_, SCCAGN.load(folder, planted(), progress=False).labels_)
+
+
+def test_what_shows_no_stages_is_refused_by_load(tmp_path: Path) -> None:
+    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "model")
+    with pytest.raises(InputError, match="`progress` must be True, False, or have a method `stage`"):
+        SCCAGN.load(tmp_path / "model", planted(), progress=3)  # type: ignore[arg-type]

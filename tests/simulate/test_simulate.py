@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -250,6 +251,19 @@ def test_a_full_disk_is_one_clear_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`path` .* could not be written: No space left"):
         simulate(tmp_path / "a.h5ad", 500, 100, n_types=2, progress=Interrupting(OSError(28, "No space left")))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_shown_where_it_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    simulate(tmp_path / "a.h5ad", 199, 100, n_types=2, progress=True)
+    assert "Simulate" in capsys.readouterr().err
+    with pytest.raises(InputError, match="`progress` must be True, False"):
+        simulate(tmp_path / "a.h5ad", 199, 100, progress="loud")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [True, 2**32, -1, 1.5])
+def test_a_seed_is_what_every_generator_takes(tmp_path: Path, seed: Any) -> None:
+    with pytest.raises(InputError, match="`random_state` must be"):
+        simulate(tmp_path / "a.h5ad", 199, 100, random_state=seed)
 
 
 def test_progress_counts_every_cell(tmp_path: Path) -> None:
