@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sklearn.cluster import KMeans
 
+    from sccagn_scale.config import Preset
+
 Mode = Literal["given", "auto"]
 MODES: tuple[Mode, ...] = ("given", "auto")
 N_NEIGHBORS = 15  # the cell itself is one of them, as in scanpy
@@ -50,7 +52,7 @@ def ours(
     n_clusters: int | None,
     seed: int,
     *,
-    preset: Literal["default", "paper"] = "default",
+    preset: Preset = "default",
     changes: dict[str, Any] | None = None,
     batch_key: str | None = None,
 ) -> Confident:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast, get_args
 
 from benchmarks import _ablation_report
 from benchmarks._choice import chosen, chosen_files, chosen_seeds, names
@@ -16,10 +16,9 @@ from benchmarks._outcome import Outcome
 from benchmarks._session import Session
 from benchmarks._variants import VARIANTS
 from benchmarks.accuracy import cluster_set
-from sccagn_scale.config import Config
+from sccagn_scale.config import Config, Preset
 
-Preset = Literal["default", "paper"]
-PRESETS: tuple[Preset, ...] = ("default", "paper")
+PRESETS: tuple[Preset, ...] = get_args(Preset)
 COLUMNS = ("nmi", "ari", "cross_seed_ari")
 QUICK_VARIANTS = ("as it is", "no attention", "Ward")
 

@@ -12,12 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
-
 from sccagn_scale._errors import InputError
 
 Preset = Literal["default", "paper"]
+Device = Literal["auto", "cpu", "cuda"]
+InputKind = Literal["counts", "linear", "log"]
+Backend = Literal["exact", "hnsw", "ivf", "ivf_graph", "torch_exact", "flat_gpu", "ivf_gpu", "cagra_gpu"]
+Metric = Literal["euclidean", "cosine"]
+Conv = Literal["gcn", "gat", "sage"]
+Fusion = Literal["attention", "add", "concat", "multiply", "none"]
 Init = Literal["auto", "leiden", "ward", "mixture", "consensus", "kmeans"]
+SamplerName = Literal["torch", "torch-sparse", "pyg-lib"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,12 @@ class Config:
     n_neighbors
         Neighbours of a cell, counting the cell itself, as in scanpy.
     knn_backend
-        How neighbours are searched. `"auto"`: exact search up to 30,000 cells; beyond, `"ivf"` if the operators of
-        cpp_ext are compiled, else `"ivf_graph"`, which finds as many. On a GPU: FAISS's exact search up to 500,000
-        cells, CAGRA or inverted lists beyond; torch's exact search if FAISS has no GPU support.
+        How neighbours are searched. `"auto"`: exact search (`"exact"`) up to 30,000 cells; beyond, `"ivf"` if the
+        operators of cpp_ext are compiled, else `"ivf_graph"`, which finds as many. On a GPU: FAISS's exact search
+        (`"flat_gpu"`) up to 500,000 cells, CAGRA (`"cagra_gpu"`) or inverted lists (`"ivf_gpu"`) beyond; torch's exact
+        search (`"torch_exact"`) if FAISS has no GPU support. `"hnsw"` is never chosen by itself.
     metric
-        Distance by which neighbours are found.
+        Distance by which neighbours are found: `"euclidean"` or `"cosine"`.
     prune
         Whether to drop edges longer than the mean plus one standard deviation of the cell's own distances.
     n_hidden
@@ -61,7 +67,7 @@ class Config:
     n_latent
         Dimensions of the embedding z.
     conv
-        Kind of graph convolution.
+        Graph convolution: `"gcn"`, `"gat"` or `"sage"` (GraphSAGE).
     phi
         Share of the graph network in the encoder's layers, from 0 to 1.
     fusion
@@ -122,7 +128,8 @@ class Config:
     n_fanout
         Neighbours drawn at each hop with `loader="neighbor"`.
     neighbor_sampler
-        What draws these neighbours: plain torch, or a compiled PyG sampler, if its package is installed.
+        What draws these neighbours: plain `"torch"`, or a compiled PyG sampler (`"torch-sparse"`, `"pyg-lib"`), if its
+        package is installed.
     pretrain_steps
         Most batches of pretraining, which has the reconstruction loss alone. By default there is none: the network
         starts as smoothed PCA, and reconstructing cells from z alone blurs what that separates.
@@ -142,7 +149,7 @@ class Config:
     """
 
     # --- input and quality control
-    input_kind: Literal["auto", "counts", "linear", "log"] = "auto"
+    input_kind: Literal["auto", InputKind] = "auto"
     min_cells_frac: float = 0.01
     min_genes_frac: float = 0.01
     target_sum: float | None = None
@@ -155,18 +162,16 @@ class Config:
     # --- cell graph
     graph_rep: Literal["genes", "pca"] = "pca"
     n_neighbors: int = 15
-    knn_backend: Literal[
-        "auto", "exact", "hnsw", "ivf", "ivf_graph", "torch_exact", "flat_gpu", "ivf_gpu", "cagra_gpu"
-    ] = "auto"
-    metric: Literal["euclidean", "cosine"] = "euclidean"
+    knn_backend: Literal["auto", Backend] = "auto"
+    metric: Metric = "euclidean"
     prune: bool = True
 
     # --- network
     n_hidden: tuple[int, int, int] = (100, 200, 200)
     n_latent: int = 24
-    conv: Literal["gcn", "gat", "sage"] = "gcn"
+    conv: Conv = "gcn"
     phi: float = 0.5
-    fusion: Literal["attention", "add", "concat", "multiply", "none"] = "attention"
+    fusion: Fusion = "attention"
     n_heads: int = 4
     n_attended: int | None = 512
     whiten: bool = True
@@ -193,7 +198,7 @@ class Config:
     batch_size: int | None = 1024
     pretrain_batch_size: int | None = 256
     n_fanout: tuple[int, ...] = (10, 10)
-    neighbor_sampler: Literal["torch", "torch-sparse", "pyg-lib"] = "torch"
+    neighbor_sampler: SamplerName = "torch"
     pretrain_steps: int = 0
     joint_steps: int = 100
     patience: int = 20
@@ -364,7 +369,7 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         if isinstance(value, (list, tuple)) and len(value) == len(get_args(hint)):
             return tuple(_checked(name, part, v) for part, v in zip(get_args(hint), value, strict=True))
         raise InputError(f"`{name}` must be {len(get_args(hint))} whole numbers; it is {value!r}.")
-    if isinstance(value, np.generic):
+    if getattr(value, "shape", None) == ():  # a number of NumPy, which this file does without so as to load fast
         value = value.item()
     whole_for_float = hint is float and isinstance(value, int) and not isinstance(value, bool)
     if whole_for_float or (isinstance(value, hint) and (hint is bool or not isinstance(value, bool))):

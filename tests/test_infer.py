@@ -10,10 +10,11 @@ import scipy.sparse as sp
 import torch
 
 from sccagn_scale._memory import Scratch
+from sccagn_scale.config import Conv
 from sccagn_scale.graph import adjacency, neighbors, normalized
 from sccagn_scale.infer import embed
 from sccagn_scale.loader import Batch, FullLoader
-from sccagn_scale.nn import Conv, SCCAGNModule
+from sccagn_scale.nn import SCCAGNModule
 
 
 @pytest.fixture

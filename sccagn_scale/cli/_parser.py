@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from sccagn_scale import __version__
+from sccagn_scale.config import Device, Preset
 
 PROGRAM = "sccagn-scale"
 
@@ -281,7 +282,7 @@ def _add_batch_key(group: Any) -> None:
 def _add_settings(group: Any) -> None:
     group.add_argument(
         "--preset",
-        choices=["default", "paper"],
+        choices=get_args(Preset),
         default="default",
         help="`paper` follows the publication; for small data, as the whole graph is one batch (default: default)",
     )
@@ -298,7 +299,7 @@ def _add_settings(group: Any) -> None:
 def _add_device(group: Any) -> None:
     group.add_argument(
         "--device",
-        choices=["auto", "cpu", "cuda"],
+        choices=get_args(Device),
         default="auto",
         help="where to compute; `auto` uses a GPU if there is one (default: %(default)s)",
     )

@@ -1,6 +1,6 @@
 """The cell graph: neighbours, edges, weights."""
 
-from sccagn_scale.graph._algorithms import ALGORITHMS, EXACT_BACKENDS, Backend, missing
+from sccagn_scale.graph._algorithms import ALGORITHMS, EXACT_BACKENDS, missing
 from sccagn_scale.graph._neighbors import EXACT_UP_TO, Neighbors, choose_backend, neighbors, sampled_recall
 from sccagn_scale.graph._partition import partition
 from sccagn_scale.graph._recall import knn_recall
@@ -10,7 +10,6 @@ __all__ = [
     "ALGORITHMS",
     "EXACT_BACKENDS",
     "EXACT_UP_TO",
-    "Backend",
     "Neighbors",
     "adjacency",
     "choose_backend",

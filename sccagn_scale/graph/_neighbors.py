@@ -10,7 +10,8 @@ import torch
 from sccagn_scale import ops
 from sccagn_scale._errors import InputError
 from sccagn_scale._memory import IN_MEMORY, Scratch
-from sccagn_scale.graph._algorithms import ALGORITHMS, Backend, ivf, missing, torch_exact
+from sccagn_scale.config import Backend, Metric
+from sccagn_scale.graph._algorithms import ALGORITHMS, ivf, missing, torch_exact
 from sccagn_scale.graph._recall import knn_recall
 
 EXACT_UP_TO = 30_000
@@ -50,9 +51,9 @@ def choose_backend(n_obs: int, device_type: str = "cpu") -> Backend:
 def neighbors(
     x: np.ndarray,
     n_neighbors: int = 15,
-    backend: Backend | Literal["auto"] = "auto",
+    backend: Literal["auto", Backend] = "auto",
     *,
-    metric: Literal["euclidean", "cosine"] = "euclidean",
+    metric: Metric = "euclidean",
     device: torch.device | str = "cpu",
     scratch: Scratch = IN_MEMORY,
 ) -> Neighbors:
@@ -109,7 +110,7 @@ def sampled_recall(
     found: Neighbors,
     n_sample: int = 1000,
     *,
-    metric: Literal["euclidean", "cosine"] = "euclidean",
+    metric: Metric = "euclidean",
     random_state: int = 0,
     scratch: Scratch = IN_MEMORY,
 ) -> float:
@@ -133,7 +134,7 @@ def sampled_recall(
     return knn_recall(found.indices[rows], torch_exact.search_some(points, rows, found.indices.shape[1]))
 
 
-def _unit(x: np.ndarray, metric: str, scratch: Scratch) -> np.ndarray:
+def _unit(x: np.ndarray, metric: Metric, scratch: Scratch) -> np.ndarray:
     points = np.ascontiguousarray(x, dtype=np.float32)
     if metric != "cosine":
         return points

@@ -2,7 +2,7 @@
 
 from sccagn_scale.loader._batch import Batch, Cells, Loader, WholeGraph, whole_graph
 from sccagn_scale.loader._full import FullLoader
-from sccagn_scale.loader._neighbor import NeighborLoader, SamplerName, check_sampler
+from sccagn_scale.loader._neighbor import NeighborLoader, check_sampler
 from sccagn_scale.loader._partition import PartitionLoader
 from sccagn_scale.loader._prefetch import Prefetch
 from sccagn_scale.loader._stored import StoredRows
@@ -15,7 +15,6 @@ __all__ = [
     "NeighborLoader",
     "PartitionLoader",
     "Prefetch",
-    "SamplerName",
     "StoredRows",
     "WholeGraph",
     "check_sampler",

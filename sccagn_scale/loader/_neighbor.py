@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,14 +11,13 @@ import torch
 
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
+from sccagn_scale.config import SamplerName
 from sccagn_scale.loader._batch import Batch, Cells, rows, with_row_sums
 from sccagn_scale.ops import Csr
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
     from torch_geometric.sampler import BaseSampler
-
-SamplerName = Literal["torch", "torch-sparse", "pyg-lib"]
 
 
 class NeighborLoader:

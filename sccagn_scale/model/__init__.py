@@ -5,7 +5,6 @@ from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._plan import Plan, plan
 from sccagn_scale.model._recluster import recluster
 from sccagn_scale.model._save import checked_folder
-from sccagn_scale.model._setup import Device
 from sccagn_scale.model._workspace import CELLS
 
-__all__ = ["CELLS", "SCCAGN", "Device", "Plan", "checked_folder", "cluster", "plan", "recluster"]
+__all__ = ["CELLS", "SCCAGN", "Plan", "checked_folder", "cluster", "plan", "recluster"]

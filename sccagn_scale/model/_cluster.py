@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sccagn_scale._progress import Progress
-from sccagn_scale.config import Config, Preset
+from sccagn_scale.config import Config, Device, Preset
 from sccagn_scale.io import free_keys
 from sccagn_scale.model._model import SCCAGN
-from sccagn_scale.model._setup import Device, checked_anndata
+from sccagn_scale.model._setup import checked_anndata
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,7 +12,7 @@ import torch
 
 from sccagn_scale import graph
 from sccagn_scale._memory import IN_MEMORY, Scratch
-from sccagn_scale.config import Config
+from sccagn_scale.config import Backend, Config
 
 log = logging.getLogger("sccagn_scale")
 
@@ -22,7 +22,7 @@ _FEWEST_NEIGHBORS = 5  # in a scoring graph, the cell itself included
 
 def search(
     points: np.ndarray, config: Config, device: torch.device, scratch: Scratch = IN_MEMORY
-) -> tuple[graph.Backend, graph.Neighbors]:
+) -> tuple[Backend, graph.Neighbors]:
     """Search the neighbours of the points [n, d], kept in `scratch`, all points where they are few; say how."""
     backend = graph.choose_backend(len(points), device.type) if config.knn_backend == "auto" else config.knn_backend
     n_neighbors = min(config.n_neighbors, len(points))

@@ -18,7 +18,7 @@ from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale._seed import checked_random_state
-from sccagn_scale.config import Config, Init, Preset
+from sccagn_scale.config import Config, Device, Init, Preset
 from sccagn_scale.infer import embed
 from sccagn_scale.io import free_keys
 from sccagn_scale.loader import whole_graph
@@ -29,7 +29,6 @@ from sccagn_scale.model._prepare import Prepared, input_size, n_passes, n_passes
 from sccagn_scale.model._results import scatter, write_results
 from sccagn_scale.model._save import Saved, load_model, save_model
 from sccagn_scale.model._setup import (
-    Device,
     check_enough,
     check_same_cells,
     checked_batch_key,

@@ -19,13 +19,13 @@ from sccagn_scale import graph
 from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
-from sccagn_scale.config import Config, Preset
+from sccagn_scale.config import Config, Device, Preset
 from sccagn_scale.io import Atlas
 from sccagn_scale.model._initial import choose_init
 from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._needs import Size, needs
 from sccagn_scale.model._prepare import input_size
-from sccagn_scale.model._setup import Device, checked_batch_key, checked_n_clusters, pick_device
+from sccagn_scale.model._setup import checked_batch_key, checked_n_clusters, pick_device
 from sccagn_scale.model._workspace import allowed_memory
 
 _SAMPLE = 25_000  # cells that time is measured on: more than `FEW_CELLS`, where fewer clusterings vote

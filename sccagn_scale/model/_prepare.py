@@ -21,7 +21,7 @@ from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale._progress import SILENT_STAGE, Stage
 from sccagn_scale._threads import mapped
-from sccagn_scale.config import Config
+from sccagn_scale.config import Config, InputKind
 from sccagn_scale.io import CellStore, CellStoreWriter
 from sccagn_scale.loader import Cells, StoredRows
 from sccagn_scale.model._needs import Size
@@ -44,7 +44,7 @@ _ENOUGH_FOR_AXES = 250_000
 class Recipe:
     """What preprocessing learned from the training cells."""
 
-    input_kind: pp.InputKind
+    input_kind: InputKind
     genes: pd.Index  # that passed quality control; totals are taken over them
     target_sum: float
     chosen: np.ndarray  # int64, positions in `genes` of those that the network sees

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,13 +15,11 @@ from anndata import AnnData
 from sccagn_scale import graph, pp
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
-from sccagn_scale.config import Config, Preset
+from sccagn_scale.config import Config, Device, Preset
 from sccagn_scale.io import Atlas
 from sccagn_scale.loader import check_sampler
 
 log = logging.getLogger("sccagn_scale")
-
-Device = Literal["auto", "cpu", "cuda"]
 
 _OLDEST_HARMONYPY = (2, 1)
 """The first to take a number of threads without changing the environment; before 2.0 it seeded global generators."""
@@ -128,7 +126,7 @@ def checked_anndata(adata: AnnData) -> AnnData:
 
 def pick_device(device: Device) -> torch.device:
     """Resolve `"auto"`, and refuse a GPU that is not there."""
-    if device not in ("auto", "cpu", "cuda"):
+    if device not in get_args(Device):
         raise InputError(f"`device` must be 'auto', 'cpu' or 'cuda'; it is {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("`device` = 'cuda' needs a GPU and a CUDA build of torch; none was found. Use 'auto'.")

@@ -2,7 +2,6 @@
 
 from sccagn_scale.nn._init import initialize, transform_latent
 from sccagn_scale.nn._layers import (
-    Conv,
     CrossAttention,
     Discriminator,
     GCNLayer,
@@ -19,13 +18,11 @@ from sccagn_scale.nn._losses import (
     reconstruction,
     target_distribution,
 )
-from sccagn_scale.nn._module import Fusion, Latent, Losses, LossWeights, SCCAGNModule
+from sccagn_scale.nn._module import Latent, Losses, LossWeights, SCCAGNModule
 
 __all__ = [
-    "Conv",
     "CrossAttention",
     "Discriminator",
-    "Fusion",
     "GCNLayer",
     "GraphLayer",
     "Latent",

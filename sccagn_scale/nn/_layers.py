@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sccagn_scale.config import Conv
 from sccagn_scale.ops import Csr, csr_matmul
 
-Conv = Literal["gcn", "gat", "sage"]
 Rows = Csr | Tensor
 """The cells of a batch: kept genes as CSR, or dense components [n, n_input]."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sccagn_scale.nn._layers import Conv, CrossAttention, Discriminator, RowLinear, Rows, graph_layer, head
+from sccagn_scale.config import Conv, Fusion
+from sccagn_scale.nn._layers import CrossAttention, Discriminator, RowLinear, Rows, graph_layer, head
 from sccagn_scale.nn._losses import (
     generator_loss,
     kl_divergence,
@@ -16,8 +17,6 @@ from sccagn_scale.nn._losses import (
     target_distribution,
 )
 from sccagn_scale.ops import Csr, student_t_assign, student_t_column_sums, student_t_kl
-
-Fusion = Literal["attention", "add", "concat", "multiply", "none"]
 
 
 class Latent(NamedTuple):

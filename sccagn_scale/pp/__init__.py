@@ -1,7 +1,7 @@
 """From the matrix as it came to the matrix that is clustered."""
 
 from sccagn_scale.pp._harmony import correct_batches, correction_memory, select_batches
-from sccagn_scale.pp._input import KINDS, InputKind, Scan, recognize, scan
+from sccagn_scale.pp._input import KINDS, Scan, recognize, scan
 from sccagn_scale.pp._matrix import BLOCK_SIZE, Expression, holds_cells, same_matrices, select_matrix
 from sccagn_scale.pp._pca import Projection, fit_pca, fit_pca_twice
 from sccagn_scale.pp._recipe import (
@@ -25,7 +25,6 @@ __all__ = [
     "BLOCK_SIZE",
     "KINDS",
     "Expression",
-    "InputKind",
     "Kept",
     "LogExpression",
     "Moments",

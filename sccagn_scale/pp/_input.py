@@ -14,11 +14,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from sccagn_scale._errors import InputError, InputWarning
+from sccagn_scale.config import InputKind
 from sccagn_scale.pp._matrix import Expression
 
 log = logging.getLogger("sccagn_scale")
-
-InputKind = Literal["counts", "linear", "log"]
 
 _LOG_MAX = 50.0
 """No log-transformed expression reaches this: log2 of 10^15 is 50, while TPM and RPM pass it in any real data set."""
@@ -154,7 +153,7 @@ def _look(start: int, block: sp.csr_matrix) -> _Seen:
     )
 
 
-def recognize(found: Scan, kind: InputKind | Literal["auto"] = "auto") -> InputKind:
+def recognize(found: Scan, kind: Literal["auto", InputKind] = "auto") -> InputKind:
     """Tell what kind of values a matrix holds, and say so: in the log, and for linear values by an `InputWarning`.
 
     Parameters

@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils.sparsefuncs import inplace_column_scale, inplace_row_scale, mean_variance_axis
 
 from sccagn_scale._errors import InputError
-from sccagn_scale.pp._input import InputKind
+from sccagn_scale.config import InputKind
 from sccagn_scale.pp._matrix import Expression
 
 T = TypeVar("T")

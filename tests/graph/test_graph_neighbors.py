@@ -18,10 +18,10 @@ from scipy.spatial.distance import cdist
 from sccagn_scale import ops
 from sccagn_scale._errors import InputError
 from sccagn_scale._memory import Scratch
+from sccagn_scale.config import Backend
 from sccagn_scale.graph import (
     ALGORITHMS,
     EXACT_BACKENDS,
-    Backend,
     Neighbors,
     _algorithms,
     choose_backend,
@@ -32,7 +32,7 @@ from sccagn_scale.graph import (
 from sccagn_scale.graph._algorithms import _lists, ivf, ivf_graph, torch_exact
 
 BACKENDS = [
-    pytest.param(name, marks=pytest.mark.skipif(missing(name) is not None, reason=str(missing(name))))  # type: ignore[arg-type]
+    pytest.param(name, marks=pytest.mark.skipif(missing(name) is not None, reason=str(missing(name))))
     for name in ALGORITHMS
 ]
 

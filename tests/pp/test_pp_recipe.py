@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from sccagn_scale import pp
 from sccagn_scale._errors import InputError
+from sccagn_scale.config import InputKind
 
 VALUES = st.sampled_from([0.0, 0.0, 0.0, 0.25, 0.1, 1.0, 2.0, 7.0])
 DENSE = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9), elements=VALUES)
@@ -91,7 +92,7 @@ def test_empty_cells_do_not_pull_the_median_total_down() -> None:
 
 @pytest.mark.parametrize("kind", ["counts", "linear", "log"])
 @pytest.mark.parametrize("genes", [None, [7, 2, 3]])
-def test_log_expression_in_blocks_is_the_dense_formula(kind: pp.InputKind, genes: list[int] | None) -> None:
+def test_log_expression_in_blocks_is_the_dense_formula(kind: InputKind, genes: list[int] | None) -> None:
     dense = sample()
     keep = np.arange(len(dense)) % 3 > 0
     totals = dense[:, :9].sum(axis=1, dtype=np.float64)

@@ -9,17 +9,16 @@ place for its results.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import faiss
 import numpy as np
 
+from sccagn_scale.config import Backend
 from sccagn_scale.graph._algorithms import cagra_gpu, exact, flat_gpu, hnsw, ivf, ivf_gpu, ivf_graph, torch_exact
 
-Backend = Literal["exact", "hnsw", "ivf", "ivf_graph", "torch_exact", "flat_gpu", "ivf_gpu", "cagra_gpu"]
 Search = Callable[..., tuple[np.ndarray, np.ndarray]]
 
-ALGORITHMS: dict[str, Search] = {
+ALGORITHMS: dict[Backend, Search] = {
     "exact": exact.search,
     "hnsw": hnsw.search,
     "ivf": ivf.search,
