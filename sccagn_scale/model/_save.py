@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MODEL, _RECIPE, _WEIGHTS = "model.json", "recipe.npz", "weights.pt"
 _HISTORY = "history/"
-_FORMAT = 3
+_FORMAT = 4
 _UNREADABLE = (
     *(OSError, LookupError, ValueError, EOFError, RuntimeError, TypeError, AttributeError),
     *(pickle.UnpicklingError, zipfile.BadZipFile),
@@ -129,7 +129,10 @@ def load_model(folder: str | Path) -> Saved:
     try:
         facts = json.loads((source / _MODEL).read_text(encoding="utf-8"))
         if facts["format"] != _FORMAT:
-            raise ValueError(f"it has format {facts['format']}, and this version of sccagn_scale reads {_FORMAT}")
+            raise ValueError(
+                f"it has format {facts['format']}, and this version of sccagn_scale reads {_FORMAT}; train it anew and "
+                "save it"
+            )
         with (source / _RECIPE).open("rb") as file:  # np.load leaves one that it cannot read open
             arrays = dict(np.load(file, allow_pickle=False))
         weights = torch.load(source / _WEIGHTS, map_location="cpu", weights_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -159,12 +160,17 @@ def test_a_discriminator_is_made_and_kept_where_there_is_an_adversarial_loss(tmp
     np.testing.assert_array_equal(loaded.labels_, trained.labels_)
 
 
-def test_a_model_of_another_format_is_told(tmp_path: Path) -> None:
-    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "kept")
+def test_a_model_of_an_older_format_is_told_and_may_be_replaced(tmp_path: Path) -> None:
+    model = SCCAGN(planted(), 3, TINY).train()
+    model.save(tmp_path / "kept")
     path = tmp_path / "kept" / "model.json"
-    path.write_text(path.read_text().replace('"format": 3', '"format": 1'))
-    with pytest.raises(InputError, match=r"holds no model that can be read: it has format 1, and this version"):
+    facts = json.loads(path.read_text())
+    of_old = {"discriminator": True, "attention_scope": "anchors", "n_anchors": 512, "loader": "auto"}
+    path.write_text(json.dumps(facts | {"format": 3, "config": facts["config"] | of_old}))
+    with pytest.raises(InputError, match=r"`folder` '.*kept' holds .*: it has format 3, .* reads 4; train it anew"):
         SCCAGN.load(tmp_path / "kept", planted())
+    model.save(tmp_path / "kept")
+    np.testing.assert_array_equal(SCCAGN.load(tmp_path / "kept", planted()).labels_, model.labels_)
 
 
 @pytest.mark.filterwarnings("ignore:The values are neither counts nor logged")
