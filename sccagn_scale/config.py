@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import tomllib
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sccagn_scale._errors import InputError
 
@@ -25,6 +26,23 @@ Init = Literal["auto", "leiden", "ward", "mixture", "consensus", "kmeans"]
 SamplerName = Literal["torch", "torch-sparse", "pyg-lib"]
 
 
+Record = TypeVar("Record")
+
+
+def _telling_names(record: type[Record]) -> type[Record]:
+    """Have a dataclass say which names it knows where it is given another: Python's own error does not."""
+    initialize = record.__init__
+
+    @functools.wraps(initialize)
+    def checked(self: Record, *values: Any, **named: Any) -> None:
+        _check_names(named, f"`{record.__name__}`")
+        initialize(self, *values, **named)
+
+    record.__init__ = checked  # type: ignore[assignment, method-assign]
+    return record
+
+
+@_telling_names
 @dataclass(frozen=True)
 class Config:
     """All parameters of preprocessing, graph, network, losses and training.
@@ -145,7 +163,7 @@ class Config:
     Raises
     ------
     InputError
-        If a value has the wrong type or is out of range; the message names the parameter.
+        If a value has the wrong type or is out of range, or there is no such parameter; the message names it.
     """
 
     # --- input and quality control
@@ -342,15 +360,20 @@ def _hints() -> dict[str, Any]:
 
 def _replace(config: Config, values: dict[str, Any], source: str) -> Config:
     """Change settings to what was read from text, where `"none"` is None; `source` begins messages on names."""
+    _check_names(values, source)
+    hints = _hints()
+    may_be_none = {name for name, value in values.items() if value == "none" and type(None) in get_args(hints[name])}
+    return dataclasses.replace(config, **values | dict.fromkeys(may_be_none))
+
+
+def _check_names(names: Iterable[str], source: str) -> None:
+    """Refuse names that no setting has; `source` begins the message."""
     known = _hints()
-    for name in values:
+    for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             hint = f"did you mean '{near[0]}'?" if near else f"the names are {', '.join(known)}."
             raise InputError(f"{source} has an unknown name '{name}'; {hint}")
-        if values[name] == "none" and type(None) in get_args(known[name]):
-            values[name] = None
-    return dataclasses.replace(config, **values)
 
 
 def _checked(name: str, hint: Any, value: Any) -> Any:

@@ -91,6 +91,19 @@ def test_what_is_neither_config_nor_name_is_told(value: Any) -> None:
         Config.preset(value)
 
 
+@pytest.mark.parametrize("name", ["discriminator", "attention_scope", "n_anchors", "pretrain_adversarial"])
+def test_a_setting_that_is_not_there_is_told_with_those_that_are(name: str) -> None:
+    for given in (lambda: Config(**{name: 1}), lambda: dataclasses.replace(Config(), **{name: 1})):
+        with pytest.raises(InputError, match=rf"^`Config` has an unknown name '{name}'; the names are input_kind, .*"):
+            given()
+    with pytest.raises(InputError, match=r"^`Config` has an unknown name 'n_latents'; did you mean 'n_latent'\?"):
+        Config(n_latents=8)  # type: ignore[call-arg]
+
+
+def test_the_settings_are_in_the_signature() -> None:
+    assert list(inspect.signature(Config).parameters) == [field.name for field in dataclasses.fields(Config)]
+
+
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().n_latent = 16  # type: ignore[misc]
@@ -230,6 +243,8 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     [
         ("n_latents = 8", "unknown name 'n_latents'; did you mean 'n_latent'?"),
         ("xyzzy = 8", "unknown name 'xyzzy'; the names are input_kind, "),
+        ("discriminator = false", "unknown name 'discriminator'; the names are input_kind, "),
+        ('loader = "full"', "`loader` must be one of 'partition', 'neighbor'; it is 'full'"),
         ("[train]\npatience = 3", "unknown name 'train'"),
         ("n_latent = 0", "`n_latent` must be at least 1; it is 0"),
         ('n_latent = "8"', "`n_latent` must be a whole number; it is '8'"),
@@ -265,6 +280,9 @@ def test_assignments_change_what_they_name() -> None:
         ("n_latent=", "must have the form NAME=VALUE"),
         ("=8", "must have the form NAME=VALUE"),
         ("n_latents=8", "`assignments` has an unknown name 'n_latents'; did you mean 'n_latent'?"),
+        ("attention_scope=full", "`assignments` has an unknown name 'attention_scope'; the names are input_kind, "),
+        ("loader=full", "`loader` must be one of 'partition', 'neighbor'; it is 'full'"),
+        ("n_heads=0", '`n_heads` must be at least 1 (with `fusion` = "add" there is no attention); it is 0'),
         ("n_latent=0", "`n_latent` must be at least 1; it is 0"),
         ("n_latent=eight", "`n_latent` must be a whole number; it is 'eight'"),
         ("prune=False", "`prune` must be true or false; it is 'False'"),
