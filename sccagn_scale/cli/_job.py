@@ -162,7 +162,7 @@ def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
         elif not arguments.results_only and _is_copied(arguments, cells):
             write_copy(cells.adata, cells.files[0], arguments.output)
         elif _is_written_anew(arguments, cells):
-            write_atlas(cells.adata, _blocks(cells), arguments.output)
+            write_atlas(cells.adata, _blocks(cells), arguments.output, nnz=cells.matrix().nnz)
         else:
             write(cells.adata, arguments.output)
 

@@ -27,13 +27,17 @@ if TYPE_CHECKING:
 # On counts lzf after shuffling leaves 2.3 bytes of 8 per value; gzip leaves 1.7 in about one and a half times the time.
 # A chunk of 256 KiB, while it is being filled, stays in HDF5's cache.
 _HDF5 = {"compression": "lzf", "shuffle": True, "chunks": (2**16,)}
-_ZARR = {"chunks": (2**18,), "shards": None}  # a shard would be written anew with every block that ends in it
+
+# Every chunk of zarr is a file, so that there should be some thousands. None is written before it is whole, as it would
+# be written anew with every block that ends in it; shards would be too.
+_SMALLEST_CHUNK, _LARGEST_CHUNK, _MOST_CHUNKS = 18, 24, 12  # powers of two
 
 
-def write_atlas(adata: anndata.AnnData, blocks: Iterable[Block], path: str | os.PathLike[str]) -> None:
+def write_atlas(adata: anndata.AnnData, blocks: Iterable[Block], path: str | os.PathLike[str], *, nnz: int = 0) -> None:
     """Write an AnnData whose `X` comes block by block, so that `path` always holds something whole.
 
-    One block is in memory at a time, and of `X` its row offsets, 8 bytes a cell. Otherwise as `write`.
+    One block is in memory at a time, and of `X` its row offsets, 8 bytes a cell; for zarr also the values and indices
+    of a chunk that is not yet whole, at most 2²⁴ of each. Otherwise as `write`.
 
     Parameters
     ----------
@@ -44,6 +48,8 @@ def write_atlas(adata: anndata.AnnData, blocks: Iterable[Block], path: str | os.
         of `adata`. Values are stored in the type of the first block.
     path
         A name ending in `.h5ad` or `.zarr`; a file or store of that name is replaced.
+    nnz
+        About how many values the blocks have in all, by which zarr's chunks are chosen.
 
     Raises
     ------
@@ -59,27 +65,27 @@ def write_atlas(adata: anndata.AnnData, blocks: Iterable[Block], path: str | os.
         if path.suffix.lower() == ".h5ad":
             with replacing_hdf5(path) as file:
                 write_to_hdf5(rest, file)
-                _write_x(file, blocks, adata.shape)
+                _write_x(file, blocks, adata.shape, nnz)
         else:
-            _write_zarr(rest, blocks, path)
+            _write_zarr(rest, blocks, path, nnz)
 
 
-def _write_zarr(rest: anndata.AnnData, blocks: Iterable[Block], path: Path) -> None:
+def _write_zarr(rest: anndata.AnnData, blocks: Iterable[Block], path: Path, nnz: int) -> None:
     import zarr
 
     with replacing(path) as fresh:
         write_zarr(fresh, rest)
         root = zarr.open_group(fresh, mode="r+", use_consolidated=False)
-        _write_x(root, blocks, rest.shape)
+        _write_x(root, blocks, rest.shape, nnz)
         zarr.consolidate_metadata(root.store)
 
 
-def _write_x(root: h5py.Group | zarr.Group, blocks: Iterable[Block], shape: tuple[int, int]) -> None:
+def _write_x(root: h5py.Group | zarr.Group, blocks: Iterable[Block], shape: tuple[int, int], nnz: int) -> None:
     writer, dtype, n_rows = None, np.dtype(np.float32), 0
     for start, block in blocks:
         if writer is None:
             dtype = block.dtype
-            writer = RowWriter(root, shape, dtype)
+            writer = RowWriter(root, shape, dtype, nnz=nnz)
         n_rows += block.shape[0]
         if start + block.shape[0] != n_rows or block.shape[1] != shape[1] or n_rows > shape[0]:
             raise InputError(
@@ -94,31 +100,78 @@ def _write_x(root: h5py.Group | zarr.Group, blocks: Iterable[Block], shape: tupl
         writer.append(block)
     if n_rows != shape[0]:
         raise InputError(f"`blocks` must have the {shape[0]} rows of `adata`, but end after {n_rows}.")
+    if writer is not None:
+        writer.close()
 
 
 class RowWriter:
     """X as a CSR matrix [n_obs, n_vars] in AnnData's encoding, to which blocks of rows are appended.
 
-    `indptr` is int64 throughout, as a few million cells pass 2³¹ values.
+    `indptr` is int64 throughout, as a few million cells pass 2³¹ values. In zarr, chunks are written when they are
+    whole, and the last one by `close`.
+
+    Parameters
+    ----------
+    root
+        Where there is no X yet.
+    shape, dtype
+        Of X.
+    nnz
+        About how many values there will be, by which zarr's chunks are chosen.
     """
 
-    def __init__(self, root: h5py.Group | zarr.Group, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
-        storage: dict[str, Any] = {**(_HDF5 if isinstance(root, h5py.Group) else _ZARR), "indptr_dtype": np.int64}
-        write_elem(root, "X", sparse.csr_matrix(shape, dtype=dtype), dataset_kwargs=storage)
+    def __init__(
+        self, root: h5py.Group | zarr.Group, shape: tuple[int, int], dtype: npt.DTypeLike, *, nnz: int = 0
+    ) -> None:
+        is_hdf5 = isinstance(root, h5py.Group)
+        chunk = 2 ** min(max((nnz >> _MOST_CHUNKS).bit_length(), _SMALLEST_CHUNK), _LARGEST_CHUNK)
+        storage: dict[str, Any] = _HDF5 if is_hdf5 else {"chunks": (chunk,), "shards": None}
+        empty = sparse.csr_matrix(shape, dtype=dtype)
+        write_elem(root, "X", empty, dataset_kwargs={**storage, "indptr_dtype": np.int64})
         group: Any = root["X"]
         self._root = root
-        self._data, self._indices, self._indptr = group["data"], group["indices"], group["indptr"]
-        self._rows = 0
+        self._data, self._indices, self._indptr = (
+            _Growing(group[part], 1 if is_hdf5 else chunk) for part in ("data", "indices", "indptr")
+        )
+        self._indptr.append(np.zeros(1, np.int64))
         self._values = 0
 
     def append(self, block: sparse.csr_matrix) -> None:
         """Write `block`, CSR [n, n_vars] with sorted indices, below the rows already there."""
-        end = self._values + block.nnz
-        for stored, values in ((self._data, block.data), (self._indices, block.indices)):
-            stored.resize((end,))
-            stored[self._values : end] = values
-        rows = self._rows + block.shape[0]
-        self._indptr[self._rows + 1 : rows + 1] = block.indptr[1:].astype(np.int64) + self._values
-        self._rows, self._values = rows, end
+        self._data.append(block.data)
+        self._indices.append(block.indices)
+        self._indptr.append(block.indptr[1:].astype(np.int64) + self._values)
+        self._values += block.nnz
         if isinstance(self._root, Hdf5File):
             self._root.check()
+
+    def close(self) -> None:
+        """Write what was held back."""
+        for part in (self._data, self._indices, self._indptr):
+            part.close()
+
+
+class _Growing:
+    """An array on disk that is written from its start, in multiples of so many values."""
+
+    def __init__(self, array: Any, step: int) -> None:
+        self._array, self._step = array, step
+        self._n_written = self._n_waiting = 0
+        self._waiting: list[npt.NDArray[Any]] = []
+
+    def append(self, values: npt.NDArray[Any]) -> None:
+        self._waiting.append(values)
+        self._n_waiting += len(values)
+        self._write(self._n_waiting // self._step * self._step)
+
+    def close(self) -> None:
+        self._write(self._n_waiting)
+
+    def _write(self, n: int) -> None:
+        if n == 0:
+            return
+        values, end = np.concatenate(self._waiting), self._n_written + n
+        if end > self._array.shape[0]:
+            self._array.resize((end,))
+        self._array[self._n_written : end] = values[:n]
+        self._waiting, self._n_waiting, self._n_written = [values[n:].copy()], self._n_waiting - n, end

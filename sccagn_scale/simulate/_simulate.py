@@ -134,6 +134,7 @@ def simulate(
                 for chunk in chunks:
                     rows.append(chunk)
                     stage.advance(chunk.shape[0])
+            rows.close()
     except OSError as error:
         raise InputError(f"`path` {str(path)!r} could not be written: {error.strerror or error}.") from error
 

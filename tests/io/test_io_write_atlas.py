@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -20,6 +21,7 @@ from scipy import sparse
 
 from sccagn_scale import io
 from sccagn_scale._errors import InputError
+from sccagn_scale.io import _write_atlas
 from sccagn_scale.io._write_atlas import RowWriter
 
 NAMES = ["a.h5ad", "a.zarr"]
@@ -121,11 +123,39 @@ def test_row_offsets_go_past_32_bits(tmp_path: Path, kind: str) -> None:
     writer = RowWriter(root, (2, 3), np.float32)
     writer._values = 2**31  # as after a few million cells; what was never written takes no room
     writer.append(rows)
+    writer.close()
     np.testing.assert_array_equal(root["X/indptr"][1:], [2**31 + 2, 2**31 + 3])
     np.testing.assert_array_equal(root["X/data"][-3:], [1, 2, 3])
     np.testing.assert_array_equal(root["X/indices"][-3:], [0, 2, 1])
     if file:
         file.close()
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_chunks_of_zarr_grow_with_the_values_and_are_written_once(
+    tmp_path: Path, zarr_format: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, power in (("_SMALLEST_CHUNK", 4), ("_LARGEST_CHUNK", 8), ("_MOST_CHUNKS", 5)):
+        monkeypatch.setattr(_write_atlas, name, power)
+    whole, writes = _write_atlas._Growing._write, []
+
+    def counted(self: Any, n: int) -> None:
+        if n:
+            writes.append((self._array.path.rpartition("/")[2], self._n_written, n))
+        whole(self, n)
+
+    monkeypatch.setattr(_write_atlas._Growing, "_write", counted)
+    for n_obs, chunk in ((50, 16), (500, 64), (50_000, 256)):
+        X = sparse.random(n_obs, 12, 0.3, format="csr", random_state=0, dtype=np.float32)
+        writes.clear()
+        ends = [*range(n_obs // 10, n_obs, n_obs // 10), n_obs]
+        with anndata.settings.override(zarr_write_format=zarr_format):
+            io.write_atlas(annotation(n_obs, 12), blocks(X, ends), tmp_path / "a.zarr", nnz=X.nnz)
+        data = zarr.open_group(tmp_path / "a.zarr", mode="r")["X/data"]
+        assert data.chunks == (chunk,)
+        assert data.nchunks_initialized == -(-X.nnz // chunk)
+        assert all(start % chunk == 0 for _, start, _ in writes)  # none is begun where another write ended in it
+        assert (read(tmp_path / "a.zarr").X != X).nnz == 0
 
 
 # What cannot be done
