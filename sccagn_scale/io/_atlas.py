@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ._columns import RowsOfColumns, ScratchFolder
 from ._join import join_frames, join_genes
 from ._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, file_facts, is_zarr, open_store
 from ._matrix import Part, StoredMatrix
-from ._read import read_frame, read_with
+from ._read import FRAME, read_frame, read_with
 from ._stored import RAW_NAMES, HeldRows, Rows, StoredRows, choices, layers_in
 
 
@@ -63,7 +64,7 @@ def open_atlas(
             raise InputError(f"`paths` must name every file once, but {str(file)!r} comes twice.")
     if scratch is not None and not Path(scratch).is_dir():
         raise InputError(f"`scratch` must be an existing folder, but {str(scratch)!r} is none.")
-    opened = [_File(file) for file in files]
+    opened = [_File(file, ("obs", "var") if len(files) > 1 else FRAME) for file in files]
     for one in opened:
         for note in one.notes:
             warnings.warn(f"{one.path}: {note}" if len(files) > 1 else note, InputWarning, stacklevel=2)
@@ -89,7 +90,7 @@ class Atlas:
         self._opened = opened
         self._scratch = ScratchFolder(scratch)
         self._matrices: dict[str | None, StoredMatrix] = {}
-        frames = [file.frame for file in opened]
+        frames = [file.take_frame() for file in opened]
         self._genes = join_genes(self.files, [frame.var_names for frame in frames])
         self.adata = join_frames(self.files, frames, self._genes[0]) if len(frames) > 1 else frames[0]
 
@@ -165,7 +166,7 @@ class Atlas:
         parts, start = [], 0
         for file, own in zip(files, columns, strict=True):
             parts.append(Part(file.path, start, self._by_rows(file.rows(layer)), own))
-            start += file.frame.n_obs
+            start += file.n_obs
         where = "X" if layer is None else "raw.X" if files[0].is_raw(layer) else f"layers['{layer}']"
         return StoredMatrix(parts, genes, where=where, choices=choices(there))
 
@@ -174,19 +175,35 @@ class Atlas:
 
 
 class _File:
-    """One of an atlas's files: everything but its matrices, and where those are."""
+    """One of an atlas's files: what it has beside its matrices, and where those are.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path
+        The file.
+    parts
+        Those of an AnnData that are read, such as `obs`.
+    """
+
+    def __init__(self, path: Path, parts: Collection[str]) -> None:
         self.path = path
         self._facts = file_facts(path) if path.exists() else {}
-        self.frame, self.notes = read_with(read_frame, path)
-        self._held, self.frame.X = self.frame.X, None  # of 10x
+        frame, self.notes = read_with(partial(read_frame, parts=parts), path)
+        self._held, frame.X = frame.X, None  # of 10x
+        self._frame: AnnData | None = frame
+        self.n_obs, self._names = frame.n_obs, frame.var_names
         self.layers: dict[str | None, str] = {None: "X"}
         if self._held is None:
             with open_store(path) as root:
                 self.layers = layers_in(root)
                 if self.is_raw("raw"):
                     self._raw_genes = _names_in(root[self.layers["raw"].removesuffix("X") + "var"])
+
+    def take_frame(self) -> AnnData:
+        """Give away what was read, once: of several files it is joined, and not kept a second time."""
+        frame, self._frame = self._frame, None
+        assert frame is not None
+        return frame
 
     @property
     def is_held(self) -> bool:
@@ -207,14 +224,14 @@ class _File:
 
     def genes(self, layer: str | None) -> pd.Index:
         """The names of a matrix's genes."""
-        return self._raw_genes if self.is_raw(layer) else self.frame.var_names
+        return self._raw_genes if self.is_raw(layer) else self._names
 
     def rows(self, layer: str | None) -> HeldRows | StoredRows:
         """A matrix, checked but for its values."""
         if self._held is not None:
             return HeldRows(self._held)
         rows = StoredRows(self.path, self.layers[layer])
-        shape = self.frame.n_obs, len(self.genes(layer))
+        shape = self.n_obs, len(self.genes(layer))
         if rows.shape != shape:
             raise damaged(
                 self.path, f"/{rows.name} is {rows.shape[0]} × {rows.shape[1]} but must be {shape[0]} × {shape[1]}"

@@ -23,7 +23,8 @@ from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 # AnnData asks for what is done here, and warns of the suffixes that do it
 _NAME_WARNINGS = (r"(Observation|Variable) names are not unique", r"Suffix used .* to deduplicate index values")
 
-_FRAME = ("obs", "var", "uns", "obsm", "varm", "obsp", "varp")
+FRAME = ("obs", "var", "uns", "obsm", "varm", "obsp", "varp")
+"""Parts of an AnnData beside its matrices of all cells and genes."""
 
 
 def read(path: str | os.PathLike[str], *, backed: bool = False) -> anndata.AnnData:
@@ -111,7 +112,7 @@ def read_parts(path: str | os.PathLike[str], parts: Collection[str]) -> anndata.
     return adata
 
 
-def read_frame(path: Path, layout: Layout, parts: Collection[str] = _FRAME) -> tuple[anndata.AnnData, list[str]]:
+def read_frame(path: Path, layout: Layout, parts: Collection[str] = FRAME) -> tuple[anndata.AnnData, list[str]]:
     """Read an AnnData on disk but for X, layers and raw; of 10x, which has no more than X, everything."""
     if layout not in ("anndata", "zarr"):
         return _read_whole(path, layout, backed=False)

@@ -335,6 +335,24 @@ def test_the_name_of_an_index_that_is_also_a_column_does_not_keep_the_rest_from_
     assert list(anndata.read_h5ad(tmp_path / "out.h5ad").obs["file"]) == ["a"] * 3 + ["b"] * 4
 
 
+def test_what_is_not_joined_is_not_held(tmp_path: Path) -> None:
+    paths = []
+    for name in "ab":
+        adata = random_atlas(0, (20_000, 3), prefix=name)
+        for i in range(10):
+            adata.obs[f"{i}"] = float(i)
+        adata.obsm["X_pca"], adata.uns["old"] = np.zeros((20_000, 50)), np.zeros(10**6)
+        adata.obsp["distances"] = sparse.identity(20_000, format="csr")
+        paths.append(store(adata, tmp_path / name))
+    tracemalloc.start()
+    atlas = io.open_atlas(paths)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert (list(atlas.adata.obsm), list(atlas.adata.obsp), list(atlas.adata.uns)) == ([], [], [])
+    assert held < 1.3 * atlas.obs.memory_usage(deep=True).sum()
+    assert list(io.open_atlas(paths[0]).adata.obsm) == ["X_pca"]
+
+
 def test_genes_left_out_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "sccagn_scale"):
         io.open_atlas(pair(tmp_path)).matrix()
