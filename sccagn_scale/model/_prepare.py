@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -146,8 +145,7 @@ def prepare(
             package_version("harmonypy"),
         )
 
-    step = max(1, int(kept.obs.sum()) // _ENOUGH_FOR_AXES)
-    units = blocks.each(partial(_unit, step=step))
+    units = blocks.each(_unit, step=max(1, int(kept.obs.sum()) // _ENOUGH_FOR_AXES))
     pcas: tuple[pp.Projection, ...]
     if scaled:
         pcas = pp.fit_pca_twice(units, config.n_comps, random_state=random_state)
@@ -256,17 +254,23 @@ class _Blocks:
         self._logged, self._genes = logged, genes
         self._held = list(logged.blocks(genes)) if held else None
 
-    def each(self, work: Callable[[sp.csr_matrix], T]) -> Iterator[T]:
-        return mapped(work, self._held) if self._held is not None else self._logged.each(work, self._genes)
+    def each(self, work: Callable[[sp.csr_matrix], T], *, step: int = 1) -> Iterator[T]:
+        """Work on each block of all cells, or of every `step`-th, wherever blocks begin."""
+        if self._held is None:
+            return self._logged.every(step).each(work, self._genes)
+        if step == 1:
+            return mapped(work, self._held)
+        ends = np.cumsum([block.shape[0] for block in self._held])
+        return mapped(work, [block[-end % step :: step] for block, end in zip(self._held, [0, *ends], strict=False)])
 
 
 def _uses_genes(config: Config) -> bool:
     return "genes" in (config.input_rep, config.graph_rep)
 
 
-def _unit(block: sp.csr_matrix, step: int = 1) -> sp.csr_matrix:
-    """Every `step`-th cell, brought to unit length."""
-    unit = block.copy() if step == 1 else block[::step]
+def _unit(block: sp.csr_matrix) -> sp.csr_matrix:
+    """The cells, brought to unit length."""
+    unit = block.copy()
     pp.unit_length(unit)
     return unit
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -90,6 +90,14 @@ class LogExpression:
     totals: np.ndarray  # float64 [n_obs]
     kind: InputKind
     target_sum: float
+
+    def every(self, step: int) -> LogExpression:
+        """Of every `step`-th of the cells that passed, from the first on."""
+        if step == 1:
+            return self
+        keep = np.zeros_like(self.keep_obs)
+        keep[np.flatnonzero(self.keep_obs)[::step]] = True
+        return replace(self, keep_obs=keep)
 
     def blocks(self, genes: np.ndarray | None = None) -> Iterator[sp.csr_matrix]:
         """Go through the cells: CSR float32 [≤ 4,096, all or the chosen genes].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from model_samples import FAST, TINY, planted
 from sklearn.metrics import adjusted_rand_score
 
 from sccagn_scale import SCCAGN, InputWarning, cluster
+from sccagn_scale.io import open_atlas
 from sccagn_scale.model import _prepare
 from sccagn_scale.model._prepare import prepare
 
@@ -112,5 +114,20 @@ def test_axes_of_very_many_cells_are_those_of_every_so_many(monkeypatch: pytest.
     assert len(whole.chosen) == len(third.chosen) == 200
     np.testing.assert_allclose(whole.pca.components, third.pca.components, atol=1e-6)
     assert cells.pcs.shape == (1350, config.n_comps)
+    on_genes = dataclasses.replace(config, input_rep="genes")  # whose blocks are held
+    held = prepare(adata, on_genes, layer=None, random_state=0)[0]
+    np.testing.assert_allclose(held.pca.components, third.pca.components, atol=1e-6)
     monkeypatch.setattr(_prepare, "_ENOUGH_FOR_AXES", 676)  # more than half of them: all
     assert not np.allclose(prepare(adata, config, layer=None, random_state=0)[0].pca.components, third.pca.components)
+
+
+@pytest.mark.parametrize("input_rep", ["pca", "genes"])
+def test_axes_do_not_depend_on_where_files_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, input_rep: str) -> None:
+    monkeypatch.setattr(_prepare, "_ENOUGH_FOR_AXES", 60)
+    adata, config = planted(), dataclasses.replace(TINY, input_rep=input_rep, target_sum=1000.0)
+    paths = [tmp_path / "a.h5ad", tmp_path / "b.h5ad"]
+    for path, part in zip(paths, (adata[:101], adata[101:]), strict=True):
+        part.copy().write_h5ad(path)
+    whole = prepare(adata, config, layer=None, random_state=0)[0]
+    parts = prepare(open_atlas(paths), config, layer=None, random_state=0)[0]
+    np.testing.assert_allclose(parts.pca.components, whole.pca.components, atol=1e-5)
