@@ -138,7 +138,7 @@ def print_table(rows: Sequence[Row], columns: Sequence[str], mean_of: Callable[[
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("case", "method"):
         table.add_column(name, overflow="fold")
-    for name in ("seconds", "spread (IQR)", "peak MB", *columns):
+    for name in ("seconds", "spread (IQR)", "peak MiB", *columns):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         measured = [_number(row[key], digits) for key, digits in (("seconds", 2), ("spread", 2), ("peak_rss_mb", 0))]  # type: ignore[literal-required]

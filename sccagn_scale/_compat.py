@@ -93,7 +93,7 @@ def cuda_devices() -> list[str]:
 
 
 def _describe(device: Any) -> str:
-    return f"{device.name}, {device.total_memory / 2**30:.0f} GiB, compute capability {device.major}.{device.minor}"
+    return f"{device.name}, {device.total_memory / 1e9:.0f} GB, compute capability {device.major}.{device.minor}"
 
 
 def _faiss_gpu() -> OptionalPart:

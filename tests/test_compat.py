@@ -64,7 +64,7 @@ def test_faiss_gpu_and_cuda_follow_what_the_libraries_say(monkeypatch: pytest.Mo
     faiss = SimpleNamespace(StandardGpuResources=object, get_num_gpus=lambda: 2)
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "faiss", faiss)
-    assert _compat.cuda_devices() == ["Card, 80 GiB, compute capability 9.0"]
+    assert _compat.cuda_devices() == ["Card, 86 GB, compute capability 9.0"]
     assert _compat._cuda() == _compat.OptionalPart("CUDA", "training on the GPU", True, "CUDA 12.8, 1 GPU")
     assert _compat._faiss_gpu().detail == "2 usable GPUs"
 

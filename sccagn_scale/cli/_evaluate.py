@@ -98,7 +98,7 @@ def _draw(arguments: argparse.Namespace, cells: AnnData, console: Console) -> Fi
     from sccagn_scale import pl
 
     with console.stage("Draw"), named(path="FILE", adata="FILE"):
-        return pl.embedding(cells, [arguments.key, arguments.truth], key_added=arguments.key)
+        return pl.embedding(cells, [arguments.key, arguments.truth], key=arguments.key)
 
 
 def _column(obs: pd.DataFrame, name: str, option: str) -> pd.Series:

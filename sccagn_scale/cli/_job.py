@@ -228,7 +228,7 @@ def _draw(arguments: argparse.Namespace, adata: AnnData, console: Console) -> li
     key = arguments.key_added
     record = adata.uns.get(Keys(key).uns, {})
     seed = int(record.get("params", {}).get("random_state", 0))
-    figures = {"cells.png": lambda: pl.embedding(adata, key_added=key, random_state=seed)}
+    figures = {"cells.png": lambda: pl.embedding(adata, key=key, random_state=seed)}
     is_trained = record.get("stopped") != "loaded"
     if is_trained and any(map(len, record.get("history", {}).values())):
         figures["training.png"] = lambda: pl.history(adata, key)
@@ -280,8 +280,8 @@ def _show(facts: dict[str, Any], how: str, written: Sequence[Path], console: Con
         lines["Kept"] = f"{int(kept['n_obs_kept']):,} cells, {int(kept.get('n_vars_kept', facts['n_vars'])):,} genes"
     if "input_kind" in kept:
         lines["Values"] = str(kept["input_kind"])
-    if "harmonypy" in facts["params"]:
-        lines["Batches"] = f"{facts['params']['batch_key']}, corrected for (harmonypy {facts['params']['harmonypy']})"
+    if "harmonypy" in (facts["versions"] or {}):
+        lines["Batches"] = f"{facts['params']['batch_key']}, corrected for (harmonypy {facts['versions']['harmonypy']})"
     if facts["graph"].get("backend") is not None:
         recall = facts["graph_recall"]
         lines["Graph"] = str(facts["graph"]["backend"]) + (f", recall {recall:.3f}" if recall is not None else "")

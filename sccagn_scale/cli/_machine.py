@@ -38,11 +38,11 @@ def cpu() -> str:
 
 def memory() -> str:
     """Memory of the machine, and the limit of this process's container or job when there is one."""
-    from sccagn_scale._memory import limit
+    from sccagn_scale._memory import in_words, limit
 
-    text = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+    text = in_words(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     allowed = limit()
-    return text if allowed is None else f"{text}, of which {allowed / 2**30:.1f} GiB may be used"
+    return text if allowed is None else f"{text}, of which {in_words(allowed)} may be used"
 
 
 def limit_threads(n: int) -> None:

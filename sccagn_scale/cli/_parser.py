@@ -23,7 +23,7 @@ examples:
   sccagn-scale cluster cells.h5ad -o clustered.h5ad
   sccagn-scale evaluate clustered.h5ad --truth cell_type
   sccagn-scale assign more.h5ad --model model/ -o assigned.h5ad
-  sccagn-scale recluster clustered.h5ad --inplace --resolution 2
+  sccagn-scale recluster clustered.h5ad --inplace --factor 2
   sccagn-scale plan atlas.h5ad --memory 8G
   sccagn-scale simulate -o atlas.h5ad --cells 100000
   sccagn-scale info
@@ -54,7 +54,7 @@ written into the AnnData, with the default --key-added:
   obsm["X_pca"], obsp["distances"], obsp["connectivities"], uns["neighbors"]
                             as scanpy writes them, so its tools can use them
   uns["sccagn"]             parameters, versions, seed, training history and
-                            everything that the run decided
+                            what speaks for the number of clusters
 
 examples:
   sccagn-scale cluster cells.h5ad -o clustered.h5ad
@@ -101,7 +101,7 @@ added to the AnnData (here for 20 clusters):
 
 examples:
   sccagn-scale recluster clustered.h5ad --inplace --n-clusters 20
-  sccagn-scale recluster clustered.h5ad -o fine.h5ad --resolution 2 \\
+  sccagn-scale recluster clustered.h5ad -o fine.h5ad --factor 2 \\
       --key-added fine"""
 
 _PLAN = """\
@@ -326,7 +326,7 @@ def _add_recluster(verbs: Any) -> None:
     how_many = parser.add_mutually_exclusive_group(required=True)
     how_many.add_argument("-k", "--n-clusters", metavar="K", type=_more_than_one, help="number of clusters, 2 or more")
     how_many.add_argument(
-        "--resolution", metavar="R", type=float, help="multiple of the present number: 2 doubles it, 0.5 halves it"
+        "--factor", metavar="F", type=float, help="multiple of the present number: 2 doubles it, 0.5 halves it"
     )
     parser.add_argument("--key", metavar="NAME", default="sccagn", help="results to start from (default: %(default)s)")
     parser.add_argument(

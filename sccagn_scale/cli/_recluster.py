@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         options = {
             "n_clusters": "--n-clusters",
-            "resolution": "--resolution",
+            "factor": "--factor",
             "key": "--key",
             "key_added": "--key-added",
             "random_state": "--seed",
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
             name = recluster(
                 adata,
                 arguments.n_clusters,
-                resolution=arguments.resolution,
+                factor=arguments.factor,
                 key=arguments.key,
                 key_added=arguments.key_added,
                 random_state=arguments.seed,

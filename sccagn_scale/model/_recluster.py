@@ -27,7 +27,7 @@ def recluster(
     adata: AnnData,
     n_clusters: int | None = None,
     *,
-    resolution: float | None = None,
+    factor: float | None = None,
     key: str = "sccagn",
     key_added: str | None = None,
     random_state: int = 0,
@@ -43,8 +43,8 @@ def recluster(
     adata
         Clustered cells, with `obs[key]`, `obsm[f"X_{key}"]` and `uns[key]` as `cluster` writes them.
     n_clusters
-        Number of clusters wanted. Give this or `resolution`.
-    resolution
+        Number of clusters wanted. Give this or `factor`.
+    factor
         The number wanted as a multiple of the present one: 2 for twice as many clusters, 0.5 for half as many.
     key
         Name of the results to start from.
@@ -77,7 +77,7 @@ def recluster(
     z = z[here]
     if not np.isfinite(z).all():
         raise InputError(f"`key` = {key!r}: some cells have a cluster and no embedding; cluster them anew.")
-    wanted = _wanted(n_clusters, resolution, len(names), int(here.sum()))
+    wanted = _wanted(n_clusters, factor, len(names), int(here.sum()))
     added = free_keys(f"{key}_k{wanted}" if key_added is None else key_added, adata)
     labels, names = _changed(z, before[here].astype(np.int64), names, wanted, random_state)
     if len(set(names)) < len(names):
@@ -110,16 +110,16 @@ def _check_there(adata: AnnData, keys: Keys) -> None:
         raise InputError(f"`key` must name results of `cluster`, but uns[{keys.uns!r}] is not what `cluster` writes.")
 
 
-def _wanted(n_clusters: Any, resolution: Any, n_before: int, n_obs: int) -> int:
-    if (n_clusters is None) == (resolution is None):
-        raise InputError("`n_clusters` or `resolution` must be given, one of them and not both.")
-    if resolution is not None:
-        if isinstance(resolution, bool) or not isinstance(resolution, (int, float, np.number)) or not resolution > 0:
-            raise InputError(f"`resolution` must be a number above 0; it is {resolution!r}.")
-        n_clusters = max(2, int(min(resolution * n_before, n_obs + 1) + 0.5))
+def _wanted(n_clusters: Any, factor: Any, n_before: int, n_obs: int) -> int:
+    if (n_clusters is None) == (factor is None):
+        raise InputError("`n_clusters` or `factor` must be given, one of them and not both.")
+    if factor is not None:
+        if isinstance(factor, bool) or not isinstance(factor, (int, float, np.number)) or not factor > 0:
+            raise InputError(f"`factor` must be a number above 0; it is {factor!r}.")
+        n_clusters = max(2, int(min(factor * n_before, n_obs + 1) + 0.5))
         if n_clusters > n_obs:
             raise InputError(
-                f"`resolution` = {resolution:g} of {n_before} clusters is more than the {n_obs:,} cells; lower it."
+                f"`factor` = {factor:g} of {n_before} clusters is more than the {n_obs:,} cells; lower it."
             )
     wanted = checked_n_clusters(n_clusters, n_obs, "with a cluster")
     assert wanted is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import platform
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +74,8 @@ def facts(model: SCCAGN) -> dict[str, Any]:
             "device": model.device.type,
             "n_threads": n_threads(),
             "model": _writable(model.loaded_from),
-        }
-        | ({} if model.batch_key is None else {"harmonypy": package_version("harmonypy")}),
-        "versions": versions(),
+        },
+        "versions": versions("harmonypy") if model.batch_key is not None else versions(),
         "n_clusters": model.n_clusters_,
         "n_clusters_evidence": evidence(model.estimate_),
         "preprocessing": {
@@ -120,14 +118,12 @@ def scatter(values: np.ndarray, keep: np.ndarray, scratch: Scratch = IN_MEMORY) 
     return out
 
 
-def versions() -> dict[str, str]:
-    others = ("torch", "torch-geometric", "faiss-cpu", "anndata", "numpy", "scipy", "scikit-learn")
+def versions(*further: str) -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on, and of `further` ones."""
+    others = ("torch", "torch-geometric", "faiss-cpu", "anndata", "numpy", "scipy", "scikit-learn", *further)
     found = {"python": platform.python_version()}
     for package in ("sccagn-scale", "sccagn-scale-ext", *others):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
+        found[package] = package_version(package) or "not installed"
     if found["faiss-cpu"] == "not installed":  # but as another distribution, such as one for GPUs
         found["faiss"] = faiss.__version__
         del found["faiss-cpu"]

@@ -161,7 +161,7 @@ def graph_layer(conv: Conv, n_in: int, n_out: int) -> GraphLayer:
 
 
 _FEW_PAIRS = 2**22
-"""Pairs of cells whose weights a GPU holds at once, 16 MB a head: several times those of a batch of the default."""
+"""Pairs of cells whose weights a GPU holds at once, 16 MiB a head: several times those of a batch of the default."""
 
 
 class CrossAttention(nn.Module):

@@ -27,7 +27,7 @@ _PANELS = {
 }
 
 
-def n_clusters_curve(adata: AnnData, key_added: str = "sccagn") -> Figure:
+def n_clusters_curve(adata: AnnData, key: str = "sccagn") -> Figure:
     """Draw the evidence for the number of clusters: the score of each number tried.
 
     The chosen number is marked, and where it is known the range of numbers that score nearly as well is shaded.
@@ -36,7 +36,7 @@ def n_clusters_curve(adata: AnnData, key_added: str = "sccagn") -> Figure:
     ----------
     adata
         Cells clustered without `n_clusters` given.
-    key_added
+    key
         Name under which the clusters were written.
 
     Returns
@@ -51,11 +51,11 @@ def n_clusters_curve(adata: AnnData, key_added: str = "sccagn") -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    record = _record(adata, key_added)
+    record = _record(adata, key)
     evidence = record.get("n_clusters_evidence") or {}
     if "score" not in evidence:
         raise InputError(
-            f"`key_added` must name clusters whose number was estimated, but that of {key_added!r} was given; "
+            f"`key` must name clusters whose number was estimated, but that of {key!r} was given; "
             "cluster with `n_clusters=None` to have it estimated."
         )
     tried = np.asarray(evidence["n_clusters"], dtype=float)
@@ -97,14 +97,14 @@ def n_clusters_curve(adata: AnnData, key_added: str = "sccagn") -> Figure:
     return figure
 
 
-def history(adata: AnnData, key_added: str = "sccagn") -> Figure:
+def history(adata: AnnData, key: str = "sccagn") -> Figure:
     """Draw the losses and the share of cells that changed cluster, epoch by epoch; pretraining is shaded.
 
     Parameters
     ----------
     adata
         Clustered cells.
-    key_added
+    key
         Name under which the clusters were written.
 
     Returns
@@ -119,11 +119,11 @@ def history(adata: AnnData, key_added: str = "sccagn") -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    kept = _record(adata, key_added).get("history") or {}
+    kept = _record(adata, key).get("history") or {}
     series = {name: np.asarray(kept[name], dtype=float) for name in _PANELS if name in kept}
     series = {name: values for name, values in series.items() if np.isfinite(values).any()}
     if not series:
-        raise InputError(f"`key_added` must name clusters with a training history, but {key_added!r} has none.")
+        raise InputError(f"`key` must name clusters with a training history, but {key!r} has none.")
     n_epochs = len(next(iter(series.values())))
     epoch = np.arange(1, n_epochs + 1)  # counted through all stages
     stage = np.asarray(kept.get("stage", ["joint"] * n_epochs)).astype(str)
@@ -154,12 +154,12 @@ def history(adata: AnnData, key_added: str = "sccagn") -> Figure:
     return figure
 
 
-def _record(adata: AnnData, key_added: str) -> dict[str, Any]:
+def _record(adata: AnnData, key: str) -> dict[str, Any]:
     check_anndata(adata)
-    record = adata.uns.get(Keys(key_added).uns)
+    record = adata.uns.get(Keys(key).uns)
     if record is None:
         raise InputError(
-            f"`key_added` must be a name under which clusters were written, but uns has no {key_added!r}; "
+            f"`key` must be a name under which clusters were written, but uns has no {key!r}; "
             "run sccagn_scale.cluster first."
         )
     return dict(record)

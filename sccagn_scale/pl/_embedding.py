@@ -29,7 +29,7 @@ def embedding(
     adata: AnnData,
     color: str | Sequence[str] | None = None,
     *,
-    key_added: str = "sccagn",
+    key: str = "sccagn",
     basis: str = "X_umap",
     max_cells: int = 50_000,
     point_size: float | None = None,
@@ -48,7 +48,7 @@ def embedding(
         Column or columns of obs, for example `["sccagn", "cell_type"]`; the clusters alone when not given. Columns of
         floats get a colour bar, all others a legend with the number of cells. Colours in `uns["<column>_colors"]`
         are used, as in scanpy.
-    key_added
+    key
         Name under which the clusters were written.
     basis
         Which of obsm to draw. A missing `X_umap` is computed from the cell graph and not kept; of fewer than four cells
@@ -75,8 +75,8 @@ def embedding(
     check_anndata(adata)
     _check_numbers(max_cells, point_size)
     random_state = checked_random_state(random_state)
-    columns = _columns(adata, color, key_added)
-    cells, xy, basis = place(adata, basis, key_added=key_added, max_cells=max_cells, random_state=random_state)
+    columns = _columns(adata, color, key)
+    cells, xy, basis = place(adata, basis, key=key, max_cells=max_cells, random_state=random_state)
     if not len(cells):
         raise InputError(f"`adata` must hold at least one cell with a position in {basis!r}, but has none.")
     order = np.random.default_rng(random_state).permutation(len(cells))  # so that no group hides the others
@@ -118,8 +118,8 @@ def _check_numbers(max_cells: object, point_size: object) -> None:
         raise InputError(f"`point_size` must be a number above 0; it is {point_size!r}.")
 
 
-def _columns(adata: AnnData, color: str | Sequence[str] | None, key_added: str) -> list[str]:
-    columns = [Keys(key_added).labels] if color is None else [color] if isinstance(color, str) else list(color)
+def _columns(adata: AnnData, color: str | Sequence[str] | None, key: str) -> list[str]:
+    columns = [Keys(key).labels] if color is None else [color] if isinstance(color, str) else list(color)
     absent = [column for column in columns if column not in adata.obs]
     if absent or not columns:
         raise InputError(

@@ -31,7 +31,7 @@ def check_anndata(adata: object) -> None:
         raise InputError(f"`adata` must be an AnnData; it is of type {type(adata).__name__}.")
 
 
-def place(adata: AnnData, basis: str, *, key_added: str, max_cells: int, random_state: int) -> Placed:
+def place(adata: AnnData, basis: str, *, key: str, max_cells: int, random_state: int) -> Placed:
     """Positions that `adata` holds, or the UMAP of its graph; a random sample of the cells when there are too many.
 
     Fewer than four cells are too few for UMAP: those lie in their first two components.
@@ -51,7 +51,7 @@ def place(adata: AnnData, basis: str, *, key_added: str, max_cells: int, random_
             f"`basis` must be in the AnnData's obsm, but {basis!r} is not; there is {_names(adata.obsm)} "
             "(X_umap is computed when missing)."
         )
-    return _umap(adata, Keys(key_added), max_cells, random_state, rng)
+    return _umap(adata, Keys(key), max_cells, random_state, rng)
 
 
 def _umap(adata: AnnData, keys: Keys, max_cells: int, random_state: int, rng: np.random.Generator) -> Placed:
@@ -81,7 +81,7 @@ def _umap(adata: AnnData, keys: Keys, max_cells: int, random_state: int, rng: np
     # Cells outside the graph would be drawn as a ring of dust around all others.
     inside = np.flatnonzero(graph.getnnz(axis=1) > (graph.diagonal() != 0))
     if len(inside) < FEWEST:
-        return place(adata, rep, key_added=keys.key_added, max_cells=max_cells, random_state=random_state)
+        return place(adata, rep, key=keys.key_added, max_cells=max_cells, random_state=random_state)
     cells = np.sort(rng.choice(inside, max_cells, replace=False)) if len(inside) > max_cells else inside
 
     # A copy, so that the user's own keys stay as they are.

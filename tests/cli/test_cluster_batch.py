@@ -31,8 +31,8 @@ def test_the_run_says_that_batches_were_corrected_for(donors: Path, capsys: pyte
     options = ["-k", "2", "--batch-key", "donor", "--json", str(run)]
     assert main(["cluster", str(donors), "-o", str(out), *options]) == 0
     expected = ("donor", harmonypy.__version__)
-    for params in (json.loads(run.read_text())["params"], ad.read_h5ad(out).uns["sccagn"]["params"]):
-        assert (params["batch_key"], params["harmonypy"]) == expected
+    for record in (json.loads(run.read_text()), ad.read_h5ad(out).uns["sccagn"]):
+        assert (record["params"]["batch_key"], record["versions"]["harmonypy"]) == expected
     summary, said = capsys.readouterr()
     assert f"Batches   donor, corrected for (harmonypy {expected[1]})" in summary.splitlines()
     assert "corrected for the 2 batches of 'donor'" in said

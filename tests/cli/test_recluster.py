@@ -50,7 +50,7 @@ def test_names_are_printed_as_they_are(clustered: Path, capsys: pytest.CaptureFi
 def test_the_file_has_the_new_clusters_beside_the_old(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with h5py.File(clustered) as file:
         before = file["X"][:], file["layers/counts"][:]
-    assert main(["recluster", str(clustered), "--inplace", "--resolution", "2"]) == 0
+    assert main(["recluster", str(clustered), "--inplace", "--factor", "2"]) == 0
     out = capsys.readouterr().out
     assert "4, where sccagn has 2" in out
     assert [line.split()[:3] for line in out.splitlines() if "%" in line] == [
@@ -98,10 +98,10 @@ def test_json_says_where_each_cluster_came_from(clustered: Path, n_clusters: int
     ("options", "message"),
     [
         (["-k", "3"], "one of the arguments -o/--output --inplace is required"),
-        (["--inplace"], "one of the arguments -k/--n-clusters --resolution is required"),
+        (["--inplace"], "one of the arguments -k/--n-clusters --factor is required"),
         (["--inplace", "-k", "1"], "at least 2 clusters are needed, got 1"),
         (["--inplace", "-k", "99"], "`--n-clusters` must be at most 18,"),
-        (["--inplace", "--resolution", "-2"], "`--resolution` must be a number above 0; it is -2.0"),
+        (["--inplace", "--factor", "-2"], "`--factor` must be a number above 0; it is -2.0"),
         (["--inplace", "-k", "3", "--key", "leiden"], "`--key` must name results of `cluster`, but there is no obs"),
         (["--inplace", "-k", "3", "--key-added", "sccagn"], "`--key-added` must be another name than `--key`"),
         (["--inplace", "-k", "3", "--key-added", "batch"], "`--key-added` = 'batch' would replace obs['batch']"),

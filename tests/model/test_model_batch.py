@@ -75,13 +75,13 @@ def test_record_and_announcement(caplog: pytest.LogCaptureFixture) -> None:
     adata = two_batches()
     with caplog.at_level(logging.INFO, "sccagn_scale"):
         cluster(adata, 3, TINY, batch_key="batch")
-    params = adata.uns["sccagn"]["params"]
-    assert (params["batch_key"], params["harmonypy"]) == ("batch", harmonypy.__version__)
+    record = adata.uns["sccagn"]
+    assert (record["params"]["batch_key"], record["versions"]["harmonypy"]) == ("batch", harmonypy.__version__)
     version = harmonypy.__version__
     assert f"Components are corrected for the 2 batches of 'batch' (harmonypy {version})." in caplog.messages
     cluster(adata, 3, TINY)
     assert adata.uns["sccagn"]["params"]["batch_key"] == "none"
-    assert "harmonypy" not in adata.uns["sccagn"]["params"]
+    assert "harmonypy" not in adata.uns["sccagn"]["versions"]
 
 
 @pytest.mark.parametrize(

@@ -106,18 +106,18 @@ def test_types_that_were_joined_come_apart_again(clustered: ad.AnnData) -> None:
     assert evaluate(clustered.obs["type"], clustered.obs["sccagn_k6"])["ari"] > 0.9
 
 
-def test_a_resolution_is_a_multiple(clustered: ad.AnnData) -> None:
-    assert recluster(clustered, resolution=2) == "sccagn_k12"
-    assert recluster(clustered, resolution=0.5) == "sccagn_k3"
-    assert recluster(clustered, resolution=1.6) == "sccagn_k10"  # 9.6
-    assert recluster(clustered, resolution=1e-9) == "sccagn_k2"
-    assert recluster(clustered, resolution=1.5, key_added="fine") == "fine"
+def test_a_factor_is_a_multiple(clustered: ad.AnnData) -> None:
+    assert recluster(clustered, factor=2) == "sccagn_k12"
+    assert recluster(clustered, factor=0.5) == "sccagn_k3"
+    assert recluster(clustered, factor=1.6) == "sccagn_k10"  # 9.6
+    assert recluster(clustered, factor=1e-9) == "sccagn_k2"
+    assert recluster(clustered, factor=1.5, key_added="fine") == "fine"
     assert clustered.uns["fine"] == {"key": "sccagn", "n_clusters": 9, "random_state": 0}
 
 
 def test_categories_without_cells_are_no_clusters(clustered: ad.AnnData) -> None:
     clustered.obs["sccagn"] = clustered.obs["sccagn"].cat.add_categories(["6", "7"])
-    assert recluster(clustered, resolution=2) == "sccagn_k12"
+    assert recluster(clustered, factor=2) == "sccagn_k12"
     assert len(clustered.obs["sccagn_k12"].cat.categories) == 12
 
 
@@ -172,15 +172,15 @@ def test_as_many_clusters_as_are_named_can_be_had_and_no_more(clustered: ad.AnnD
 
 def test_mistakes_are_told(clustered: ad.AnnData) -> None:
     for arguments, message in (
-        ({}, "`n_clusters` or `resolution` must be given"),
-        ({"n_clusters": 3, "resolution": 2}, "one of them and not both"),
+        ({}, "`n_clusters` or `factor` must be given"),
+        ({"n_clusters": 3, "factor": 2}, "one of them and not both"),
         ({"n_clusters": 1}, "`n_clusters` must be at least 2"),
         ({"n_clusters": 2.5}, "`n_clusters` must be a whole number"),
         ({"n_clusters": 571}, "`n_clusters` = 571 needs at least as many cells; there are 570 with a cluster"),
         ({"n_clusters": 200}, r"`n_clusters` must be at most \d+, as far as so few cells can be divided; it is 200"),
-        ({"resolution": 0}, "`resolution` must be a number above 0; it is 0"),
-        ({"resolution": float("nan")}, "`resolution` must be a number above 0; it is nan"),
-        ({"resolution": 1e300}, r"`resolution` = 1e\+300 of 6 clusters is more than the 570 cells; lower it"),
+        ({"factor": 0}, "`factor` must be a number above 0; it is 0"),
+        ({"factor": float("nan")}, "`factor` must be a number above 0; it is nan"),
+        ({"factor": 1e300}, r"`factor` = 1e\+300 of 6 clusters is more than the 570 cells; lower it"),
         ({"n_clusters": 3, "key_added": "sccagn"}, "`key_added` must be another name than `key`"),
         ({"n_clusters": 3, "key": "leiden"}, r"there is no obs\['leiden'\]"),
     ):
