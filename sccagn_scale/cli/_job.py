@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from sccagn_scale._console import Console, duration
 from sccagn_scale._errors import InputError
@@ -127,11 +127,16 @@ def _named_as_input() -> AbstractContextManager[None]:
     return named(path="INPUT", layer="X of INPUT", scratch="--output")
 
 
-def _blocks(cells: Atlas) -> Iterator[tuple[int, csr_matrix]]:
+def _blocks(arguments: argparse.Namespace, cells: Atlas) -> Iterator[tuple[int, csr_matrix]]:
+    """Go through X; if it turns out damaged, the results are kept without it."""
     from sccagn_scale.pp import BLOCK_SIZE
 
-    with _named_as_input():
-        yield from cells.matrix().blocks(BLOCK_SIZE)
+    try:
+        with _named_as_input():
+            yield from cells.matrix().blocks(BLOCK_SIZE)
+    except InputError as error:
+        kept = _write_alone(arguments, cells)
+        raise InputError(f"{error} The results are in {str(kept)!r}, without a matrix.") from error
 
 
 def _check_output(arguments: argparse.Namespace, cells: Atlas) -> None:
@@ -154,21 +159,24 @@ def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
     from sccagn_scale.pp import same_matrices
 
     with named(path="INPUT" if arguments.inplace else "--output", source="INPUT"):
-        for changed in cells.changed_files:
-            _write_alone(arguments, cells, changed)
+        if changed := cells.changed_files:
+            raise InputError(
+                f"`INPUT` must stay as it is during the run, but {str(changed[0])!r} was changed or removed. The "
+                f"results of the cells that it had are in {str(_write_alone(arguments, cells))!r}, without a matrix."
+            )
         if arguments.inplace:
             with same_matrices(arguments.input[0], arguments.store and arguments.store / CELLS):
                 add_results(cells.adata, arguments.input[0])
         elif not arguments.results_only and _is_copied(arguments, cells):
             write_copy(cells.adata, cells.files[0], arguments.output)
         elif _is_written_anew(arguments, cells):
-            write_atlas(cells.adata, _blocks(cells), arguments.output, nnz=cells.matrix().nnz)
+            write_atlas(cells.adata, _blocks(arguments, cells), arguments.output, nnz=cells.matrix().nnz)
         else:
             write(cells.adata, arguments.output)
 
 
-def _write_alone(arguments: argparse.Namespace, cells: Atlas, changed: Path) -> NoReturn:
-    """Keep the results of a run whose input has changed, without matrices that they may not belong to."""
+def _write_alone(arguments: argparse.Namespace, cells: Atlas) -> Path:
+    """Keep the results of a run without matrices, which cannot be had or may not belong to them; says where."""
     from sccagn_scale.io import write
 
     kept = target(arguments)
@@ -176,10 +184,7 @@ def _write_alone(arguments: argparse.Namespace, cells: Atlas, changed: Path) -> 
         places = (kept.with_stem(f"{kept.stem}_{arguments.key_added}{i or ''}") for i in itertools.count())
         kept = next(place for place in places if not place.exists())
     write(cells.adata, kept)
-    raise InputError(
-        f"`INPUT` must stay as it is during the run, but {str(changed)!r} was changed or removed. The "
-        f"results of the cells that it had are in {str(kept)!r}, without a matrix."
-    )
+    return kept
 
 
 def conclude(

@@ -110,6 +110,13 @@ def test_a_damaged_x_beside_the_layer_is_told_as_the_inputs_and_before_the_work_
     assert f"`INPUT` '{others / 'b.h5ad'}' is damaged" in error
     assert message in error
     assert bool(model.calls) != is_early
+    out = others.with_name("out.h5ad")
+    assert out.exists() != is_early
+    if not is_early:
+        assert error.endswith(f"The results are in '{out}', without a matrix.\n")
+        written = ad.read_h5ad(out)
+        assert (written.X, written.n_obs, "sccagn" in written.obs) == (None, 65, True)
+    assert sorted(path.name for path in others.parent.iterdir() if path != out) == ["atlas"]
 
 
 def test_results_go_into_the_input(cells: Path) -> None:
