@@ -394,6 +394,22 @@ def test_values_on_a_cluster_take_no_memory_here_but_the_names_of_the_cells_do()
     assert there - held == pytest.approx(140 * 1e5)
 
 
+def test_the_guard_counts_the_names_where_a_cluster_has_the_values(
+    atlas: Atlas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def said(size: Size, *_: Any, **__: Any) -> dict[str, Need]:
+        asked.append((size.is_on_disk, size.packed))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(_workspace, "needs", said)
+    monkeypatch.setattr(_workspace, "_connected", lambda dask: nullcontext())
+    with pytest.raises(ZeroDivisionError):
+        SCCAGN(atlas, 3, TINY, dask="local").train()
+    assert asked == [(True, 0)]
+
+
 @pytest.mark.parametrize(
     ("change", "size"),
     [
