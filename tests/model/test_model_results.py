@@ -18,7 +18,7 @@ import scanpy as sc
 import torch
 from model_samples import FAST, TINY, assert_same, content, planted
 
-from sccagn_scale import SCCAGN, InputError, cluster
+from sccagn_scale import SCCAGN, InputError, _compat, cluster
 from sccagn_scale.model._results import versions
 
 
@@ -193,7 +193,7 @@ def test_faiss_may_come_as_another_distribution(monkeypatch: pytest.MonkeyPatch)
             raise importlib.metadata.PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(_compat, "version", version)
     found = versions()
     assert found["faiss"] == faiss.__version__
     assert "faiss-cpu" not in found
