@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,12 +32,14 @@ def check_inputs(paths: Sequence[Path], *, called: str = "INPUT") -> None:
         seen[path.resolve()] = path
 
 
-def read_cells(paths: Sequence[Path], scratch: Path | None = None, *, called: str = "INPUT") -> Atlas:
-    """Open the input; `scratch` is for what has to be copied to be read by rows."""
+def read_cells(
+    paths: Sequence[Path], scratch: Path | None = None, *, called: str = "INPUT", parts: Collection[str] | None = None
+) -> Atlas:
+    """Open the input; `scratch` is for copies of what is stored by columns, `parts` what is read of one file."""
     from sccagn_scale.io import open_atlas
 
     with named(path=called, paths=called, scratch="--output"):
-        return open_atlas(paths, scratch=scratch)
+        return open_atlas(paths, scratch=scratch, parts=parts)
 
 
 def ending(cells: Atlas) -> str:

@@ -21,14 +21,18 @@ if TYPE_CHECKING:
     from sccagn_scale.io import Atlas
 
 
+_READ = ("obs", "var", "uns", "obsm")
+_CHANGED = ("obs", "uns")
+
+
 def run(arguments: argparse.Namespace) -> None:
-    """Read all but the counts, recluster, write, and show what became of the clusters."""
+    """Read what clusters are made of, recluster, write, and show what became of the clusters."""
     start = time.perf_counter()
     source, target = arguments.input, arguments.input if arguments.inplace else arguments.output
     with Console(quiet=arguments.quiet) as console:
         _check_paths(source, target, arguments)
         with console.stage("Read"):
-            cells = read_cells([source], called="FILE")
+            cells = read_cells([source], called="FILE", parts=_READ)
             _check_kind(cells, target)
         from sccagn_scale.model import recluster
 
@@ -88,9 +92,9 @@ def _write(cells: Atlas, source: Path, target: Path) -> None:
         raise InputError(f"`FILE` must stay as it is meanwhile, but {str(source)!r} was changed or removed; try again.")
     with named(path="FILE" if source == target else "--output", source="FILE"):
         if source == target:
-            add_results(cells.adata, source)
+            add_results(cells.adata, source, parts=_CHANGED)
         else:
-            write_copy(cells.adata, source, target)
+            write_copy(cells.adata, source, target, parts=_CHANGED)
 
 
 def _facts(adata: AnnData, key: str, name: str) -> dict[str, Any]:

@@ -24,7 +24,10 @@ from ._stored import RAW_NAMES, HeldRows, Rows, StoredRows, choices, layers_in
 
 
 def open_atlas(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, scratch: str | os.PathLike[str] | None = None
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    scratch: str | os.PathLike[str] | None = None,
+    parts: Collection[str] | None = None,
 ) -> Atlas:
     """Open files as one atlas, without loading their matrices.
 
@@ -42,6 +45,8 @@ def open_atlas(
         Folder for copies of matrices that are stored by columns (CSC), which are made when their rows are first read.
         It needs 8 bytes a value, and 12 more while a copy is made. None: the system's temporary folder. The copies are
         removed with the atlas.
+    parts
+        What is read of a single file, such as `("obs", "var", "obsm")`; None: all. Of several it is `obs` and `var`.
 
     Raises
     ------
@@ -64,7 +69,7 @@ def open_atlas(
             raise InputError(f"`paths` must name every file once, but {str(file)!r} comes twice.")
     if scratch is not None and not Path(scratch).is_dir():
         raise InputError(f"`scratch` must be an existing folder, but {str(scratch)!r} is none.")
-    opened = [_File(file, ("obs", "var") if len(files) > 1 else FRAME) for file in files]
+    opened = [_File(file, ("obs", "var") if len(files) > 1 else parts or FRAME) for file in files]
     for one in opened:
         for note in one.notes:
             warnings.warn(f"{one.path}: {note}" if len(files) > 1 else note, InputWarning, stacklevel=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +17,20 @@ from sccagn_scale._errors import InputError, InputWarning, first_line
 from ._atomic import copy_file, replacing, replacing_hdf5
 from ._check import plain_strings
 from ._layout import damaged, layout_of, open_hdf5, open_zarr
-from ._read import read
+from ._read import FRAME, read
 from ._write import check_writable, write, writing
 
 if TYPE_CHECKING:
     import zarr
 
-_REPLACED = ("obs", "var", "uns", "obsm", "varm", "obsp", "varp")
 
-
-def write_copy(adata: anndata.AnnData, source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+def write_copy(
+    adata: anndata.AnnData,
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    parts: Collection[str] = FRAME,
+) -> None:
     """Write a copy of `source` in which all but the matrices comes from `adata`.
 
     `X`, `layers`, `raw` and whatever else is in `source` are its own, copied as stored by the file system, which may
@@ -43,6 +47,8 @@ def write_copy(adata: anndata.AnnData, source: str | os.PathLike[str], path: str
         A `.h5ad` file or a `.zarr` folder.
     path
         A name with the same ending; a file or store of that name is replaced.
+    parts
+        Those that come from `adata`, if not all; the others are copied too.
 
     Raises
     ------
@@ -51,12 +57,12 @@ def write_copy(adata: anndata.AnnData, source: str | os.PathLike[str], path: str
         the way.
     """
     if _is_old(Path(source)):
-        _rewrite(adata, Path(source), Path(path))
+        _rewrite(adata, Path(source), Path(path), parts)
     else:
-        _change(adata, Path(source), Path(path), name="source", carry=copy_file)
+        _change(adata, Path(source), Path(path), name="source", parts=parts, carry=copy_file)
 
 
-def add_results(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
+def add_results(adata: anndata.AnnData, path: str | os.PathLike[str], *, parts: Collection[str] = FRAME) -> None:
     """Replace all but the matrices of a file by what `adata` has, as `write_copy` does, in the file itself.
 
     At every moment `path` holds the old or the new, whole and flushed to the disk, so a crash does no harm. A `.h5ad`
@@ -71,13 +77,15 @@ def add_results(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
     path
         A `.h5ad` file or a `.zarr` folder, of a name that says so. A link to it is followed, and its permissions are
         kept.
+    parts
+        Those that are replaced, if not all.
 
     Raises
     ------
     InputError
         If `path` cannot be read or written or is of another shape, or the disk fills up on the way.
     """
-    _change(adata, Path(path), Path(path), name="path", carry=_link)
+    _change(adata, Path(path), Path(path), name="path", parts=parts, carry=_link)
 
 
 def _is_old(source: Path) -> bool:
@@ -88,17 +96,23 @@ def _is_old(source: Path) -> bool:
         return "encoding-type" not in file.attrs and "encoding-type" not in file["obs"].attrs
 
 
-def _rewrite(adata: anndata.AnnData, source: Path, path: Path) -> None:
+def _rewrite(adata: anndata.AnnData, source: Path, path: Path, parts: Collection[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)  # heard when the cells were read
         whole = read(source)
-    for name in _REPLACED:
+    for name in parts:
         setattr(whole, name, getattr(adata, name))
     write(whole, path)
 
 
 def _change(
-    adata: anndata.AnnData, source: Path, path: Path, *, name: str, carry: Callable[[Path, Path], object]
+    adata: anndata.AnnData,
+    source: Path,
+    path: Path,
+    *,
+    name: str,
+    parts: Collection[str],
+    carry: Callable[[Path, Path], object],
 ) -> None:
     """Put a changed copy of `source`, which came in the parameter `name`, in the place of `path`.
 
@@ -116,12 +130,12 @@ def _change(
         stored = open_zarr(source)
         _check_shape(adata, stored, source, name)
         with writing(path), replacing(path) as fresh:
-            _change_zarr(adata, stored, source, fresh, carry)
+            _change_zarr(adata, stored, source, fresh, parts=parts, carry=carry)
     else:
         with open_hdf5(source) as file:
             _check_shape(adata, file, source, name)
         with writing(path), replacing_hdf5(path, source) as file:
-            _replace_all(adata, file)
+            _replace(adata, file, parts)
 
 
 def _is_zarr(source: Path, name: str) -> bool:
@@ -135,21 +149,27 @@ def _is_zarr(source: Path, name: str) -> bool:
 
 
 def _change_zarr(
-    adata: anndata.AnnData, stored: zarr.Group, source: Path, fresh: Path, carry: Callable[[Path, Path], object]
+    adata: anndata.AnnData,
+    stored: zarr.Group,
+    source: Path,
+    fresh: Path,
+    *,
+    parts: Collection[str],
+    carry: Callable[[Path, Path], object],
 ) -> None:
     import zarr
 
     for folder, below, names in os.walk(source, onerror=_raise, followlinks=True):
         is_top = Path(folder) == source
         if is_top:
-            below[:] = [name for name in below if name not in _REPLACED]
+            below[:] = [name for name in below if name not in parts]
         new = fresh / Path(folder).relative_to(source)
         new.mkdir()
         for name in names:
             # the metadata at the top will be changed, and must not be in the original
             (copy_file if is_top else carry)(Path(folder) / name, new / name)
     root = zarr.open_group(fresh, mode="r+", use_consolidated=False)
-    _replace_all(adata, root)
+    _replace(adata, root, parts)
     if stored.metadata.consolidated_metadata is not None:
         zarr.consolidate_metadata(root.store, zarr_format=root.metadata.zarr_format)
 
@@ -165,8 +185,8 @@ def _link(source: Path, target: Path) -> None:
         copy_file(source, target)
 
 
-def _replace_all(adata: anndata.AnnData, root: h5py.Group | zarr.Group) -> None:
-    for name in _REPLACED:
+def _replace(adata: anndata.AnnData, root: h5py.Group | zarr.Group, parts: Collection[str]) -> None:
+    for name in parts:
         value = getattr(adata, name)
         write_elem(root, name, value if name in ("obs", "var") else dict(value))
 

@@ -102,6 +102,30 @@ def chunks(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("in_place", [False, True])
+def test_parts_that_are_not_named_stay(
+    tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str, in_place: bool
+) -> None:
+    adata.obsm["X_old"] = np.ones((4, 2))
+    adata.obsp["connectivities"] = sparse.eye(4, format="csr")
+    source = store(adata, tmp_path, kind)
+    path = source if in_place else tmp_path / f"b{source.suffix}"
+    few = io.open_atlas(source, parts=("obs", "var", "uns")).adata
+    assert not few.obsm
+    assert not few.obsp
+    few.obs["new"], few.uns["new"] = "a", 1
+    if in_place:
+        io.add_results(few, path, parts=("obs", "uns"))
+    else:
+        io.write_copy(few, source, path, parts=("obs", "uns"))
+    found = read(path)
+    assert (found.obs["new"].unique().tolist(), found.uns["new"]) == (["a"], 1)
+    np.testing.assert_array_equal(found.obsm["X_old"], np.ones((4, 2)))
+    assert (found.obsp["connectivities"] != adata.obsp["connectivities"]).nnz == 0
+    assert (found.X != adata.X).nnz == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("in_place", [False, True])
 def test_all_but_the_matrices_is_replaced(
     tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str, in_place: bool
 ) -> None:
