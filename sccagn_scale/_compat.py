@@ -35,7 +35,6 @@ _PACKAGES = {
     "pyg_lib": ("pyg-lib", "compiled neighbour sampling for PyG", "see PyG's installation page"),
     "harmonypy": ("harmonypy", "correction for batches (batch_key)", "pip install 'sccagn-scale[batch]'"),
     "distributed": ("distributed", "preprocessing on a Dask cluster", "pip install 'sccagn-scale[dask]'"),
-    "zarr": ("zarr", ".zarr input and output", "pip install zarr"),
 }
 
 
@@ -54,7 +53,7 @@ def probe(name: str) -> OptionalPart:
     ----------
     name
         Import name: one of `sccagn_scale_ext`, `torch_scatter`, `torch_sparse`, `pyg_lib`, `harmonypy`,
-        `distributed`, `zarr`.
+        `distributed`.
 
     Returns
     -------
@@ -79,7 +78,7 @@ def probe(name: str) -> OptionalPart:
 
 
 def optional_parts() -> list[OptionalPart]:
-    """Try everything optional: compiled packages, harmonypy, Dask, zarr, FAISS on the GPU and CUDA."""
+    """Try everything optional: compiled packages, harmonypy, Dask, FAISS on the GPU and CUDA."""
     return [*(probe(name) for name in _PACKAGES), _faiss_gpu(), _cuda()]
 
 

@@ -114,29 +114,14 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             raise damaged(path, first_line(error)) from error
 
 
-def import_zarr(name: str = "path") -> None:
-    """Check that zarr is there, on which AnnData's own readers and writers depend.
-
-    Raises
-    ------
-    InputError
-        If it is not installed.
-    """
-    try:
-        import zarr  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"`{name}` is a .zarr folder, which needs the package zarr; run: pip install zarr.") from error
-
-
 def open_zarr(path: Path) -> zarr.Group:
     """Open a zarr store to read.
 
     Raises
     ------
     InputError
-        If zarr is not installed or the store's top is not a readable group.
+        If the store's top is not a readable group.
     """
-    import_zarr()
     import zarr
 
     try:

@@ -17,7 +17,7 @@ from sccagn_scale._errors import InputError, InputWarning, first_line
 
 from ._blocks import iter_blocks
 from ._check import as_signed, drop_ambiguous_names, matrices_of, matrix_fault, plain_names
-from ._layout import Layout, damaged, import_zarr, layout_of, open_hdf5, open_store
+from ._layout import Layout, damaged, layout_of, open_hdf5, open_store
 from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 
 # AnnData asks for what is done here, and warns of the suffixes that do it
@@ -132,7 +132,6 @@ def _load(path: Path, layout: Layout, *, backed: bool) -> anndata.AnnData:
             return anndata.read_h5ad(path, backed="r")
         return anndata.read_h5ad(path)
     if layout == "zarr":
-        import_zarr()
         return anndata.read_zarr(path)
     return read_tenx_hdf5(path) if layout == "tenx_hdf5" else read_tenx_mtx(path)
 

@@ -19,7 +19,7 @@ from sccagn_scale._errors import InputError, first_line
 
 from ._atomic import replacing, replacing_hdf5, scratch_folder
 from ._check import has_pandas_strings, plain_strings
-from ._layout import import_zarr, is_zarr
+from ._layout import is_zarr
 
 SUFFIXES = (".h5ad", ".zarr")
 _STREAMS = re.compile("/dev/std|/dev/fd/|/proc/[^/]+/fd/")
@@ -138,8 +138,6 @@ def check_writable(
     if kind == "anndata" and path.suffix.lower() not in SUFFIXES:
         raise InputError(f"`{name}` must end in .h5ad or .zarr, but is {str(path)!r}.")
     is_store = kind == "anndata" and path.suffix.lower() == ".zarr"
-    if is_store:
-        import_zarr(name)
     try:
         target = Path(os.path.realpath(path))
         # what a stream goes to, be it a file, is not ours to replace

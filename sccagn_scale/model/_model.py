@@ -98,6 +98,10 @@ class SCCAGN:
         Largest soft assignment of each cell, float32 [n_obs], and all of them, [n_obs, n_clusters]; NaN for such cells.
     embedding_
         z, float32 [n_obs, n_latent]; NaN for such cells.
+    keep_obs_, pcs_
+        Which cells passed quality control, bool [n_obs], and the principal components, float32 [n_obs, n_comps].
+    neighbors_, adjacency_
+        Of the cells that passed: indices and distances of the nearest neighbours, and the cell graph, CSR.
     n_clusters_, estimate_
         Number of clusters, given or estimated, and the evidence for an estimate (`candidates`, `scores`, the
         `plausible` range), which is None if the number was given.

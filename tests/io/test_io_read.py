@@ -279,14 +279,6 @@ def test_running_out_of_memory_is_no_damage(
         io.read(tmp_path / "a.h5ad")
 
 
-def test_zarr_that_is_not_installed(tmp_path: Path, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
-    io.write(adata, tmp_path / "a.zarr")
-    monkeypatch.setitem(__import__("sys").modules, "zarr", None)
-    fails(tmp_path / "a.zarr", r"pip install zarr")
-    with pytest.raises(InputError, match=r"`output` is a \.zarr folder, which needs the package zarr"):
-        io.check_writable(tmp_path / "b.zarr", "output")
-
-
 def test_what_the_system_has_against_opening_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "cells.h5ad"
     anndata.AnnData(np.ones((2, 2), np.float32)).write_h5ad(path)
