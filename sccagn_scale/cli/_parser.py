@@ -248,7 +248,9 @@ def _add_results(parser: argparse.ArgumentParser, pictures: str) -> Any:
     )
     results.add_argument("--results-only", action="store_true", help="leave X, layers and raw out, for a small OUT")
     results.add_argument("--json", metavar="FILE", type=Path, help="write a machine-readable summary of the run")
-    results.add_argument("--plots", metavar="DIR", type=Path, help=f"folder for pictures: {pictures}")
+    results.add_argument(
+        "--plots", metavar="DIR", type=Path, help=f"folder for pictures, in place of an earlier run's: {pictures}"
+    )
     results.add_argument("-q", "--quiet", action="store_true", help="print only errors, and notes about the input")
     return results
 
