@@ -69,6 +69,18 @@ def _limits() -> Iterator[tuple[int, int]]:
             yield limit, taken - cached
 
 
+def is_in_memory(folder: Path) -> bool:
+    """Whether what is written to a folder stays in memory, as in a tmpfs of Linux."""
+    device = os.stat(folder).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    mounts = Path("/proc/self/mountinfo")
+    for line in mounts.read_text().splitlines() if mounts.exists() else ():
+        place, _, kind = line.partition(" - ")
+        if place.split()[2] == number:
+            return kind.split()[0] in ("tmpfs", "ramfs")
+    return False
+
+
 def in_words(n_bytes: float) -> str:
     """A number of bytes for people: `1,000 bytes`, `617 MB`, `1.23 GB`, `45.6 GB`."""
     if n_bytes < 1e6:

@@ -150,3 +150,19 @@ def test_a_machine_without_groups_has_no_limit(groups: Path) -> None:
 )
 def test_sizes_in_words(n_bytes: float, words: str) -> None:
     assert _memory.in_words(n_bytes) == words
+
+
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="not Linux")
+def test_folders_that_are_memory_are_told_from_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shared = Path("/dev/shm")
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    kinds = {line.split()[4]: line.partition(" - ")[2].split()[0] for line in lines}
+    if kinds.get(str(shared)) == "tmpfs":
+        assert _memory.is_in_memory(shared)
+    assert not _memory.is_in_memory(Path("/proc"))
+    device = os.stat(tmp_path).st_dev
+    own = f"{os.major(device)}:{os.minor(device)}"
+    for kind, expected in (("ramfs", True), ("ext4", False)):
+        mounts = f"1 0 0:999 / / rw - tmpfs a rw\n2 1 {own} / /x rw shared:1 - {kind} b rw\n"
+        monkeypatch.setattr(Path, "read_text", lambda self, mounts=mounts: mounts)
+        assert _memory.is_in_memory(tmp_path) is expected

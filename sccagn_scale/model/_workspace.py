@@ -16,7 +16,7 @@ import numpy as np
 
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError, first_line
-from sccagn_scale._memory import IN_MEMORY, Scratch, available, in_words
+from sccagn_scale._memory import IN_MEMORY, Scratch, available, in_words, is_in_memory
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
 from sccagn_scale.io import scratch_folder
@@ -125,6 +125,10 @@ def workspace(
             folder = _made(Path(store))
         cells = folder / CELLS
         there = _size(cells) if holds_cells(cells) else 0  # another is kept until the new one is whole
+        if is_in_memory(folder):
+            log.warning(
+                "What is kept in '%s' takes memory, as that is no disk (tmpfs); name another folder (`store`).", folder
+            )
         if most <= allowed:
             _check_disk(size.packed - there, folder, "leave `store` out")
             yield Workspace(IN_MEMORY, cells, client)

@@ -497,3 +497,13 @@ def test_two_files_are_their_cells_in_one(tmp_path: Path, small: None) -> None:
     np.testing.assert_array_equal(parts.labels_, whole.labels_)
     np.testing.assert_allclose(parts.pcs_[:, :2], whole.pcs_[:, :2], atol=1e-4)  # the two that are not noise
     assert isinstance(ad.read_h5ad(tmp_path / "a.h5ad"), ad.AnnData)  # inputs can still be read
+
+
+@pytest.mark.parametrize("is_memory", [True, False])
+def test_a_store_that_is_memory_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_memory: bool
+) -> None:
+    monkeypatch.setattr(_workspace, "is_in_memory", lambda folder: is_memory)
+    planted().write_h5ad(tmp_path / "cells.h5ad")
+    SCCAGN(open_atlas(tmp_path / "cells.h5ad"), 3, TINY, store=tmp_path / "store").train()
+    assert ("takes memory, as that is no disk (tmpfs)" in caplog.text) is is_memory
