@@ -143,7 +143,7 @@ def test_a_failure_leaves_the_input(cells: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(28, "No space left on device")
 
     before = _digest(cells)
-    monkeypatch.setattr("sccagn_scale.io._results._replace_all", fail)
+    monkeypatch.setattr("sccagn_scale.io._results._replace", fail)
     assert _cluster(cells, "--inplace") == 2
     assert _digest(cells) == before
     assert [path.name for path in cells.parent.iterdir()] == ["cells.h5ad"]
