@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, TextIO
 
@@ -95,7 +95,8 @@ class Console:
         self.print(Text.assemble((f"{name:<10}", "bold"), text))
 
     def _say(self, text: str) -> None:
-        self._err.print(text, soft_wrap=True)
+        with suppress(OSError):  # such as a full disk under stderr: no reason to lose the work
+            self._err.print(text, soft_wrap=True)
 
     def _bar(self, name: str, total: float | None) -> _Bar:
         if self._bars is None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from sccagn_scale._errors import InputError
+
+TORCH_GENERATOR = threading.RLock()
+"""Held while torch's global generator is seeded and drawn from: there is one for all threads."""
 
 
 def checked_random_state(random_state: int) -> int:

@@ -264,10 +264,10 @@ class Config:
             If the file is missing or not TOML, or holds an unknown name or an unsuitable value.
         """
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise InputError(f"`config` {str(path)!r} cannot be read: {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"`config` {str(path)!r} is not a TOML file: {error}.") from error
         return _replace(base or cls(), values, f"`config` {str(path)!r}")
 
@@ -289,9 +289,12 @@ class Config:
             if not (name and equals and value):
                 raise InputError(f"`assignments` must have the form NAME=VALUE, as in n_neighbors=30; one is {text!r}.")
             try:
-                values[name] = tomllib.loads(f"value = {value}")["value"]
-            except tomllib.TOMLDecodeError:
-                values[name] = value  # a text without quotes
+                read = tomllib.loads(f"value = {value}")
+            except (ValueError, RecursionError):
+                read = {"value": value}  # a text without quotes
+            if len(read) > 1:
+                raise InputError(f"`assignments` must have one NAME=VALUE each, but there are more in {text!r}.")
+            values[name] = read["value"]
         return _replace(base or cls(), values, "`assignments`")
 
 
@@ -321,6 +324,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 _ANY = math.inf
+_MOST = 2**63  # where files end to hold whole numbers
 _POSITIVE = math.ulp(0.0)  # the smallest number above 0
 _RANGES: dict[str, tuple[float, float, str]] = {
     "min_cells_frac": (0, 1, "a fraction between 0 and 1"),
@@ -394,6 +398,8 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         raise InputError(f"`{name}` must be {len(get_args(hint))} whole numbers; it is {value!r}.")
     if getattr(value, "shape", None) == ():  # a number of NumPy, which this file does without so as to load fast
         value = value.item()
+    if isinstance(value, int) and not -_MOST <= value < _MOST:
+        raise InputError(f"`{name}` must be below 2⁶³; it has {len(f'{value:x}')} hexadecimal digits.")
     whole_for_float = hint is float and isinstance(value, int) and not isinstance(value, bool)
     if whole_for_float or (isinstance(value, hint) and (hint is bool or not isinstance(value, bool))):
         if hint is float and not math.isfinite(value):

@@ -137,6 +137,8 @@ def _factorize(values: ArrayLike, name: str) -> tuple[NDArray[np.intp], list[Any
             raise InputError(f"`{name}` must hold one entry for each cell, but its shape is {array.shape}.")
         # Texts as objects, and from what was given: numpy makes one text of everything, so that NaN would be a type.
         column = pd.Series(values, dtype=object) if array.dtype.kind in "OU" else pd.Series(array)
+    if column.dtype == np.float16:  # pandas has no index of them
+        column = column.astype(np.float32)
     categories = pd.Categorical(column)
     return np.asarray(categories.codes, dtype=np.intp), list(categories.categories)
 

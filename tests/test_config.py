@@ -316,3 +316,28 @@ def test_numbers_may_be_numpys() -> None:
     assert config == Config(n_neighbors=20, resolution=0.5, n_hidden=(50, 60, 60))
     assert {type(config.n_neighbors), type(config.n_hidden[0])} == {int}
     assert type(config.resolution) is float
+
+
+def test_what_is_too_large_to_be_written_is_refused() -> None:
+    for name, value in (("n_top_genes", 2**63), ("tau", 10**400), ("batch_size", 10**30)):
+        with pytest.raises(InputError, match=f"`{name}` must be below 2⁶³"):
+            Config(**{name: value})  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=f"`{name}` must be"):
+            Config.from_assignments([f"{name}={value}"])
+    with pytest.raises(InputError, match="`n_comps` must be a whole number"):
+        Config.from_assignments(["n_comps=" + "9" * 5000])
+    with pytest.raises(InputError, match="`n_fanout` must be"):
+        Config.from_assignments(["n_fanout=" + "[" * 2000])
+
+
+def test_one_assignment_has_one_setting() -> None:
+    with pytest.raises(InputError, match="`assignments` must have one NAME=VALUE each"):
+        Config.from_assignments(["n_neighbors=30\nn_latent=8"])
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("n_neighbors = 30\n", encoding="utf-8-sig")
+    assert Config.from_toml(tmp_path / "a.toml").n_neighbors == 30
+    (tmp_path / "b.toml").write_text("n_neighbors = " + "9" * 5000)
+    with pytest.raises(InputError, match="is not a TOML file"):
+        Config.from_toml(tmp_path / "b.toml")

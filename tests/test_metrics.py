@@ -104,3 +104,8 @@ def test_lengths_must_agree() -> None:
         cluster_accuracy([None, None], [0, 1])
     with pytest.raises(InputError, match=r"`labels` must hold one entry.*\(2, 2\)"):
         evaluate([0, 1], np.zeros((2, 2)))
+
+
+def test_half_precision_numbers_are_labels_as_others() -> None:
+    labels = np.array([0, 0, 1, 1, 2])
+    assert evaluate(labels.astype(np.float16), labels)["nmi"] == pytest.approx(1)

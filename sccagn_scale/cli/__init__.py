@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         From the argument parser: code 2 for arguments that cannot be read, 0 for `--help` and `--version`.
     """
+    # pictures go to files; a notebook's backend, named in its environment, may not be installed in this one
+    os.environ["MPLBACKEND"] = "agg"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal has a × or a –
@@ -64,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has left, as `head` does. Nothing more can be said, at exit neither.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _complain(f"error: what is shown cannot be written: {error.strerror}.", _FAILED)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

@@ -51,6 +51,11 @@ def check_distinct(
     for name, path in outputs.items():
         if path is None:
             continue
+        try:
+            path.exists()
+            os.path.realpath(path)
+        except OSError as error:  # a folder that may not be entered, a name too long, a folder that is gone
+            raise InputError(f"`{name}` {str(path)!r} cannot be used: {error.strerror}; give another.") from error
         for other, used in taken.items():
             if _same(path, used) or (other in inputs and used.is_dir() and _inside(path, used)):
                 raise InputError(
@@ -70,7 +75,7 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
     text = json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     try:
         with replacing(path) as fresh:
-            fresh.write_text(text, encoding="utf-8")
+            fresh.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
     except OSError as error:
         raise InputError(f"`--json` {str(path)!r} could not be written: {error.strerror}.") from error
 

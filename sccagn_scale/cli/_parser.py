@@ -12,6 +12,8 @@ from sccagn_scale.config import Device, Preset
 
 PROGRAM = "sccagn-scale"
 
+_MOST_THREADS = 65_536
+
 _DESCRIPTION = """\
 Cluster single-cell RNA-seq data, from a count matrix to clusters in one
 command, for hundreds of cells to millions. The method is scCAGN: an adversarial
@@ -207,14 +209,14 @@ def _add_cluster(verbs: Any) -> None:
     _add_threads(model)
     _add_limits(parser)
     results = _add_results(parser, "cells, training, number of clusters")
-    results.add_argument("--model", metavar="DIR", type=Path, help="folder to keep the trained model in, for `assign`")
+    results.add_argument("--model", metavar="DIR", type=_path, help="folder to keep the trained model in, for `assign`")
 
 
 def _add_assign(verbs: Any) -> None:
     summary = "assign other cells to the clusters of a kept model"
     parser = _add_verb(verbs, "assign", _ASSIGN, epilog=_ASSIGN_END, summary=summary)
     _add_input(parser)
-    parser.add_argument("--model", metavar="DIR", type=Path, required=True, help="folder written by `cluster --model`")
+    parser.add_argument("--model", metavar="DIR", type=_path, required=True, help="folder written by `cluster --model`")
     _add_where(parser, "INPUT")
     how = parser.add_argument_group("what to do")
     _add_layer(how)
@@ -230,7 +232,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--store",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="folder for large arrays; keeps the counts, so that the next run on the same input need not read it "
         "(default: a temporary folder beside OUT, only if needed)",
     )
@@ -247,9 +249,9 @@ def _add_results(parser: argparse.ArgumentParser, pictures: str) -> Any:
         "--key-added", metavar="NAME", default="sccagn", help="name of the results in OUT (default: %(default)s)"
     )
     results.add_argument("--results-only", action="store_true", help="leave X, layers and raw out, for a small OUT")
-    results.add_argument("--json", metavar="FILE", type=Path, help="write a machine-readable summary of the run")
+    results.add_argument("--json", metavar="FILE", type=_path, help="write a machine-readable summary of the run")
     results.add_argument(
-        "--plots", metavar="DIR", type=Path, help=f"folder for pictures, in place of an earlier run's: {pictures}"
+        "--plots", metavar="DIR", type=_path, help=f"folder for pictures, in place of an earlier run's: {pictures}"
     )
     results.add_argument("-q", "--quiet", action="store_true", help="print only errors, and notes about the input")
     return results
@@ -257,13 +259,13 @@ def _add_results(parser: argparse.ArgumentParser, pictures: str) -> Any:
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "input", metavar="INPUT", type=Path, nargs="+", help=".h5ad, .zarr, 10x .h5, 10x folder, or a folder of these"
+        "input", metavar="INPUT", type=_path, nargs="+", help=".h5ad, .zarr, 10x .h5, 10x folder, or a folder of these"
     )
 
 
 def _add_where(parser: argparse.ArgumentParser, name: str) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("-o", "--output", metavar="OUT", type=Path, help=f"file to write, .h5ad or .zarr; not {name}")
+    where.add_argument("-o", "--output", metavar="OUT", type=_path, help=f"file to write, .h5ad or .zarr; not {name}")
     where.add_argument(
         "--inplace", action="store_true", help=f"add the results to {name} itself (one file; a crash leaves it whole)"
     )
@@ -288,7 +290,7 @@ def _add_settings(group: Any) -> None:
         default="default",
         help="`paper` follows the publication; for small data, as the whole graph is one batch (default: default)",
     )
-    group.add_argument("--config", metavar="FILE.toml", type=Path, help="file of settings that differ from the preset")
+    group.add_argument("--config", metavar="FILE.toml", type=_path, help="file of settings that differ from the preset")
     group.add_argument(
         "--set",
         metavar="NAME=VALUE",
@@ -323,7 +325,7 @@ def _add_memory(group: Any) -> None:
 def _add_recluster(verbs: Any) -> None:
     summary = "split or merge clusters without training"
     parser = _add_verb(verbs, "recluster", _RECLUSTER, epilog=_RECLUSTER_END, summary=summary)
-    parser.add_argument("input", metavar="FILE", type=Path, help="clustered cells, .h5ad or .zarr")
+    parser.add_argument("input", metavar="FILE", type=_path, help="clustered cells, .h5ad or .zarr")
     _add_where(parser, "FILE")
     how_many = parser.add_mutually_exclusive_group(required=True)
     how_many.add_argument("-k", "--n-clusters", metavar="K", type=_more_than_one, help="number of clusters, 2 or more")
@@ -335,7 +337,7 @@ def _add_recluster(verbs: Any) -> None:
         "--key-added", metavar="NAME", help="name of the new results (default: that of --key, then _kK)"
     )
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write what became of each cluster")
+    parser.add_argument("--json", metavar="FILE", type=_path, help="write what became of each cluster")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only errors")
 
 
@@ -350,27 +352,27 @@ def _add_plan(verbs: Any) -> None:
     _add_device(parser)
     _add_threads(parser)
     _add_memory(parser)
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the plan as JSON")
+    parser.add_argument("--json", metavar="FILE", type=_path, help="write the plan as JSON")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only errors, and notes about the input")
 
 
 def _add_evaluate(verbs: Any) -> None:
     summary = "compare clusters with known cell types"
     parser = _add_verb(verbs, "evaluate", _EVALUATE, epilog=_EVALUATE_END, summary=summary)
-    parser.add_argument("input", metavar="FILE", type=Path, help="clustered cells, .h5ad or .zarr")
+    parser.add_argument("input", metavar="FILE", type=_path, help="clustered cells, .h5ad or .zarr")
     parser.add_argument("--truth", metavar="COLUMN", required=True, help="column of obs with the known types")
     parser.add_argument(
         "--key", metavar="COLUMN", default="sccagn", help="column of obs with the clusters (default: %(default)s)"
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the metrics and the table")
-    parser.add_argument("--plots", metavar="DIR", type=Path, help="draw clusters and types side by side")
+    parser.add_argument("--json", metavar="FILE", type=_path, help="write the metrics and the table")
+    parser.add_argument("--plots", metavar="DIR", type=_path, help="draw clusters and types side by side")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only errors")
 
 
 def _add_simulate(verbs: Any) -> None:
     summary = "write a synthetic atlas with known types"
     parser = _add_verb(verbs, "simulate", _SIMULATE, epilog=_SIMULATE_END, summary=summary)
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="file to write, .h5ad")
+    parser.add_argument("-o", "--output", metavar="FILE", type=_path, required=True, help="file to write, .h5ad")
     parser.add_argument("--cells", metavar="N", type=int, required=True, help="number of cells")
     parser.add_argument("--genes", metavar="G", type=int, help="number of genes (default: 20000, or those of --from)")
     parser.add_argument("--types", metavar="K", type=int, help="number of types (default: 10, or those of --from)")
@@ -378,7 +380,7 @@ def _add_simulate(verbs: Any) -> None:
         "--counts", metavar="UMIS", type=float, help="median counts per cell (default: 3000, or those of --from)"
     )
     parser.add_argument(
-        "--from", metavar="REAL", dest="source", type=Path, help="file with counts of real cells to resemble"
+        "--from", metavar="REAL", dest="source", type=_path, help="file with counts of real cells to resemble"
     )
     parser.add_argument("--label", metavar="COLUMN", help="column of obs with the types of --from")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
@@ -415,9 +417,15 @@ def _more_than_one(text: str, wanted: str = "a whole number") -> int:
 
 def _threads(text: str) -> int:
     number = _whole(text, "a whole number")
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"at least 1 thread is needed, got {number}")
+    if not 1 <= number <= _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"1 to {_MOST_THREADS:,} threads are needed, got {number}")
     return number
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("a path is needed, got ''")
+    return Path(text)
 
 
 def _size(text: str) -> int:
@@ -425,10 +433,10 @@ def _size(text: str) -> int:
     if match is None:
         raise argparse.ArgumentTypeError(f"a size such as 4G or 800M is needed, got {text!r}")
     number, unit, binary = match.groups()
-    size = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
-    if size < 1000:
-        raise argparse.ArgumentTypeError(f"a size such as 4G or 800M is needed, got {text!r}, {size:,} bytes")
-    return size
+    size = float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " ")
+    if not 1000 <= size < 2**63:
+        raise argparse.ArgumentTypeError(f"a size such as 4G or 800M is needed, got {text!r}, {size:,.0f} bytes")
+    return int(size)
 
 
 def _whole(text: str, wanted: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 
 import igraph
@@ -15,6 +16,7 @@ from sccagn_scale.clustering._ward import merge
 LEAST_RESOLUTION, LARGEST_RESOLUTION = 0.05, 4.0
 """Between these, nearly every graph of cells goes from one community to more than there are types."""
 
+_GENERATOR = threading.Lock()  # igraph has one for all threads
 _LEIDEN_ITERATIONS = 4
 _BISECTIONS = 16
 _REFINING_ROUNDS = 5
@@ -73,19 +75,20 @@ class CommunityFinder:
         """Community of every cell, or group of cells."""
         if resolution in self._found:
             return self._found[resolution]
-        igraph.set_random_number_generator(random.Random(self._seed))
-        try:
-            # modularity, written as the Potts model with degrees for node weights: edges inside a group then count
-            # through its degree alone
-            found = self._graph.community_leiden(
-                "CPM",
-                weights=self._weights,
-                resolution=resolution / self._total,
-                node_weights=self._node_degrees,
-                n_iterations=_LEIDEN_ITERATIONS,
-            ).membership
-        finally:
-            igraph.set_random_number_generator(random)
+        with _GENERATOR:
+            igraph.set_random_number_generator(random.Random(self._seed))
+            try:
+                # modularity, written as the Potts model with degrees for node weights: edges inside a group then count
+                # through its degree alone
+                found = self._graph.community_leiden(
+                    "CPM",
+                    weights=self._weights,
+                    resolution=resolution / self._total,
+                    node_weights=self._node_degrees,
+                    n_iterations=_LEIDEN_ITERATIONS,
+                ).membership
+            finally:
+                igraph.set_random_number_generator(random)
         self._found[resolution] = np.asarray(found, dtype=np.int64)
         return self._found[resolution]
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch_geometric.sampler import BaseSampler, EdgeSamplerInput, NodeSamplerInput, SamplerOutput
 
+from sccagn_scale._seed import TORCH_GENERATOR
+
 
 class CsrSampler(BaseSampler):
     """Seeds, their neighbours and those of these, hop by hop (GraphSAGE; Hamilton et al. 2017); no compiled package.
@@ -85,7 +87,7 @@ class SeededSampler(BaseSampler):
     def sample_from_nodes(self, index: NodeSamplerInput, **kwargs: Any) -> SamplerOutput:
         """Sample, and leave the global generator as it was."""
         seed = int(torch.randint(2**62, (), generator=self._generator))
-        with torch.random.fork_rng(devices=[]):
+        with TORCH_GENERATOR, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self._sampler.sample_from_nodes(index, **kwargs)
 

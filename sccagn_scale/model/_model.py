@@ -37,6 +37,7 @@ from sccagn_scale.model._setup import (
     checked_n_clusters,
     pick_device,
     usable_config,
+    usual_numerics,
 )
 from sccagn_scale.model._training import Training
 from sccagn_scale.model._views import find_views
@@ -194,7 +195,7 @@ class SCCAGN:
             holds_cells=lambda cells: pp.holds_cells(cells, self._adata, self.layer),
         )
         try:
-            with shown(self._listener) as self._progress, room as place:
+            with usual_numerics(), shown(self._listener) as self._progress, room as place:
                 self._train(place, init)
         finally:
             self._progress = SILENT
@@ -262,7 +263,7 @@ class SCCAGN:
             device_type=model.device.type,
             holds_cells=lambda cells: pp.holds_cells(cells, adata, layer),
         )
-        with shown(model._listener) as model._progress, room as place:
+        with usual_numerics(), shown(model._listener) as model._progress, room as place:
             model._scratch, model.obs_names_ = place.scratch, adata.obs.index
             with model._stage("Preprocess", adata.n_obs * n_passes_like(saved.config, place.scratch)) as stage:
                 model.recipe_ = saved.recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def facts(model: SCCAGN) -> dict[str, Any]:
             "random_state": model.random_state,
             "device": model.device.type,
             "n_threads": n_threads(),
-            "model": _writable(model.loaded_from),
+            "model": _writable(_readable(model.loaded_from)),
         },
         "versions": versions("harmonypy") if model.batch_key is not None else versions(),
         "n_clusters": model.n_clusters_,
@@ -101,6 +102,11 @@ def evidence(estimate: Estimate | None) -> dict[str, Any]:
         "score": estimate.scores,
         "plausible": list(estimate.plausible),
     }
+
+
+def _readable(path: str | None) -> str | None:
+    """A path as text, which a name that is no UTF-8 cannot be whole."""
+    return None if path is None else os.fsencode(path).decode("utf-8", "replace")
 
 
 def _writable(value: Any) -> Any:

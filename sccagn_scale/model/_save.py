@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -75,7 +76,6 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as fresh:
             fresh.mkdir()
-            (fresh / _MODEL).write_text(json.dumps(facts, indent=2, default=np.ndarray.tolist) + "\n", encoding="utf-8")
             np.savez(
                 fresh / _RECIPE,
                 genes=recipe.genes.to_numpy(dtype=str),
@@ -86,6 +86,8 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
                 **{f"{_HISTORY}{name}": column.to_numpy(None if name != "stage" else str) for name, column in history},
             )
             torch.save(model.module_.state_dict(), fresh / _WEIGHTS)
+            facts["sha256"] = {name: _digest(fresh / name) for name in (_RECIPE, _WEIGHTS)}
+            (fresh / _MODEL).write_text(json.dumps(facts, indent=2, default=np.ndarray.tolist) + "\n", encoding="utf-8")
     except (OSError, RuntimeError) as error:  # torch has its own for a full disk
         raise InputError(f"`folder` '{target}' cannot be written: {first_line(error)}.") from error
 
@@ -107,6 +109,11 @@ def checked_folder(folder: str | Path) -> Path:
             f"holds '{min(others)}', which is none of it."
         )
     return target
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _path(folder: str | Path) -> Path:
@@ -133,6 +140,9 @@ def load_model(folder: str | Path) -> Saved:
                 f"it has format {facts['format']}, and this version of sccagn_scale reads {_FORMAT}; train it anew and "
                 "save it"
             )
+        for name, digest in facts["sha256"].items():
+            if _digest(source / name) != digest:
+                raise ValueError(f"its {name} is not the one that was saved; train it anew and save it")
         with (source / _RECIPE).open("rb") as file:  # np.load leaves one that it cannot read open
             arrays = dict(np.load(file, allow_pickle=False))
         weights = torch.load(source / _WEIGHTS, map_location="cpu", weights_only=True)

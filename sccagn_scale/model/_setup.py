@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import numpy as np
@@ -15,6 +17,7 @@ from anndata import AnnData
 from sccagn_scale import graph, pp
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
+from sccagn_scale._seed import TORCH_GENERATOR
 from sccagn_scale.config import Config, Device, Preset
 from sccagn_scale.io import Atlas
 from sccagn_scale.loader import check_sampler
@@ -33,11 +36,32 @@ class Seeded:
         self._seed = seed
 
     def __enter__(self) -> None:
+        TORCH_GENERATOR.acquire()
         self._fork.__enter__()
         torch.default_generator.manual_seed(self._seed)  # torch.manual_seed would seed the GPUs too
 
     def __exit__(self, *error: Any) -> None:
         self._fork.__exit__(*error)
+        TORCH_GENERATOR.release()
+
+
+@contextmanager
+def usual_numerics() -> Iterator[None]:
+    """Compute with gradients, in float32 and on the CPU unless said otherwise, whatever the session has set."""
+    dtype = torch.get_default_dtype()
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+        torch.device("cpu"),
+        np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"),
+    ):
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 def checked_config(config: Config | Preset | None) -> Config:

@@ -192,8 +192,10 @@ def _in_memory(adata: AnnData, layer: str | None, stage: Stage) -> Expression:
     matrix, names, where = _locate(adata, layer)
     if 0 in matrix.shape:
         raise InputError(f"The input is empty: {where} has {matrix.shape[0]} cells and {matrix.shape[1]} genes.")
-    if not (np.issubdtype(matrix.dtype, np.number) or matrix.dtype == bool):
-        raise InputError(f"{where} must hold numbers; its values are of type {matrix.dtype}.")
+    if matrix.dtype.kind not in "buif":
+        raise InputError(f"{where} must hold real numbers; its values are of type {matrix.dtype}.")
+    if np.ma.isMaskedArray(matrix):
+        raise InputError(f"{where} must not be a masked array, as there is no rule for masked values; fill them.")
     nnz = matrix.nnz if sp.issparse(matrix) else matrix.shape[0] * matrix.shape[1]
     dtype, choices = np.dtype(matrix.dtype), _choices(adata)
     return Expression(matrix.shape, dtype, nnz, names, where, choices, (), _Held(matrix), stage)

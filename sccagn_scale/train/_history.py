@@ -44,4 +44,6 @@ class History:
 
     def frame(self) -> pd.DataFrame:
         """All epochs, one row each, columns as in `Row`."""
-        return pd.DataFrame(self.rows, columns=Row._fields)
+        frame = pd.DataFrame(self.rows, columns=Row._fields)
+        numbers = dict.fromkeys(Row._fields[1:], "float64") | {"epoch": "int64"}
+        return frame.astype(numbers)  # which a frame without rows cannot tell

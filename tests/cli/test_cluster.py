@@ -14,6 +14,7 @@ import anndata as ad
 import pytest
 
 from sccagn_scale import pl
+from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
 from sccagn_scale.cli import main
 
@@ -326,3 +327,30 @@ def test_threads_of_a_new_process() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["1", "1"]
+
+
+def test_a_path_that_cannot_be_is_told(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _cluster(cells, "-o", cells.with_name("x" * 300 + ".h5ad")) == 2
+    assert "`--output`" in (said := capsys.readouterr().err)
+    assert "cannot be used: File name too long; give another." in said
+
+
+def test_names_that_are_no_utf8_are_written_as_far_as_they_can_be(cells: Path) -> None:
+    odd, run = cells.with_name(os.fsdecode(b"cells\xe9.h5ad")), cells.with_name("run.json")
+    try:
+        odd.write_bytes(cells.read_bytes())
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    assert _cluster(odd, "-o", cells.with_name("out.h5ad"), "--json", run) == 0
+    assert json.loads(run.read_text())["input"] == [str(odd)]
+
+
+def test_work_is_not_lost_for_what_cannot_be_shown(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sccagn_scale._console.RichConsole.print", full)
+    with Console() as console:
+        console.note("said")
+        with console.stage("Read"):
+            pass

@@ -203,7 +203,7 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         ),
         (["cluster", "a.h5ad", "-o", "b.h5ad", "-k", "1"], "at least 2 clusters are needed, got 1"),
         (["cluster", "a.h5ad", "-o", "b.h5ad", "-k", "many"], "a whole number or `auto` is needed, got 'many'"),
-        (["cluster", "a.h5ad", "-o", "b.h5ad", "--threads", "0"], "at least 1 thread"),
+        (["cluster", "a.h5ad", "-o", "b.h5ad", "--threads", "0"], "1 to 65,536 threads"),
         (["cluster", "a.h5ad", "-o", "b.h5ad", "--see", "1"], "unrecognized arguments: --see 1"),
         (["clutser"], "invalid choice: 'clutser'"),
     ],
@@ -383,3 +383,35 @@ def test_stdout_may_be_closed() -> None:
     code = "import sys; sys.stdout = None; from sccagn_scale.cli import main; sys.exit(main(['info', '--json']))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_notebooks_backend_is_not_needed() -> None:
+    code = "from sccagn_scale.cli import main; main(['info']); import matplotlib; print(matplotlib.get_backend())"
+    environment = {**os.environ, "MPLBACKEND": "module://not_installed.here"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "agg"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+def test_an_output_that_is_full_is_told() -> None:
+    command = [sys.executable, "-m", "sccagn_scale", "info"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "sccagn-scale: error: what is shown cannot be written: No space left on device.\n"
+
+
+@pytest.mark.parametrize("arguments", [["plan", ""], ["cluster", "a.h5ad", "-o", "b.h5ad", "--plots", ""]])
+def test_a_path_of_nothing_is_no_path(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "a path is needed, got ''" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--memory", "9" * 400], ["--threads", "9" * 20], ["--threads", "0"]])
+def test_numbers_that_nothing_has_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["cluster", "a.h5ad", "-o", "b.h5ad", *arguments])
+    assert ended.value.code == 2
+    assert arguments[0] in capsys.readouterr().err

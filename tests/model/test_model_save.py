@@ -333,3 +333,20 @@ def test_what_shows_no_stages_is_refused_by_load(tmp_path: Path) -> None:
     SCCAGN(planted(), 3, TINY).train().save(tmp_path / "model")
     with pytest.raises(InputError, match="`progress` must be True, False, or have a method `stage`"):
         SCCAGN.load(tmp_path / "model", planted(), progress=3)  # type: ignore[arg-type]
+
+
+def test_a_model_without_an_epoch_comes_back(tmp_path: Path) -> None:
+    model = SCCAGN(planted(), 3, dataclasses.replace(TINY, pretrain_steps=0, joint_steps=0)).train()
+    model.save(tmp_path / "model")
+    loaded = SCCAGN.load(tmp_path / "model", planted())
+    assert len(loaded.history_) == 0
+    assert loaded.history_.columns.tolist() == model.history_.columns.tolist()
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "recipe.npz"])
+def test_files_of_two_models_are_told_apart(tmp_path: Path, name: str) -> None:
+    for folder, latent in (("a", 24), ("b", 8)):
+        SCCAGN(planted(seed=latent), 3, dataclasses.replace(TINY, n_latent=latent)).train().save(tmp_path / folder)
+    (tmp_path / "a" / name).write_bytes((tmp_path / "b" / name).read_bytes())
+    with pytest.raises(InputError, match=f"its {name} is not the one that was saved"):
+        SCCAGN.load(tmp_path / "a", planted())

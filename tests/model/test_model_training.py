@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -117,3 +121,44 @@ def test_blocks_groups_and_a_file_change_nothing_that_matters(
     assert adjusted_rand_score(adata.obs["sccagn"], backed.obs["sccagn"]) > 0.97
     # the two components that are not noise
     np.testing.assert_allclose(backed.obsm["X_pca"][:, :2], adata.obsm["X_pca"][:, :2], atol=1e-4)
+
+
+@contextmanager
+def _in_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: torch.autocast("cpu"),
+        _in_float64,
+        lambda: torch.device("meta"),
+        lambda: np.errstate(all="raise"),
+    ],
+    ids=["no_grad", "inference", "autocast", "float64", "device", "errstate"],
+)
+def test_what_the_session_has_torch_do_changes_nothing(session: Callable[[], Any], tmp_path: Path) -> None:
+    expected = SCCAGN(planted(), 3, TINY).train()
+    with session():
+        model = SCCAGN(planted(), 3, TINY).train()
+        model.save(tmp_path / "model")
+        loaded = SCCAGN.load(tmp_path / "model", planted())
+    np.testing.assert_array_equal(model.embedding_, expected.embedding_)
+    np.testing.assert_array_equal(loaded.labels_, expected.labels_)
+
+
+def test_threads_do_not_draw_from_each_others_generator() -> None:
+    alone = [SCCAGN(planted(), 3, TINY, random_state=seed).train().embedding_ for seed in range(4)]
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda seed: SCCAGN(planted(), 3, TINY, random_state=seed).train(), [0, 1, 2, 3] * 2))
+    for model, expected in zip(models, alone * 2, strict=True):
+        np.testing.assert_array_equal(model.embedding_, expected)
+    assert torch.equal(torch.get_rng_state(), before)
