@@ -157,8 +157,8 @@ def _announced(estimate: clustering.Estimate, scoring: ScoringGraph) -> clusteri
         estimate = estimate._replace(method=f"{estimate.method} {scoring.note}")
     if estimate.n_clusters == 1:
         log.warning(
-            "The cells seem to be of one kind: no division scores higher than all of them together (%s). To divide them "
-            "all the same, give `n_clusters` or a higher `resolution`.",
+            "The cells seem to be of one kind: no division scores higher than all of them together (%s). To divide "
+            "them all the same, give `n_clusters` or a higher `resolution`.",
             estimate.method,
         )
         return estimate

@@ -77,7 +77,7 @@ def n_clusters_curve(adata: AnnData, key: str = "sccagn") -> Figure:
     if len(at):
         panel.plot(chosen, np.nanmax(score[at]), "o", color=_ORANGE, markersize=9, zorder=3)
     panel.annotate(
-        f"{chosen} clusters",
+        f"{chosen} cluster{'s' if chosen > 1 else ''}",
         (chosen, 1),
         xycoords=("data", "axes fraction"),
         xytext=(0, 3),
