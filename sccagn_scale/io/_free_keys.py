@@ -24,6 +24,11 @@ def free_keys(key_added: str, adata: AnnData) -> Keys:
     """
     if not isinstance(key_added, str) or key_added in ("", ".", "..", "_index") or "/" in key_added:
         raise InputError(f"`key_added` must be a name, not empty and without a slash; it is {key_added!r}.")
+    if not _is_storable(key_added):
+        raise InputError(
+            f"`key_added` must be a name that every file can hold, without a backslash or NUL and of valid Unicode; it "
+            f"is {key_added!r}."
+        )
     keys = Keys(key_added)
     if key_added in _RESERVED:
         raise InputError(f"`key_added` must not be {key_added!r}, which stands for something else; give another name.")
@@ -38,6 +43,15 @@ def free_keys(key_added: str, adata: AnnData) -> Keys:
                 "another name, or delete it."
             )
     return keys
+
+
+def _is_storable(name: str) -> bool:
+    """Whether HDF5 and zarr store a name as it is: zarr takes a backslash for a slash."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\\" not in name and "\0" not in name
 
 
 def _is_ours(keys: Keys, adata: AnnData) -> bool:

@@ -61,6 +61,13 @@ def test_names_that_no_file_can_hold(name: Any) -> None:
         free_keys(name, cells())
 
 
+@pytest.mark.parametrize("name", ["a\\b", "a\0", "a\udcff", "\ud800"])
+def test_names_that_not_every_file_can_hold(name: str) -> None:
+    with pytest.raises(InputError, match=r"`key_added` must be a name that every file can hold, .*; it is ") as caught:
+        free_keys(name, cells())
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("name", ["neighbors", "pca", "file"])
 def test_names_that_stand_for_something_else(name: str) -> None:
     with pytest.raises(InputError, match=f"`key_added` must not be '{name}'"):
