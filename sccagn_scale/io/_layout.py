@@ -149,13 +149,19 @@ def open_store(path: Path) -> Iterator[Any]:
 
 
 def file_facts(path: Path) -> dict[str, int]:
-    """What changes when a file, or what is in a folder, is written anew: `size` and `mtime_ns`.
+    """What changes when a file, or what is in a folder, is written anew or replaced: `size`, `mtime_ns`, `ctime_ns`.
 
-    Links are followed; one that leads nowhere, as an editor's lock may, says nothing.
+    The last is set by the system alone: a copy may keep the size and the time of writing, as with cp -p. Not taken is
+    the number of the inode, which some network disks give out anew at every mount. Links are followed; one that leads
+    nowhere, as an editor's lock may, says nothing.
     """
     found = [path.stat()]
     for folder, below, names in os.walk(path, followlinks=True):
         for name in (*below, *names):
             with suppress(FileNotFoundError):
                 found.append(os.stat(os.path.join(folder, name)))
-    return {"size": sum(one.st_size for one in found), "mtime_ns": max(one.st_mtime_ns for one in found)}
+    return {
+        "size": sum(one.st_size for one in found),
+        "mtime_ns": max(one.st_mtime_ns for one in found),
+        "ctime_ns": max(one.st_ctime_ns for one in found),
+    }

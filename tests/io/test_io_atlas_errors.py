@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -366,4 +367,23 @@ def test_changes_behind_links_are_known_and_links_to_nowhere_do_no_harm(tmp_path
     assert atlas.changed_files == []
     chunk = next(entry for entry in sorted((tmp_path / "elsewhere").rglob("*")) if entry.is_file())
     os.utime(chunk, ns=(2**62, 2**62))
+    assert atlas.changed_files == [path]
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr 3"])
+def test_another_file_of_the_same_size_and_time_is_another(tmp_path: Path, kind: str) -> None:
+    values = random_atlas(0, (5, 4))
+    path = store(values, tmp_path / "a", kind)
+    values.X.data = values.X.data[::-1].copy()
+    other = store(values, tmp_path / "b", kind)
+    for entry in (path, other, *path.rglob("*"), *other.rglob("*")):
+        os.utime(entry, ns=(5, 5))
+    before = io.file_facts(path)
+    assert {**before, "ctime_ns": 0} == {**io.file_facts(other), "ctime_ns": 0}
+    atlas = io.open_atlas(path)
+    assert atlas.changed_files == []
+    time.sleep(0.02)  # the system's clock for files may be coarse
+    path.rename(tmp_path / "old")
+    other.rename(path)
+    assert io.file_facts(path) != before
     assert atlas.changed_files == [path]
