@@ -77,7 +77,7 @@ class StoredRows:
     layout
         Rows can be read of CSR and dense; CSC is transposed first.
     dtype
-        Of the values as they are stored.
+        Of the values as they are stored, but for the order of bytes, which is the machine's.
     nnz
         Values stored; of dense, all.
     n_bytes
@@ -100,6 +100,7 @@ class StoredRows:
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         self._indptr: npt.NDArray[np.int64] | None = None
+        self._lacks_indices = False
         with self.opened() as element:
             if hasattr(element, "shape"):
                 self._describe_dense(element)
@@ -145,6 +146,14 @@ class StoredRows:
             self._indptr = indptr
         return self._indptr
 
+    def fault_in(self, indices: npt.NDArray[Any], offsets: npt.NDArray[np.int64]) -> str | None:
+        """Say what is wrong with some of the stored indices, where `offsets` part the rows (CSR) or columns (CSC)."""
+        minor, major = ("gene", "cell") if self.layout == "csr" else ("cell", "gene")
+        fault = indices_fault(indices, self.shape[1 if self.layout == "csr" else 0])
+        if fault is None and self._lacks_indices and _is_zero_repeated(indices, offsets):
+            return f"the first {minor} comes more than once in a {major}; chunks are missing"
+        return fault
+
     def _describe_dense(self, array: Any) -> None:
         if len(array.shape) != 2:
             raise damaged(self.path, f"/{self.name} has {len(array.shape)} dimensions where a matrix has 2")
@@ -163,8 +172,9 @@ class StoredRows:
             n_values, n_indices = (int(array.shape[0]) for array in arrays[:2])
             self.shape, self.nnz, dtype = (n_obs, n_vars), n_values, arrays[0].dtype
             self.n_bytes = sum(_n_bytes(self.path, array) for array in arrays)
-            # zarr takes a chunk that is missing for zeros, which a sparse matrix does not store
-            n_missing = 0 if isinstance(group, h5py.Group) else arrays[0].nchunks - arrays[0].nchunks_initialized
+            # zarr takes a chunk that is missing for zeros, which a sparse matrix does not store as values
+            n_missing = _n_missing(arrays[0])
+            self._lacks_indices = _n_missing(arrays[1]) > 0
             self.indptr(group)
         except InputError:
             raise
@@ -190,9 +200,7 @@ class StoredRows:
         """Read the rows between the offsets `indptr` [n + 1]."""
         low, high = int(indptr[0]), int(indptr[-1])
         indices = read_range(group["indices"], low, high)
-        fault = indices_fault(indices, self.shape[1])
-        if fault is None and not isinstance(group, h5py.Group):
-            fault = _zeros_fault(indices, indptr - low)
+        fault = self.fault_in(indices, indptr - low)
         if fault is not None:
             raise ValueError(fault)
         data = _in_supported(read_range(group["data"], low, high))
@@ -219,7 +227,8 @@ def choices(layers: Iterable[str | None]) -> str:
 
 
 def supported(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """float32 for float16, exactly: SciPy has no sparse float16."""
+    """In the machine's own order of bytes, and float32 for float16, exactly: SciPy computes with no others."""
+    dtype = dtype.newbyteorder("=")
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
@@ -252,7 +261,7 @@ def _in_supported(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _number(dtype: Any) -> np.dtype[Any]:
     if dtype.kind not in "buif":
         raise InputError(f"`layer` must hold numbers, but its values are of type {dtype}.")
-    return np.dtype(dtype)
+    return np.dtype(dtype).newbyteorder("=")
 
 
 def _n_bytes(path: Path, array: Any) -> int:
@@ -261,9 +270,12 @@ def _n_bytes(path: Path, array: Any) -> int:
     return sum(file.stat().st_size for file in (path / array.path).rglob("*") if file.is_file())
 
 
-def _zeros_fault(indices: npt.NDArray[Any], indptr: npt.NDArray[np.int64]) -> str | None:
-    """Say which row has the index 0 more than once, as a missing chunk would; None if none has."""
-    rows = np.searchsorted(indptr, np.flatnonzero(indices == 0), side="right")
-    if (rows[1:] == rows[:-1]).any():
-        return "the first gene comes more than once in a cell; chunks are missing"
-    return None
+def _n_missing(array: Any) -> int:
+    """Chunks of a zarr array that are not there."""
+    return 0 if isinstance(array, h5py.Dataset) else array.nchunks - array.nchunks_initialized
+
+
+def _is_zero_repeated(indices: npt.NDArray[Any], offsets: npt.NDArray[np.int64]) -> bool:
+    """Whether the index 0 comes twice between two offsets, as it would for a chunk that is missing."""
+    within = np.searchsorted(offsets, np.flatnonzero(indices == 0), side="right")
+    return bool((within[1:] == within[:-1]).any())

@@ -20,7 +20,6 @@ from scipy import sparse
 from sccagn_scale._errors import InputError, first_line
 
 from ._atomic import replacing_hdf5
-from ._check import indices_fault
 from ._chunks import read_range
 from ._layout import damaged
 from ._stored import StoredRows, supported
@@ -143,7 +142,7 @@ def _pieces(columns: StoredRows, group: Any, *parts: str) -> Iterator[tuple[int,
             raise
         except Exception as error:
             raise _damaged_at(columns, group, low, high, first_line(error)) from error
-        fault = indices_fault(arrays[0], columns.shape[0])
+        fault = columns.fault_in(arrays[0], columns.indptr(group).clip(low, high) - low)
         if fault is not None:
             raise _damaged_at(columns, group, low, high, fault)
         yield low, high, arrays

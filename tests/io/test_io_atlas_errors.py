@@ -265,14 +265,26 @@ def zarr_chunks(path: Path) -> list[Path]:
 @pytest.mark.parametrize("kind", ["zarr 2", "zarr 3", "zarr 3 sharded"])
 @pytest.mark.parametrize("part", ["data", "indices", "indptr"])
 @pytest.mark.parametrize("how", ["gone", "cut"])
-def test_broken_chunks_of_zarr(tmp_path: Path, kind: str, part: str, how: str) -> None:
-    path = store(random_atlas(0, (20, 8)), tmp_path / "a", kind)
+@pytest.mark.parametrize("layout", ["csr", "csc"])
+def test_broken_chunks_of_zarr(tmp_path: Path, kind: str, part: str, how: str, layout: str) -> None:
+    path = store(random_atlas(0, (20, 8), layout), tmp_path / "a", kind)
     (chunk,) = zarr_chunks(path / "X" / part)
     if how == "gone":  # zarr takes it for zeros
         chunk.unlink()
     else:
         os.truncate(chunk, chunk.stat().st_size // 2)
     fails(lambda: run(path), r"`path` .*a\.zarr' is damaged")
+
+
+@pytest.mark.parametrize("kind", ["zarr 2", "zarr 3"])
+def test_a_gene_twice_in_a_cell_is_no_damage(tmp_path: Path, kind: str) -> None:
+    """Its values are to be added; a chunk that is missing looks alike."""
+    twice = sparse.csr_matrix((np.ones(5, np.float32), [0, 0, 1, 0, 1], [0, 3, 5]), shape=(2, 2))
+    path = store(anndata.AnnData(twice), tmp_path / "a", kind)
+    np.testing.assert_array_equal(io.open_atlas([path]).matrix().read(0, 2).toarray(), [[2, 1], [1, 1]])
+    for chunk in zarr_chunks(path / "X" / "indices"):
+        chunk.unlink()
+    fails(lambda: run(path), "the first gene comes more than once in a cell; chunks are missing")
 
 
 def test_all_values_in_the_first_gene_are_no_damage(tmp_path: Path) -> None:

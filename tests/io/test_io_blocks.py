@@ -331,3 +331,24 @@ def test_columns_are_transposed_in_more_ranges_than_a_byte_counts(
     anndata.AnnData(columns).write_h5ad(tmp_path / "a.h5ad")
     blocks = [block.toarray() for _, block in io.iter_blocks(tmp_path / "a.h5ad", 100)]
     np.testing.assert_array_equal(np.concatenate(blocks), columns.toarray())
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">f2"])
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
+def test_the_other_order_of_bytes(tmp_path: Path, dtype: str, kind: str) -> None:
+    values = np.array([[0, 1, 2], [3, 0, 256]])
+    anndata.AnnData(values if kind == "dense" else sparse.csr_matrix(values).asformat(kind)).write_h5ad(
+        tmp_path / "a.h5ad"
+    )
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        name = "X" if kind == "dense" else "X/data"
+        stored, attributes = file[name][:], dict(file[name].attrs)
+        del file[name]
+        file[name] = stored.astype(dtype)
+        file[name].attrs.update(attributes)
+    ((_, block),) = io.iter_blocks(tmp_path / "a.h5ad", 10)
+    np.testing.assert_array_equal(block.toarray(), values)
+    assert block.dtype.isnative
+    matrix = io.open_atlas(tmp_path / "a.h5ad").matrix()
+    assert matrix.dtype.isnative
+    np.testing.assert_array_equal(matrix.read(0, 2).toarray(), values)
