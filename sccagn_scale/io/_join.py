@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -20,6 +21,8 @@ from sccagn_scale._keys import ORIGIN
 
 from ._check import drop_ambiguous_names
 from ._layout import HDF5_SUFFIXES
+
+_LARGEST_IN_FLOATS = 2**53  # up to which every whole number is one
 
 log = logging.getLogger("sccagn_scale")
 
@@ -86,7 +89,8 @@ def join_frames(files: Sequence[Path], frames: Sequence[AnnData], genes: pd.Inde
             f"({repeats.sum():,} names repeat in all); put a prefix before the names in each, as in "
             f"adata.obs_names = {Path(holders[1]).stem + ':'!r} + adata.obs_names, and write it anew."
         )
-    obs = _writable(anndata.concat([AnnData(obs=frame.obs) for frame in frames], join="outer").obs)
+    as_text = _keep_integers([frame.obs for frame in frames])
+    obs = _writable(anndata.concat([AnnData(obs=frame.obs) for frame in frames], join="outer").obs, as_text)
     codes = np.repeat(np.arange(len(files)), [frame.n_obs for frame in frames])
     obs[ORIGIN] = pd.Categorical.from_codes(codes, _origins(files))
     vars_only = [AnnData(var=frame.var.loc[genes]) for frame in frames]
@@ -95,19 +99,56 @@ def join_frames(files: Sequence[Path], frames: Sequence[AnnData], genes: pd.Inde
     return joined
 
 
-def _writable(obs: pd.DataFrame) -> pd.DataFrame:
-    """Give columns that have another type in each file, and so none that AnnData writes, one that it does."""
+def _keep_integers(frames: Sequence[pd.DataFrame]) -> set[Any]:
+    """Give columns of whole numbers, in place, a type in which they are joined as they are, not rounded to floats.
+
+    Returns
+    -------
+    The columns that no type of numbers holds, which are text now.
+    """
+    as_text = set()
+    for name in dict.fromkeys(name for frame in frames for name in frame):
+        holders = [frame for frame in frames if name in frame]
+        kinds = {frame[name].dtype.kind for frame in holders}
+        is_lacking = len(holders) < len(frames)
+        if not kinds & {"i", "u"} or not kinds <= {"i", "u", "f"} or (len(kinds) == 1 and not is_lacking):
+            continue
+        integers = [values for frame in holders if (values := frame[name].dropna()).dtype.kind in "iu" and len(values)]
+        lowest = min((int(values.min()) for values in integers), default=0)
+        highest = max((int(values.max()) for values in integers), default=0)
+        if "f" in kinds and max(-lowest, highest) <= _LARGEST_IN_FLOATS:
+            continue
+        for frame in holders:
+            if "f" in kinds or (lowest < 0 and highest >= 2**63):
+                as_text.add(name)
+                frame[name] = _text(frame[name])
+            else:
+                frame[name] = frame[name].astype("Int64" if highest < 2**63 else "UInt64")
+                if not is_lacking and not frame[name].hasnans:
+                    frame[name] = frame[name].astype(frame[name].dtype.numpy_dtype)
+    return as_text
+
+
+def _text(column: pd.Series) -> pd.Series:
+    return column.astype(object).map(str, na_action="ignore")
+
+
+def _writable(obs: pd.DataFrame, as_text: set[Any]) -> pd.DataFrame:
+    """Give columns that have another type in each file, and so none that AnnData writes, one that it does.
+
+    Those of `as_text` are it already, which is told.
+    """
     obs = obs.infer_objects()  # numbers of several types come as objects
     for name in obs:
         if isinstance(obs[name].dtype, pd.Float32Dtype | pd.Float64Dtype):
             obs[name] = obs[name].astype(np.float64)
-        if _is_mixed(obs[name]):
+        if name in as_text or _is_mixed(obs[name]):
             warnings.warn(
                 f"Column {name!r} of `obs` holds values of several types, from file to file: taken as text.",
                 InputWarning,
                 stacklevel=5,
             )
-            obs[name] = obs[name].astype(object).map(str, na_action="ignore").astype("category")
+            obs[name] = _text(obs[name]).astype("category")
     return obs
 
 
@@ -123,8 +164,14 @@ def _example(names: pd.Index) -> str:
 
 def _origins(files: Sequence[Path]) -> list[str]:
     """Name files by their stems, or where two are the same by their paths below the folder that all are in."""
-    stems = [file.stem if file.suffix.lower() in (*HDF5_SUFFIXES, ".zarr") else file.name for file in files]
+    stems = [_decoded(file.stem if file.suffix.lower() in (*HDF5_SUFFIXES, ".zarr") else file.name) for file in files]
     if len(set(stems)) == len(stems):
         return stems
     absolute = [os.path.abspath(file) for file in files]
-    return [os.path.relpath(file, os.path.commonpath(absolute)) for file in absolute]
+    below = [_decoded(os.path.relpath(file, os.path.commonpath(absolute))) for file in absolute]
+    return list(make_index_unique(pd.Index(below, dtype=object)))  # two may differ in what is no UTF-8 only
+
+
+def _decoded(name: str) -> str:
+    """A file's name as text that can be stored: bytes that are no UTF-8 are replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
+import os
 import pickle
 import tempfile
 import tracemalloc
@@ -306,12 +308,57 @@ def test_columns_of_obs_are_all_kept_and_the_file_is_told(tmp_path: Path) -> Non
     obs = atlas.adata.obs
     assert list(obs["type"]) == ["T", "B", "T", *["NK"] * 4]
     assert obs["type"].dtype == "category"
-    np.testing.assert_array_equal(obs["n"].to_numpy(), [1, 2, 3, *[np.nan] * 4])
+    assert obs["n"].dtype == "Int64"
+    np.testing.assert_array_equal(obs["n"].to_numpy(float, na_value=np.nan), [1, 2, 3, *[np.nan] * 4])
     np.testing.assert_array_equal(obs["age"].to_numpy(), [*[np.nan] * 3, 0.5, 1.5, 2.5, 3.5])
     assert list(obs["file"]) == ["a"] * 3 + ["b"] * 4
     assert list(obs["file"].cat.categories) == ["a", "b"]
     assert list(atlas.adata.var.columns) == ["id"]  # the mean is not the same
     assert list(atlas.adata.var["id"]) == ["id-u", "id-v", "id-w", "id-x"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "dtype"),
+    [
+        (np.array([2**53 + 1, -1, 0]), None, "Int64"),
+        (np.array([2**64 - 1, 0, 1], np.uint64), None, "UInt64"),
+        (np.array([1, 2, 3], np.int8), None, "Int64"),
+        (None, np.array([2**53 + 1, 1, 2, 3]), "Int64"),
+        (np.array([2**63, 0, 1], np.uint64), np.array([0, 1, 2, 2**53 + 1]), "uint64"),
+        (np.array([2**53 + 1, 0, 1], np.uint64), np.array([-1, 1, 2, 3]), "int64"),
+        (pd.array([2**53 + 1, None, 1], "UInt64"), np.array([-1, 1, 2, 3]), "Int64"),
+        (np.array([1, 2, 3], np.int32), np.array([2**53 + 1, 1, 2, 3]), "int64"),
+        (np.array([1, 2, 2**53]), np.array([0.5, 1, 2, 3]), "float64"),
+        (np.array([2**64 - 1, 0, 1], np.uint64), np.array([-1, 1, 2, 3]), "category"),
+        (np.array([2**53 + 1, 0, 1]), np.array([np.nan, 0.5, 2, 3]), "category"),
+    ],
+)
+def test_whole_numbers_are_not_rounded(tmp_path: Path, first: Any, second: Any, dtype: str) -> None:
+    def annotate(a: anndata.AnnData, b: anndata.AnnData) -> None:
+        for adata, values in ((a, first), (b, second)):
+            if values is not None:
+                adata.obs["n"] = values
+
+    paths, is_text = pair(tmp_path, annotate), dtype == "category"
+    with (
+        pytest.warns(InputWarning, match="Column 'n' of `obs` holds values of several types")
+        if is_text
+        else contextlib.nullcontext()
+    ):
+        atlas = io.open_atlas(paths)
+    expected = [None] * 3 if first is None else list(first)
+    expected += [None] * 4 if second is None else list(second)
+    io.write(atlas.adata, tmp_path / "out.h5ad")
+    for obs in (atlas.obs, io.read(tmp_path / "out.h5ad").obs):
+        assert obs["n"].dtype == dtype
+        for value, wanted in zip(obs["n"], expected, strict=True):
+            if pd.isna(wanted):
+                assert pd.isna(value)
+            elif is_text:
+                assert type(wanted)(value) == wanted
+            else:
+                assert value == wanted
+                assert dtype == "float64" or int(value) == int(wanted)
 
 
 def test_the_name_of_an_index_that_is_also_a_column_does_not_keep_the_rest_from_being_written(tmp_path: Path) -> None:
@@ -430,6 +477,26 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> No
         paths.append(store(adata, tmp_path / sample / "deep" / "cells"))
     atlas = io.open_atlas(paths)
     assert list(atlas.adata.obs["file"].cat.categories) == ["s1/deep/cells.h5ad", "s2/deep/cells.h5ad"]
+
+
+def test_files_whose_names_are_no_utf8(tmp_path: Path) -> None:
+    paths = []
+    for sample, name in ((b"s\xfe", b"cells"), (b"s\xff", b"cells"), (b"s", b"\xe4")):
+        folder = tmp_path / os.fsdecode(sample)
+        try:
+            folder.mkdir()
+        except OSError:
+            pytest.skip("the disk takes none")
+        adata = random_atlas(0, (2, 5), prefix=f"{len(paths)}-")
+        path = folder / f"{os.fsdecode(name)}.h5ad"
+        store(adata, tmp_path / "plain").rename(path)
+        paths.append(path)
+    atlas = io.open_atlas(paths)
+    io.write(atlas.adata, tmp_path / "out.h5ad")
+    names = list(io.read(tmp_path / "out.h5ad").obs["file"][::2])
+    assert names == ["s\ufffd/cells.h5ad", "s\ufffd/cells.h5ad-1", "s/\ufffd.h5ad"]
+    names = list(io.open_atlas(paths[1:]).obs["file"].cat.categories)
+    assert names == ["cells", "\ufffd"]
 
 
 # Elsewhere, at once, and within bounds
