@@ -7,10 +7,11 @@ import fcntl
 import io
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,14 @@ def replacing(path: Path) -> Iterator[Path]:
         yield fresh
         _sync(fresh)
         if target.exists():
-            shutil.copymode(target, fresh)
+            _keep_owner(target, fresh)
+            shutil.copymode(target, fresh)  # last, as a new owner may take bits away
         if target.is_dir():
             _replace_folder(target, fresh)
         else:
             os.replace(fresh, target)
-        _sync_one(target.parent)
+        with suppress(PermissionError):  # a folder may take new files and not be opened; all is in place by now
+            _sync_one(target.parent)
 
 
 class Hdf5File(h5py.File):
@@ -131,6 +134,21 @@ def _locked(folder: Path) -> Iterator[bool]:
         yield is_locked
     finally:
         os.close(descriptor)
+
+
+def _keep_owner(target: Path, fresh: Path) -> None:
+    """Give a file or folder, and what is new in it, the group and the owner of another as far as the system lets us."""
+    there = target.stat()
+    for entry in (fresh, *fresh.rglob("*")):
+        found = entry.lstat()
+        if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+            continue  # a file that the old folder has too
+        if found.st_gid != there.st_gid:
+            with suppress(OSError):
+                os.chown(entry, -1, there.st_gid, follow_symlinks=False)
+        if found.st_uid != there.st_uid:
+            with suppress(OSError):
+                os.chown(entry, there.st_uid, -1, follow_symlinks=False)
 
 
 def _replace_folder(target: Path, fresh: Path) -> None:

@@ -414,3 +414,61 @@ def test_frames_and_raw_have_ordinary_names_too(tmp_path: Path) -> None:
     back = io.read(tmp_path / "a.h5ad").copy()
     assert back.obs_names.tolist() == back.obsm["frame"].index.tolist() == back.raw.var_names.tolist() == list("abc")
     adata.copy()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_owner_and_group_are_kept_where_the_system_allows_it(
+    tmp_path: Path, adata: anndata.AnnData, name: str, is_allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    io.write(adata, tmp_path / name)
+    seen, found, fresh = {}, Path.stat, tmp_path / name
+
+    def of_others(self: Path, **how: Any) -> os.stat_result:
+        done = found(self, **how)
+        return os.stat_result((*done[:4], 4321, 1234, *done[6:])) if self == fresh else done
+
+    def chown(path: Path, owner: int, group: int, **_: object) -> None:
+        seen.setdefault(Path(path).name, []).append((owner, group))
+        if not is_allowed:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "stat", of_others)
+    monkeypatch.setattr(os, "chown", chown)
+    io.write(adata, tmp_path / name)
+    assert seen[name] == [(-1, 1234), (4321, -1)]
+    assert len(seen) == 1 or "indptr" in seen
+    np.testing.assert_array_equal(x_of(tmp_path / name), COUNTS)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", NAMES)
+def test_owner_and_group_of_a_file_that_root_replaces(tmp_path: Path, adata: anndata.AnnData, name: str) -> None:
+    io.write(adata, tmp_path / name)
+    path = tmp_path / name
+    path.chmod(0o2750)
+    try:
+        os.chown(path, 4321, 1234)
+    except OSError:
+        pytest.skip("there are no other users here")
+    path.chmod(0o2750)
+    io.write(adata, path)
+    for entry in (path, *path.rglob("*")):
+        assert (entry.stat().st_uid, entry.stat().st_gid) == (4321, 1234)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o2750
+
+
+def test_a_folder_that_may_be_written_and_not_opened(
+    tmp_path: Path, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refuse(path: Any, *rest: Any, **how: Any) -> int:
+        if Path(path) == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *rest, **how)
+
+    monkeypatch.setattr(os, "open", refuse)
+    io.write(adata, tmp_path / "a.h5ad")
+    monkeypatch.undo()
+    np.testing.assert_array_equal(x_of(tmp_path / "a.h5ad"), COUNTS)
