@@ -74,6 +74,13 @@ def writing(path: Path) -> Iterator[None]:
             raise InputError(f"`path` {str(path)!r} could not be written: {first_line(error)}.") from error
 
 
+        except ValueError as error:
+            if "embedded null" not in str(error).lower():  # the words of h5py and Cython
+                raise
+            raise InputError(
+                f"`path` {str(path)!r} could not be written, as HDF5 stores no text or name with the character NUL: "
+                f"{first_line(error)}. Remove it, or write to a .zarr folder."
+            ) from error
 def _write_h5ad(adata: anndata.AnnData, path: Path) -> None:
     with replacing_hdf5(path) as file:
         if adata.isbacked:

@@ -472,3 +472,15 @@ def test_a_folder_that_may_be_written_and_not_opened(
     io.write(adata, tmp_path / "a.h5ad")
     monkeypatch.undo()
     np.testing.assert_array_equal(x_of(tmp_path / "a.h5ad"), COUNTS)
+
+
+def test_nul_goes_into_zarr_only(tmp_path: Path, adata: anndata.AnnData) -> None:
+    adata.obs_names = [f"{name}\0" for name in adata.obs_names]
+    io.write(adata, tmp_path / "a.zarr")
+    column = anndata.AnnData(adata.X)
+    column.obs["a\0b"] = 1.0
+    refusal = r"`path` .*a\.h5ad' could not be written, as HDF5 stores no .* NUL: .* write to a \.zarr folder\.$"
+    for refused in (adata, io.read(tmp_path / "a.zarr"), column):
+        with pytest.raises(InputError, match=refusal):
+            io.write(refused, tmp_path / "a.h5ad")
+        assert os.listdir(tmp_path) == ["a.zarr"]
