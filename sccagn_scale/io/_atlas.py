@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from sccagn_scale._errors import InputError, InputWarning, first_line
 
 from ._columns import RowsOfColumns, ScratchFolder
 from ._join import join_frames, join_genes
-from ._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, file_facts, is_zarr, open_store
+from ._layout import HDF5_SUFFIXES, MTX_NAMES, as_path, damaged, file_facts, is_zarr, open_store
 from ._matrix import Part, StoredMatrix
 from ._read import FRAME, read_frame, read_with
 from ._stored import RAW_NAMES, HeldRows, Rows, StoredRows, choices, layers_in
@@ -59,15 +59,15 @@ def open_atlas(
     InputWarning
         If names repeat within a file (a suffix is added), or if 10x features that are not genes are left out.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else paths
-    files = [file for path in given for file in _files_at(Path(path))]
+    given = paths if isinstance(paths, Iterable) and not isinstance(paths, str | bytes | os.PathLike) else [paths]
+    files = [file for path in given for file in _files_at(as_path(path, "paths"))]
     if not files:
         raise InputError("`paths` must name at least one file, but is empty.")
     by_place: dict[str, Path] = {}
     for file in files:
         if by_place.setdefault(os.path.realpath(file), file) is not file:
             raise InputError(f"`paths` must name every file once, but {str(file)!r} comes twice.")
-    if scratch is not None and not Path(scratch).is_dir():
+    if scratch is not None and not as_path(scratch, "scratch").is_dir():
         raise InputError(f"`scratch` must be an existing folder, but {str(scratch)!r} is none.")
     opened = [_File(file, ("obs", "var") if len(files) > 1 else parts or FRAME) for file in files]
     for one in opened:

@@ -17,7 +17,7 @@ from sccagn_scale._errors import InputError, InputWarning, first_line
 
 from ._blocks import iter_blocks
 from ._check import as_signed, drop_ambiguous_names, matrices_of, matrix_fault, plain_names
-from ._layout import Layout, damaged, layout_of, open_hdf5, open_store
+from ._layout import Layout, as_path, damaged, layout_of, open_hdf5, open_store
 from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 
 # AnnData asks for what is done here, and warns of the suffixes that do it
@@ -59,7 +59,7 @@ def read(path: str | os.PathLike[str], *, backed: bool = False) -> anndata.AnnDa
     InputWarning
         If cell or gene names repeat (a suffix is added), or if 10x features that are not genes are left out.
     """
-    adata, notes = read_with(partial(_read_whole, backed=backed), Path(path))
+    adata, notes = read_with(partial(_read_whole, backed=backed), as_path(path, "path"))
     for note in notes:
         warnings.warn(note, InputWarning, stacklevel=2)
     return adata
@@ -108,7 +108,7 @@ def read_parts(path: str | os.PathLike[str], parts: Collection[str]) -> anndata.
     InputError
         If the path does not exist, has no supported format, or is truncated or damaged.
     """
-    adata, _ = read_with(partial(read_frame, parts=parts), Path(path))
+    adata, _ = read_with(partial(read_frame, parts=parts), as_path(path, "path"))
     return adata
 
 

@@ -19,7 +19,7 @@ from sccagn_scale._errors import InputError, first_line
 
 from ._atomic import replacing, replacing_hdf5, scratch_folder
 from ._check import has_pandas_strings, plain_strings
-from ._layout import is_zarr
+from ._layout import as_path, is_zarr
 
 SUFFIXES = (".h5ad", ".zarr")
 _STREAMS = re.compile("/dev/std|/dev/fd/|/proc/[^/]+/fd/")
@@ -45,7 +45,9 @@ def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
     InputError
         If `path` cannot be written, or the disk fills up on the way.
     """
-    path = Path(path)
+    if not isinstance(adata, anndata.AnnData):
+        raise InputError(f"`adata` must be an AnnData, but is of type {type(adata).__name__}.")
+    path = as_path(path, "path")
     check_writable(path, "path")
     if adata.is_view and (adata.isbacked or has_pandas_strings(adata)):
         adata = adata.to_memory()  # a view has no X of its own in the file, nor strings that can be made plain
@@ -72,8 +74,6 @@ def writing(path: Path) -> Iterator[None]:
             yield
         except OSError as error:
             raise InputError(f"`path` {str(path)!r} could not be written: {first_line(error)}.") from error
-
-
         except ValueError as error:
             if "embedded null" not in str(error).lower():  # the words of h5py and Cython
                 raise
@@ -81,6 +81,8 @@ def writing(path: Path) -> Iterator[None]:
                 f"`path` {str(path)!r} could not be written, as HDF5 stores no text or name with the character NUL: "
                 f"{first_line(error)}. Remove it, or write to a .zarr folder."
             ) from error
+
+
 def _write_h5ad(adata: anndata.AnnData, path: Path) -> None:
     with replacing_hdf5(path) as file:
         if adata.isbacked:
@@ -141,7 +143,7 @@ def check_writable(
         If the extension is wrong, something of another kind is in the way, it is write-protected, or its folder does
         not exist or takes no new files.
     """
-    path = Path(path)
+    path = as_path(path, name)
     if kind == "anndata" and path.suffix.lower() not in SUFFIXES:
         raise InputError(f"`{name}` must end in .h5ad or .zarr, but is {str(path)!r}.")
     is_store = kind == "anndata" and path.suffix.lower() == ".zarr"

@@ -399,3 +399,9 @@ def test_another_file_of_the_same_size_and_time_is_another(tmp_path: Path, kind:
     other.rename(path)
     assert io.file_facts(path) != before
     assert atlas.changed_files == [path]
+
+
+def test_what_is_no_path() -> None:
+    for wrong in (5, None, b"a.h5ad", [None], [5], anndata.AnnData(np.eye(2))):
+        fails(lambda wrong=wrong: io.open_atlas(wrong), "`paths` must be the path of a file or folder, .* of type ")
+    fails(lambda: io.open_atlas("a.h5ad", scratch=5), "`scratch` must be the path of a file or folder, .* of type int")

@@ -289,3 +289,10 @@ def test_what_the_system_has_against_opening_is_no_damage(tmp_path: Path, monkey
     monkeypatch.setattr(h5py, "File", locked)
     with pytest.raises(InputError, match=r"cannot be opened: .*unable to lock file"):
         io.read(path)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"a.h5ad", ["a.h5ad"]])
+def test_what_is_no_path(wrong: object) -> None:
+    for read in (io.read, lambda path: io.read_parts(path, ("obs",))):
+        with pytest.raises(InputError, match=r"`path` must be the path of a file or folder, .* of type "):
+            read(wrong)
