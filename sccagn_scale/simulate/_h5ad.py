@@ -27,7 +27,8 @@ def write_annotation(
     for empty in ("layers", "obsm", "obsp", "varm", "varp"):
         write_elem(file, empty, {})
     write_elem(file, "uns", uns)
-    write_elem(file, "var", pd.DataFrame(index=pd.Index(list(var_names))))
+    names = pd.Index(list(var_names), dtype=object)  # not of pandas' own string type, which AnnData may not write
+    write_elem(file, "var", pd.DataFrame(index=names))
 
     obs = file.create_group("obs")
     _tag(obs, "dataframe", "0.2.0")
@@ -41,11 +42,11 @@ def write_annotation(
 
     n_obs = len(types)
     width = len(str(n_obs - 1))
-    names = obs.create_dataset("_index", shape=(n_obs,), dtype=h5py.string_dtype())
-    _tag(names, "string-array", "0.2.0")
+    cells = obs.create_dataset("_index", shape=(n_obs,), dtype=h5py.string_dtype())
+    _tag(cells, "string-array", "0.2.0")
     for start in range(0, n_obs, _NAMES_AT_ONCE):
         stop = min(start + _NAMES_AT_ONCE, n_obs)
-        names[start:stop] = np.array([f"cell_{i:0{width}d}" for i in range(start, stop)], dtype=object)
+        cells[start:stop] = np.array([f"cell_{i:0{width}d}" for i in range(start, stop)], dtype=object)
 
 
 def _tag(item: h5py.Group | h5py.Dataset, encoding: str, version: str) -> None:

@@ -281,3 +281,13 @@ def test_type_sizes_are_whole_near_their_shares_and_none_is_empty(weights: list[
     assert sizes.sum() == n_obs
     assert sizes.min() >= 1
     assert (sizes - n_obs * proportions).max() <= 1
+
+
+def test_strings_of_pandas_own_type_are_not_what_is_written(tmp_path: Path) -> None:
+    with pd.option_context("future.infer_string", True):
+        simulate(tmp_path / "a.h5ad", 30, 20, n_types=2)
+        simulate(tmp_path / "b.h5ad", 30, source=tmp_path / "a.h5ad", label="cell_type")
+    for path in tmp_path.iterdir():
+        with h5py.File(path) as file:
+            assert file["var/_index"].attrs["encoding-type"] == "string-array"
+        assert len(anndata.read_h5ad(path).var_names) == 20
