@@ -192,7 +192,7 @@ class _File:
 
     def __init__(self, path: Path, parts: Collection[str]) -> None:
         self.path = path
-        self._facts = file_facts(path) if path.exists() else {}
+        self._seen = _seen(path) if path.exists() else None
         frame, self.notes = read_with(partial(read_frame, parts=parts), path)
         self._held, frame.X = frame.X, None  # of 10x
         self._frame: AnnData | None = frame
@@ -219,7 +219,7 @@ class _File:
     def has_changed(self) -> bool:
         """Whether it is another than when it was opened, unless its matrix was read then."""
         try:
-            return not self.is_held and file_facts(self.path) != self._facts
+            return not self.is_held and _seen(self.path) != self._seen
         except OSError:
             return True
 
@@ -242,6 +242,12 @@ class _File:
                 self.path, f"/{rows.name} is {rows.shape[0]} × {rows.shape[1]} but must be {shape[0]} × {shape[1]}"
             )
         return rows
+
+
+def _seen(path: Path) -> tuple[int, ...]:
+    """What tells a file from another in its place, and is not changed by links and permissions that are given."""
+    facts = file_facts(path)
+    return facts["size"], facts["mtime_ns"], path.stat().st_ino
 
 
 def _names_in(var: Any) -> pd.Index:

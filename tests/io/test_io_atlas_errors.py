@@ -362,6 +362,8 @@ def test_files_that_changed_are_known(tmp_path: Path) -> None:
         adata.obs_names = [f"{path.stem}{i}" for i in range(3)]
         adata.write_h5ad(path)
     atlas = io.open_atlas(paths)
+    paths[0].chmod(0o600)
+    os.link(paths[0], tmp_path / "link")
     assert atlas.changed_files == []
     os.utime(paths[1], ns=(5, 5))
     assert atlas.changed_files == [paths[1]]
