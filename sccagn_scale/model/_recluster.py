@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _BLOCK = 65_536  # cells
+_FARTHEST = 1e15  # beyond, squared distances leave float32
 
 
 def recluster(
@@ -77,6 +78,8 @@ def recluster(
     z = z[here]
     if not np.isfinite(z).all():
         raise InputError(f"`key` = {key!r}: some cells have a cluster and no embedding; cluster them anew.")
+    if np.abs(z).max(initial=0) > _FARTHEST:
+        raise InputError(f"`key` = {key!r}: the embedding has values that no run leaves there; cluster the cells anew.")
     wanted = _wanted(n_clusters, factor, len(names), int(here.sum()))
     added = free_keys(f"{key}_k{wanted}" if key_added is None else key_added, adata)
     labels, names = _changed(z, before[here].astype(np.int64), names, wanted, random_state)

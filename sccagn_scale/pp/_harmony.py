@@ -44,6 +44,8 @@ def select_batches(adata: AnnData, batch_key: str, keep_obs: np.ndarray | None =
             f"`batch_key` must name a column of obs, but there is no {batch_key!r}; the columns are: {there}."
         )
     column = adata.obs[batch_key]
+    if isinstance(column, pd.DataFrame):
+        raise InputError(f"`batch_key` must name one column of obs, but {column.shape[1]} are called '{batch_key}'.")
     n_missing = int(column.isna().sum())
     if n_missing:
         raise InputError(

@@ -213,3 +213,9 @@ def test_names_of_parts_stay_apart_in_a_table(clustered: ad.AnnData, tmp_path: P
     assert any(name.endswith(",10") for name in clustered.obs["fine"].cat.categories)
     clustered.obs[["fine"]].to_csv(tmp_path / "fine.csv")
     assert pd.read_csv(tmp_path / "fine.csv")["fine"].nunique() == 60
+
+
+def test_an_embedding_out_of_reach_is_told(clustered: ad.AnnData) -> None:
+    clustered.obsm["X_sccagn"] = clustered.obsm["X_sccagn"] * np.float32(1e25)
+    with pytest.raises(InputError, match="the embedding has values that no run leaves there"):
+        recluster(clustered, 9)

@@ -131,3 +131,9 @@ def test_few_cells_and_as_many_cells_as_components(n_obs: int, n_comps: int) -> 
     assert corrected.shape == pcs.shape
     assert np.isfinite(corrected).all()
     assert gap(corrected, batches) < 0.8 * gap(pcs, batches)
+
+
+def test_a_column_that_stands_twice_is_no_batch() -> None:
+    obs = pd.DataFrame([["a", "b"]] * 4, columns=["lot", "lot"], index=list("wxyz"))
+    with pytest.raises(InputError, match="2 are called 'lot'"):
+        select_batches(ad.AnnData(obs=obs), "lot")
