@@ -34,7 +34,8 @@ def open_atlas(
     Several files are joined along the cells. The atlas has the genes that all files share (in the order of the first),
     every column of `obs` that any file has, and the columns of `var` that are the same in all files. A further column
     `obs["file"]` says which file a cell is from: its name without the extension or, where two names are the same, its
-    path from the folder that all files are in.
+    path from the folder that all files are in. Whole numbers stay such: a column of them that a file lacks is nullable,
+    and one that no type of numbers holds becomes text.
 
     Parameters
     ----------
@@ -57,7 +58,8 @@ def open_atlas(
     Warns
     -----
     InputWarning
-        If names repeat within a file (a suffix is added), or if 10x features that are not genes are left out.
+        If names repeat within a file (a suffix is added), if 10x features that are not genes are left out, or if a
+        column of `obs` holds values of several types from file to file and is taken as text.
     """
     given = paths if isinstance(paths, Iterable) and not isinstance(paths, str | bytes | os.PathLike) else [paths]
     files = [file for path in given for file in _files_at(as_path(path, "paths"))]
