@@ -246,10 +246,10 @@ class _File:
         return rows
 
 
-def _seen(path: Path) -> tuple[int, ...]:
-    """What tells a file from another in its place, and is not changed by links and permissions that are given."""
+def _seen(path: Path) -> tuple[int, int]:
+    """What changes when a file is written, and not when it is given a link or a permission, or its disk is remounted."""
     facts = file_facts(path)
-    return facts["size"], facts["mtime_ns"], path.stat().st_ino
+    return facts["size"], facts["mtime_ns"]
 
 
 def _names_in(var: Any) -> pd.Index:
