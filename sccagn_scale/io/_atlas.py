@@ -247,7 +247,7 @@ class _File:
 
 
 def _seen(path: Path) -> tuple[int, int]:
-    """What changes when a file is written, and not when it is given a link or a permission, or its disk is remounted."""
+    """What changes when a file is written, and not when it is given a link or a permission or its disk is remounted."""
     facts = file_facts(path)
     return facts["size"], facts["mtime_ns"]
 
