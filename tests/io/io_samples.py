@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import sccagn_scale
+from sccagn_scale import io
 
 COUNTS = np.array(
     [
@@ -25,6 +26,8 @@ COUNTS = np.array(
 CELLS = ["AAAC-1", "AAAG-1", "AAAT-1", "AACA-1"]
 GENES = ["CD3E", "NA", 'HLA"A', "MS4A1", "CD3_TotalSeq"]
 IDS = [f"ENSG{i:05d}" for i in range(5)]
+NAMES = ["a.h5ad", "a.zarr"]
+"""Of files to write."""
 TYPES = ["Gene Expression"] * 4 + ["Antibody Capture"]
 
 
@@ -45,3 +48,8 @@ def in_child(script: str, *arguments: object, options: Sequence[str] = ()) -> st
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def x_of(path: Path) -> np.ndarray:
+    """X of a file, dense."""
+    return io.read(path).X.toarray()

@@ -18,9 +18,9 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from atlas_samples import random_atlas, store
 from io_samples import tree
 from scipy import sparse
-from test_io_atlas import random_atlas, store
 
 from sccagn_scale import io
 from sccagn_scale._errors import InputError

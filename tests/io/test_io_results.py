@@ -100,6 +100,16 @@ def chunks(path: Path) -> dict[str, Any]:
     return found
 
 
+def put(results: anndata.AnnData, source: Path, in_place: bool, **options: Any) -> Path:
+    """Put results beside the matrices of a file, there or in a copy, and say where."""
+    if in_place:
+        io.add_results(results, str(source), **options)
+        return source
+    copy = source.with_name(f"b{source.suffix}")
+    io.write_copy(results, str(source), str(copy), **options)
+    return copy
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("in_place", [False, True])
 def test_parts_that_are_not_named_stay(
@@ -108,16 +118,11 @@ def test_parts_that_are_not_named_stay(
     adata.obsm["X_old"] = np.ones((4, 2))
     adata.obsp["connectivities"] = sparse.eye(4, format="csr")
     source = store(adata, tmp_path, kind)
-    path = source if in_place else tmp_path / f"b{source.suffix}"
     few = io.open_atlas(source, parts=("obs", "var", "uns")).adata
     assert not few.obsm
     assert not few.obsp
     few.obs["new"], few.uns["new"] = "a", 1
-    if in_place:
-        io.add_results(few, path, parts=("obs", "uns"))
-    else:
-        io.write_copy(few, source, path, parts=("obs", "uns"))
-    found = read(path)
+    found = read(put(few, source, in_place, parts=("obs", "uns")))
     assert (found.obs["new"].unique().tolist(), found.uns["new"]) == (["a"], 1)
     np.testing.assert_array_equal(found.obsm["X_old"], np.ones((4, 2)))
     assert (found.obsp["connectivities"] != adata.obsp["connectivities"]).nnz == 0
@@ -133,12 +138,8 @@ def test_all_but_the_matrices_is_replaced(
     adata.uns["old"] = "gone"
     source = store(adata, tmp_path, kind)
     before, stored = tree(tmp_path), chunks(source)
-    path = source
-    if in_place:
-        io.add_results(results, str(source))
-    else:
-        path = tmp_path / f"b{source.suffix}"
-        io.write_copy(results, str(source), str(path))
+    path = put(results, source, in_place)
+    if not in_place:
         assert {name: found for name, found in tree(tmp_path).items() if not name.startswith("b.")} == before
     check(path, results)
     assert isinstance(read(path).obs["sccagn"].dtype, pd.CategoricalDtype)

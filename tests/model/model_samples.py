@@ -14,6 +14,7 @@ from sccagn_scale import Config
 
 FAST = dataclasses.replace(Config(), pretrain_steps=20, joint_steps=10, n_init=2)
 TINY = dataclasses.replace(FAST, pretrain_steps=2, joint_steps=2)
+GENES = dataclasses.replace(FAST, input_rep="genes", batch_size=64, pretrain_batch_size=64)
 
 
 def planted(sizes: tuple[int, ...] = (150, 100, 50), n_vars: int = 200, seed: int = 0) -> ad.AnnData:
