@@ -63,14 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain("interrupted", _INTERRUPTED)
     except _Terminated:
         return _complain("terminated", _TERMINATED)
-    except BrokenPipeError:
-        # The reader of our output has left, as `head` does. Nothing more can be said, at exit neither.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _FAILED
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        is_left = isinstance(error, BrokenPipeError)  # by the reader of our output, as `head` does
+        if not is_left and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it would fail again at exit
+        if is_left:
+            return _FAILED
         return _complain(f"error: what is shown cannot be written: {error.strerror}.", _FAILED)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
