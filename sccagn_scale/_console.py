@@ -25,20 +25,20 @@ _UNFOLDED = 100_000
 class Console:
     """Shows stages on stderr, as bars in a terminal and otherwise a line each, and results on stdout.
 
-    It is the `progress` that the rooms below are given. Use it as a context: inside, warnings about the input become
+    It is the `progress` that the rooms below are given. Use it as a context: inside, warnings, raised or logged, become
     notes, announcements are shown, and other packages' warnings are hidden.
 
     Parameters
     ----------
     quiet
-        Show notes about the input only.
+        Show notes only.
 
     Attributes
     ----------
     seconds
         How long each finished stage took, in order.
     notes
-        What was said about the input.
+        What was warned of, once each.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -53,8 +53,7 @@ class Console:
 
     def __enter__(self) -> Console:
         self._context.enter_context(self._warnings())
-        if not self.quiet:
-            self._context.enter_context(self._announcements())
+        self._context.enter_context(self._announcements())
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -75,14 +74,14 @@ class Console:
         seconds = time.perf_counter() - start
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         if isinstance(shown, _Line) and not self.quiet:
-            self._say(f"{name}: {duration(seconds)}{f' ({shown.text})' if shown.text else ''}")
+            self.announce(f"{name}: {duration(seconds)}{f' ({shown.text})' if shown.text else ''}")
 
     def note(self, text: str) -> None:
-        """Say something about the input, once."""
+        """Warn of something, once."""
         text = " ".join(text.split())
         if text not in self.notes:
             self.notes.append(text)
-            self._say(f"note: {text}")
+            self.announce(f"note: {text}")
 
     def print(self, *content: Any) -> None:
         """Show results on stdout, unless quiet."""
@@ -94,7 +93,8 @@ class Console:
         """Show one line of results: a bold name, or none, and the text beside it."""
         self.print(Text.assemble((f"{name:<10}", "bold"), text))
 
-    def _say(self, text: str) -> None:
+    def announce(self, text: str) -> None:
+        """Say on stderr how the run goes."""
         with suppress(OSError):  # such as a full disk under stderr: no reason to lose the work
             self._err.print(text, soft_wrap=True)
 
@@ -141,10 +141,10 @@ class Console:
     @contextmanager
     def _announcements(self) -> Iterator[None]:
         logger = logging.getLogger("sccagn_scale")
-        handler = _Handler(self._say)
+        handler = _Handler(self)
         level = logger.level
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.WARNING if self.quiet else logging.INFO)
         try:
             yield
         finally:
@@ -202,12 +202,13 @@ class _Line:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, say: Any) -> None:
+    def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
-        self._say = say
+        self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._say(record.getMessage())
+        say = self._console.note if record.levelno >= logging.WARNING else self._console.announce
+        say(record.getMessage())
 
 
 def duration(seconds: float) -> str:

@@ -325,6 +325,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 _ANY = math.inf
 _MOST = 2**63  # where files end to hold whole numbers
+_LARGEST = 3.4e38  # where float32 ends, in which networks are trained
 _POSITIVE = math.ulp(0.0)  # the smallest number above 0
 _RANGES: dict[str, tuple[float, float, str]] = {
     "min_cells_frac": (0, 1, "a fraction between 0 and 1"),
@@ -402,8 +403,9 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         raise InputError(f"`{name}` must be below 2⁶³; it has {len(f'{value:x}')} hexadecimal digits.")
     whole_for_float = hint is float and isinstance(value, int) and not isinstance(value, bool)
     if whole_for_float or (isinstance(value, hint) and (hint is bool or not isinstance(value, bool))):
-        if hint is float and not math.isfinite(value):
-            raise InputError(f"`{name}` must be a finite number; it is {value}.")
+        if hint is float and not abs(value) <= _LARGEST:
+            beyond = ", which float32 cannot hold" if math.isfinite(value) else ""
+            raise InputError(f"`{name}` must be a finite number; it is {value}{beyond}.")
         return hint(value)
     kind = {bool: "true or false", int: "a whole number", float: "a number"}[hint]
     raise InputError(f"`{name}` must be {kind}; it is {value!r}.")

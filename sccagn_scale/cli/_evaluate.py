@@ -117,8 +117,8 @@ def _metrics_table(scores: dict[str, float]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold")
-    table.add_column(justify="right")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
     table.add_column(style="dim")
     for name, value in scores.items():
         title, meaning = _METRICS[name]
@@ -127,7 +127,10 @@ def _metrics_table(scores: dict[str, float]) -> Table:
 
 
 def _contingency_tables(counts: pd.DataFrame, width: int) -> list[Table]:
-    """Clusters × types. Where the types' names are too long for the terminal, letters with a key below."""
+    """Clusters × types. Where the types' names are too long for the terminal, letters with a key below.
+
+    Types that have no room beside each other even so are in further tables.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -142,19 +145,25 @@ def _contingency_tables(counts: pd.DataFrame, width: int) -> list[Table]:
     short = first + sum(widths) + 2 * len(widths) > width
     heads = [_letters(j) for j in range(len(names))] if short else names
 
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("cluster", no_wrap=True)
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    for name, row, line in zip(rows, values, cells, strict=True):
-        most = int(row.argmax())
-        table.add_row(name, *(Text(text, "bold" if j == most else "") for j, text in enumerate(line)))
+    tables = []
+    widest = max(len(text) for row in [heads, *cells] for text in row)
+    room = max(1, (width - first) // (widest + 2)) if short else len(names)
+    for start in range(0, len(names), room):
+        shown = range(start, min(start + room, len(names)))
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table.add_column("cluster", no_wrap=True)
+        for j in shown:
+            table.add_column(heads[j], justify="right", no_wrap=True)
+        for name, row, line in zip(rows, values, cells, strict=True):
+            most = int(row.argmax())
+            table.add_row(name, *(Text(line[j], "bold" if j == most else "") for j in shown))
+        tables.append(table)
     if not short:
-        return [table]
+        return tables
     key = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for head, name in zip(heads, names, strict=True):
         key.add_row(head, name)
-    return [table, key]
+    return [*tables, key]
 
 
 def _letters(number: int) -> str:

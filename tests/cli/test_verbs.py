@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,22 @@ def test_evaluate_uses_letters_in_a_narrow_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["cluster", "A", "B", "C"] for line in lines)
     assert any(line.split(maxsplit=1) == ["A", "CD8+ [naive] T"] for line in map(str.strip, lines))
+
+
+def test_evaluate_shortens_no_number(
+    clustered: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["evaluate", str(clustered), "--truth", "cell_type"]
+    assert main(argv) == 0
+    wide = capsys.readouterr().out
+    monkeypatch.setattr("sccagn_scale._console._UNFOLDED", 22)  # two types have no room beside each other
+    assert main(argv) == 0
+    narrow = capsys.readouterr().out
+    heads = [line.split()[1:] for line in narrow.splitlines() if line.startswith("cluster")]
+    assert [letter for head in heads for letter in head] == ["A", "B", "C"]
+    assert len(heads) > 1
+    numbers = re.compile(r"\b\d[\d.,]*\b")
+    assert set(numbers.findall(wide)) <= set(numbers.findall(narrow))
 
 
 def test_evaluate_of_zarr(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,6 +345,15 @@ def test_a_console_leaves_the_logger_as_it_was(capsys: pytest.CaptureFixture[str
     assert (logger.level, logger.handlers) == before
     logger.info("outside")
     assert capsys.readouterr().err == "inside\n"
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_is_logged_as_a_warning_is_a_note(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(quiet=quiet) as console:
+        for _ in range(2):
+            logging.getLogger("sccagn_scale.model").warning("%d clusters hold no cell", 2)
+    assert console.notes == ["2 clusters hold no cell"]
+    assert capsys.readouterr().err == "note: 2 clusters hold no cell\n"
 
 
 def test_letters_and_durations() -> None:
