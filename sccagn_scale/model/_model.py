@@ -24,6 +24,7 @@ from sccagn_scale.io import free_keys
 from sccagn_scale.loader import whole_graph
 from sccagn_scale.model._graph import build_graph, join_new, scoring_graph
 from sccagn_scale.model._initial import choose_init, find_initial
+from sccagn_scale.model._needs import Size
 from sccagn_scale.model._network import loaded_network, started_network
 from sccagn_scale.model._prepare import Prepared, input_size, n_passes, n_passes_like, prepare, prepare_like
 from sccagn_scale.model._results import scatter, write_results
@@ -184,21 +185,8 @@ class SCCAGN:
         size = input_size(self._adata, self.layer)
         check_enough(size.n_obs, self.config)
         init = choose_init(self.config, self.n_clusters_given, size.n_obs)
-        settled = dataclasses.replace(self.config, init=init)
-        corrects = self.batch_key is not None
-        room = workspace(
-            size,
-            settled,
-            self._limits,
-            device_type=self.device.type,
-            corrects=corrects,
-            holds_cells=lambda cells: pp.holds_cells(cells, self._adata, self.layer),
-        )
-        try:
-            with usual_numerics(), shown(self._listener) as self._progress, room as place:
-                self._train(place, init)
-        finally:
-            self._progress = SILENT
+        with self._run(size, dataclasses.replace(self.config, init=init)) as place:
+            self._train(place, init)
         return self
 
     def save(self, folder: str | Path) -> None:
@@ -256,15 +244,7 @@ class SCCAGN:
         model.loaded_from = str(folder)
         # whatever they are, nothing is clustered or trained
         needed = dataclasses.replace(saved.config, init="leiden", pretrain_steps=0, joint_steps=0)
-        room = workspace(
-            input_size(adata, layer),
-            needed,
-            model._limits,
-            device_type=model.device.type,
-            holds_cells=lambda cells: pp.holds_cells(cells, adata, layer),
-        )
-        with usual_numerics(), shown(model._listener) as model._progress, room as place:
-            model._scratch, model.obs_names_ = place.scratch, adata.obs.index
+        with model._run(input_size(adata, layer), needed) as place:
             with model._stage("Preprocess", adata.n_obs * n_passes_like(saved.config, place.scratch)) as stage:
                 model.recipe_ = saved.recipe
                 prepared = prepare_like(
@@ -282,7 +262,6 @@ class SCCAGN:
                 model._build_graph(prepared)
             with model._stage("Read out"):
                 model._restore(prepared, saved)
-        model._progress = SILENT
         return model
 
     @property
@@ -328,8 +307,25 @@ class SCCAGN:
         check_same_cells(adata, self.obs_names_, may_be_renamed=adata is self._adata)
         write_results(self, adata, free_keys(key_added, adata))
 
+    @contextmanager
+    def _run(self, size: Size, config: Config) -> Iterator[Workspace]:
+        """Give a run the place for its arrays, somebody to tell its stages, and numerics of its own."""
+        place = workspace(
+            size,
+            config,
+            self._limits,
+            device_type=self.device.type,
+            corrects=self.batch_key is not None,
+            holds_cells=lambda cells: pp.holds_cells(cells, self._adata, self.layer),
+        )
+        try:
+            with usual_numerics(), shown(self._listener) as self._progress, place as made:
+                self._scratch, self.obs_names_ = made.scratch, self._adata.obs.index
+                yield made
+        finally:
+            self._progress = SILENT
+
     def _train(self, place: Workspace, init: Init) -> None:
-        self._scratch, self.obs_names_ = place.scratch, self._adata.obs.index
         config, scratch = self.config, place.scratch
         prepared = self._prepare(place, scaled=init == "consensus")
         with self._stage("Neighbors"):
