@@ -14,7 +14,7 @@ DEMO := demo_out
 SANITIZED := build/sanitized
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ext test test-sanitize lint format
+.PHONY: help setup demo ext test test-sanitize test-gpu lint format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s%s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,12 @@ test-sanitize: $(STAMP)  ## run the operators' tests with the extension under ad
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONPATH=$(SANITIZED) SCCAGN_ISA=$$isa \
 	  $(BIN)/python -m pytest -q -s -p no:xdist tests/ops || exit 1; \
 	done
+
+test-gpu: $(STAMP)  ## on a machine with a GPU: compile the operators for it, test them there and time them
+	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch finds no GPU here")'
+	SCCAGN_CUDA=1 $(MAKE) ext
+	$(BIN)/python -m pytest tests/ops tests/ext
+	$(BIN)/python -m benchmarks kernels --device cuda
 
 lint: $(STAMP)  ## check format, style and types
 	$(BIN)/ruff format --check .
