@@ -19,7 +19,7 @@ CONFIDENCE = ("unstable", "confidence_auc")  # of methods that hand over a confi
 # Okabe and Ito's colours, told apart by everyone, and again in darker shades; black is the default preset's alone.
 COLOURS = (
     *("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#7F7F7F"),
-    *("#8F3F00", "#004B77", "#00694C", "#9A6A00", "#8A4F6F", "#2E7DA8", "#4D4D4D"),
+    *("#8F3F00", "#004B77", "#00694C", "#9A6A00", "#8A4F6F", "#2E7DA8", "#4D4D4D", "#A39A00"),
 )
 MARKERS = "osD^v<>PX"
 

@@ -133,33 +133,17 @@ def leiden(adata: AnnData, n_clusters: int | None, seed: int) -> NDArray[np.obje
 def leiden_k(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.object_]:
     """Leiden on the same graph at a resolution, found by bisection, that gives `n_clusters` or comes closest."""
     adata = _scanpy_graph(adata, seed)
-    low, high = 0.0, 1.0
-    best = labels = _leiden(adata, high, seed)
-    while len(set(labels)) < n_clusters and high < 64:
-        low, high = high, 2 * high
-        labels = _leiden(adata, high, seed)
-        best = min(best, labels, key=lambda found: abs(len(set(found)) - n_clusters))
-    for _ in range(BISECTIONS):
-        if len(set(best)) == n_clusters:
-            break
-        middle = (low + high) / 2
-        labels = _leiden(adata, middle, seed)
-        low, high = (middle, high) if len(set(labels)) < n_clusters else (low, middle)
-        best = min(best, labels, key=lambda found: abs(len(set(found)) - n_clusters))
-    return best
+    return _closest(lambda resolution: _leiden(adata, resolution, seed), n_clusters)
 
 
 def louvain(adata: AnnData, n_clusters: int | None, seed: int) -> NDArray[np.int64]:
     """Louvain on scanpy's graph at resolution 1, by igraph."""
-    import random
+    return _louvain(adata, seed)(1.0)
 
-    import igraph
-    from scipy import sparse
 
-    edges = sparse.triu(_scanpy_graph(adata, seed).obsp["connectivities"], k=1).tocoo()
-    graph = igraph.Graph(n=adata.n_obs, edges=np.column_stack([edges.row, edges.col]))
-    igraph.set_random_number_generator(random.Random(seed))
-    return np.asarray(graph.community_multilevel(weights=edges.data).membership)
+def louvain_k(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.int64]:
+    """Louvain on the same graph at a resolution, found as in :func:`leiden_k`."""
+    return _closest(_louvain(adata, seed), n_clusters)
 
 
 def leiden_jaccard(adata: AnnData, n_clusters: int | None, seed: int) -> NDArray[np.object_]:
@@ -297,6 +281,41 @@ def _leiden(adata: AnnData, resolution: float, seed: int, *, obsp: str | None = 
     return np.asarray(adata.obs["leiden"].astype(object))
 
 
+def _louvain(adata: AnnData, seed: int) -> Callable[[float], NDArray[np.int64]]:
+    """Gives the labels at a resolution."""
+    import random
+
+    import igraph
+    from scipy import sparse
+
+    edges = sparse.triu(_scanpy_graph(adata, seed).obsp["connectivities"], k=1).tocoo()
+    graph = igraph.Graph(n=adata.n_obs, edges=np.column_stack([edges.row, edges.col]))
+
+    def labels_at(resolution: float) -> NDArray[np.int64]:
+        igraph.set_random_number_generator(random.Random(seed))
+        return np.asarray(graph.community_multilevel(weights=edges.data, resolution=resolution).membership)
+
+    return labels_at
+
+
+def _closest(labels_at: Callable[[float], NDArray[Any]], n_clusters: int) -> NDArray[Any]:
+    """The labels at a resolution, found by bisection, that gives `n_clusters` or comes closest."""
+    low, high = 0.0, 1.0
+    best = labels = labels_at(high)
+    while len(set(labels)) < n_clusters and high < 64:
+        low, high = high, 2 * high
+        labels = labels_at(high)
+        best = min(best, labels, key=lambda found: abs(len(set(found)) - n_clusters))
+    for _ in range(BISECTIONS):
+        if len(set(best)) == n_clusters:
+            break
+        middle = (low + high) / 2
+        labels = labels_at(middle)
+        low, high = (middle, high) if len(set(labels)) < n_clusters else (low, middle)
+        best = min(best, labels, key=lambda found: abs(len(set(found)) - n_clusters))
+    return best
+
+
 @dataclass(frozen=True)
 class Clustering:
     """A row of the table: the function, and whether it needs the number of clusters, estimates it, or can do both."""
@@ -315,6 +334,7 @@ CLUSTERINGS = {
     "smoothed_pca_kmeans": Clustering(smoothed_pca_kmeans, ("given",)),
     "gmm": Clustering(gmm, ("given",)),
     "leiden_k": Clustering(leiden_k, ("given",)),
+    "louvain_k": Clustering(louvain_k, ("given",)),
     "dec": Clustering(dec, ("given",)),
     "scvi_kmeans": Clustering(scvi_kmeans, ("given",)),
     "scvi_ward": Clustering(scvi_ward, ("given",)),

@@ -18,7 +18,7 @@ from sklearn.metrics import adjusted_rand_score
 from benchmarks import _results, accuracy
 from benchmarks.__main__ import main
 from benchmarks._accuracy_ranks import cliques, common_sets, critical_difference, mean_ranks, plot_ranks
-from benchmarks._accuracy_report import Scores, markdown, plot
+from benchmarks._accuracy_report import COLOURS, Scores, markdown, plot
 from benchmarks._labelled import labelled_files, made_cells, read_blind
 from benchmarks._methods import CLUSTERINGS, SCRATCH, Clustering, Shared
 from benchmarks._preprocess import input_kind, log_expression, principal_components
@@ -162,6 +162,17 @@ def test_peers_find_types_that_are_easily_told(name: str) -> None:
     assert adjusted_rand_score(types, labels) == 1.0
     assert (before != adata.X).nnz == 0
     assert not len(adata.obs.columns)
+
+
+@pytest.mark.parametrize("name", ["leiden_k", "louvain_k"])
+@pytest.mark.parametrize("n_clusters", [6, 9])
+def test_the_resolution_gives_the_number_of_clusters_asked_for(name: str, n_clusters: int) -> None:
+    adata, _ = made_cells(200, 200, n_types=4)
+    assert len(set(CLUSTERINGS[name].run(adata, n_clusters, 0))) == n_clusters
+
+
+def test_every_method_has_a_colour_of_its_own() -> None:
+    assert len(set(COLOURS)) == len(COLOURS) >= len(CLUSTERINGS)
 
 
 @pytest.mark.parametrize("before", [None, "elsewhere"])
