@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,26 @@ def over_seeds(name: str, values: list[float]) -> Metrics:
 def peak_rss_mb() -> float:
     """Largest resident memory of this process so far, in MiB. Memory of its own child processes is not in it."""
     # ru_maxrss survives fork and exec: under a large parent it would report the parent. VmHWM starts anew at exec.
+    if (peak := memory_mb("VmHWM")) is not None:
+        return peak
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return highest / 2**20 if sys.platform == "darwin" else highest / 1024
+
+
+def reset_peak_rss() -> None:
+    """Let :func:`peak_rss_mb` start anew from what is resident now, where the system lets it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def memory_mb(*names: str) -> float | None:
+    """Sum of the fields of /proc/self/status that are named, such as RssAnon, in MiB; None where there is none."""
     status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
-    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+    if not status.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    found = [int(fields[name].split()[0]) for name in names if name in fields]
+    return sum(found) / 1024 if found else None
 
 
 class StageClock:

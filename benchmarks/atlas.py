@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import tempfile
 import threading
 import time
@@ -16,7 +15,7 @@ from typing import Any
 from benchmarks import _atlas_report
 from benchmarks._atlas_report import H5PY, IN_MEMORY, ON_DISK, PASS, PLAN
 from benchmarks._contest import Contest, Method
-from benchmarks._outcome import Outcome, StageClock
+from benchmarks._outcome import Outcome, StageClock, memory_mb
 from benchmarks._session import Session, say
 from benchmarks.pipeline import TRUTH, in_fresh_process
 from benchmarks.scale import case_of, parse_sizes
@@ -216,13 +215,7 @@ class MemoryClock(StageClock):
     def _watch(self) -> None:
         while not self._stop.wait(_EVERY):
             for stage in self._open[-1:]:
-                self.own_mb[stage] = max(self.own_mb.get(stage, 0.0), _own_mb())
-
-
-def _own_mb() -> float:
-    """Anonymous and shared memory of this process in MiB."""
-    status = Path("/proc/self/status").read_text()
-    return sum(int(kilobytes) for kilobytes in re.findall(r"Rss(?:Anon|Shmem):\s+(\d+)", status)) / 1024
+                self.own_mb[stage] = max(self.own_mb.get(stage, 0.0), memory_mb("RssAnon", "RssShmem") or 0.0)
 
 
 def _forget(path: str) -> None:

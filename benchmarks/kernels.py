@@ -6,13 +6,12 @@ import argparse
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._choice import add_device, chosen, names
 from benchmarks._contest import Contest, Method
 from benchmarks._extension import choose_extension
-from benchmarks._outcome import Outcome, peak_rss_mb
+from benchmarks._outcome import Outcome, peak_rss_mb, reset_peak_rss
 from benchmarks._session import Session
 from sccagn_scale._errors import InputError
 
@@ -196,7 +195,7 @@ def _step_and_memory(step: Callable[[], Any], device: str) -> tuple[Any, float]:
         before = torch.cuda.memory_allocated()
         found = step()
         return found, (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    reset_peak_rss()
     before = peak_rss_mb()
     found = step()
     return found, peak_rss_mb() - before

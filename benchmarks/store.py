@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from benchmarks._contest import Contest, Method
-from benchmarks._outcome import Outcome
+from benchmarks._outcome import Outcome, memory_mb
 from benchmarks._session import Session
 from benchmarks.pipeline import in_fresh_process
 from sccagn_scale._errors import InputError
@@ -203,18 +203,12 @@ def _each_file(folder: Path, work: Callable[[int], Any]) -> None:
 @contextmanager
 def _anonymous_memory() -> Iterator[list[float]]:
     """How far this process's own memory rises, in MiB, looked at 200 times a second; the list's one number."""
-    status = Path("/proc/self/status")
     done, rise = threading.Event(), [0.0]
-
-    def now() -> float:
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(fields["RssAnon"].split()[0]) / 1024
-
-    before = now()
+    before = memory_mb("RssAnon") or 0.0
 
     def watch() -> None:
         while not done.wait(0.005):
-            rise[0] = max(rise[0], now() - before)
+            rise[0] = max(rise[0], (memory_mb("RssAnon") or 0.0) - before)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks._contest import Contest, Method, interquartile_range, run_contest, run_fresh
-from benchmarks._outcome import StageClock
+from benchmarks._outcome import StageClock, memory_mb, peak_rss_mb, reset_peak_rss
 
 FAKES = """
 import os
@@ -124,6 +124,17 @@ def test_memory_is_that_of_the_method_alone(fakes: Path) -> None:
     assert ballast.any()
     assert small < 150
     assert 190 < large - small < 230  # and the 300 MiB used for judging are not counted
+
+
+def test_the_peak_starts_anew_when_it_is_reset() -> None:
+    ballast = np.ones(16 * 2**20)  # 128 MiB
+    before = peak_rss_mb()
+    assert ballast.all()
+    del ballast
+    reset_peak_rss()
+    assert before - peak_rss_mb() > 100
+    assert memory_mb("RssAnon", "RssFile", "RssShmem") == pytest.approx(memory_mb("VmRSS"), abs=1)
+    assert memory_mb("NoSuchField") is None
 
 
 def test_threads_are_handed_on(fakes: Path) -> None:
