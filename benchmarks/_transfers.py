@@ -96,5 +96,7 @@ TRANSFERS: dict[str, Callable[[Task, int], Found]] = {
     "together": together,
 }
 """For one part of the cells."""
+PEERS = {"pca_kmeans"}
+"""Those that are not ours."""
 WHOLES: dict[str, Callable[[Task, int], Found]] = {"together": together, "corrected": corrected}
 """For all cells."""

@@ -28,6 +28,8 @@ from sccagn_scale._errors import InputError
 SCORES = ("nmi", "ari", "ami", "completeness", "accuracy")
 COLUMNS = (*SCORES, "cross_seed_ari", "n_clusters")
 QUICK_SEEDS = 2
+APPROXIMATE_FROM = 8192
+"""Number of cells from which on scanpy searches neighbours in another way, and compiles more for it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +84,7 @@ def cluster_set(path: Path, clustering: Clustering, mode: Mode, n_seeds: int) ->
     """What `run_seeds` does, for any clustering."""
     cells, truth = read_blind(path)
     n_types = truth.nunique()
-    _warm_up(clustering, mode)
+    _warm_up(clustering, mode, cells.n_obs)
     seconds, labels, confidences = [], [], []
     for seed in range(n_seeds):
         copy = cells.copy()
@@ -104,14 +106,14 @@ def cluster_set(path: Path, clustering: Clustering, mode: Mode, n_seeds: int) ->
     return Outcome({case: seconds}, lambda: {case: _score(truth, labels, confidences)}, evidence)
 
 
-def _warm_up(clustering: Clustering, mode: Mode) -> None:
-    """Import, and compile what is compiled just in time, so that neither is in the times."""
+def _warm_up(clustering: Clustering, mode: Mode, n_obs: int) -> None:
+    """Import, and compile what is compiled just in time for as many cells, so that neither is in the times."""
     if clustering.is_ours:
         # Nothing of ours is compiled when it first runs, and training takes its steps however few the cells.
         importlib.import_module("sccagn_scale.model")
         return
-    cells, types = made_cells()
-    # Should a method fail on so small a set, then the runs that count will show whether it fails on a real one.
+    cells, types = made_cells(150 if n_obs < APPROXIMATE_FROM else 9000)
+    # Should a method fail on made cells, then the runs that count will show whether it fails on a real one.
     with contextlib.suppress(Exception):
         clustering.run(cells, types.nunique() if mode == "given" else None, 0)
 

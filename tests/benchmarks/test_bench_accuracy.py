@@ -74,6 +74,15 @@ def test_no_label_reaches_a_method(tmp_path: Path, seen: list[Any], mode: Any) -
     assert len(outcome.seconds[f"s/{mode}"]) == 2
 
 
+@pytest.mark.parametrize(("n_obs", "warm"), [(8191, 150), (8192, 9000)])
+def test_a_peer_warms_up_on_as_many_cells_as_its_way_of_searching_needs(
+    tmp_path: Path, seen: list[Any], n_obs: int, warm: int
+) -> None:
+    write_set(tmp_path / "s.h5ad", n_obs=n_obs, n_vars=5)
+    accuracy.run_seeds(str(tmp_path / "s.h5ad"), "spy", "auto", 1)
+    assert [adata.n_obs for adata, _, _ in seen] == [warm, n_obs]
+
+
 def test_cells_and_types_are_shuffled_alike(tmp_path: Path) -> None:
     full = write_set(tmp_path / "s.h5ad", n_obs=30)
     blind, truth = read_blind(tmp_path / "s.h5ad")

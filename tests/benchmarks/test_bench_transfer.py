@@ -190,6 +190,21 @@ def test_scores_are_of_the_target_and_over_seeds(data: Path, monkeypatch: pytest
     assert metrics["accuracy_sd"] == pytest.approx(np.std([1, 2 / 3], ddof=1))
 
 
+@pytest.mark.parametrize(("peers", "n_calls"), [(set(), 1), ({"spy"}, 2)])
+def test_only_peers_run_to_warm_up(data: Path, monkeypatch: pytest.MonkeyPatch, peers: set[str], n_calls: int) -> None:
+    seen: list[int] = []
+
+    def spy(task: Task, seed: int) -> Found:
+        seen.append(task.cells.n_obs)
+        return Found(np.zeros(task.in_target.sum()))
+
+    monkeypatch.setitem(TRANSFERS, "spy", spy)
+    monkeypatch.setattr(transfer, "PEERS", peers)
+    transfer.run_seeds(str(data / "a.h5ad"), "1->2", "spy", 1)
+    assert len(seen) == n_calls
+    assert seen[-1] == 300
+
+
 def test_other_cells_are_logged_and_projected_like_the_reference() -> None:
     reference, _ = made_cells(60, 2300, seed=1)
     other, _ = made_cells(40, 2300, seed=1)
