@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from benchmarks._outcome import peak_rss_mb
 from benchmarks._preprocess import input_kind, log_expression, principal_components
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ SCRATCH = "SCCAGN_BENCH_SCRATCH"
 
 
 class Shared(NamedTuple):
-    """Labels, and the seconds that were spent on them earlier, for another method."""
+    """Labels, and what was spent on them earlier, for another method."""
 
     labels: NDArray[Any]
     seconds: float
+    peak_rss_mb: float
+    """Peak memory of the process that did so."""
 
 
 class Confident(NamedTuple):
@@ -195,33 +198,33 @@ def dec(adata: AnnData, n_clusters: int, seed: int) -> NDArray[np.object_]:
 
 def scvi_kmeans(adata: AnnData, n_clusters: int, seed: int) -> Shared:
     """k-means on scVI's latent space."""
-    latent, seconds = _scvi_latent(adata, seed)
-    return Shared(_kmeans(latent, n_clusters, seed), seconds)
+    latent, *spent = _scvi_latent(adata, seed)
+    return Shared(_kmeans(latent, n_clusters, seed), *spent)
 
 
 def scvi_ward(adata: AnnData, n_clusters: int, seed: int) -> Shared:
     """Ward's clustering of scVI's latent space."""
     from sklearn.cluster import AgglomerativeClustering
 
-    latent, seconds = _scvi_latent(adata, seed)
-    return Shared(AgglomerativeClustering(n_clusters).fit_predict(latent), seconds)
+    latent, *spent = _scvi_latent(adata, seed)
+    return Shared(AgglomerativeClustering(n_clusters).fit_predict(latent), *spent)
 
 
 def scvi_leiden(adata: AnnData, n_clusters: int | None, seed: int) -> Shared:
     """scanpy's neighbors on scVI's latent space, Leiden at resolution 1."""
     import scanpy as sc
 
-    latent, seconds = _scvi_latent(adata, seed)
+    latent, *spent = _scvi_latent(adata, seed)
     adata.obsm["X_scvi"] = latent
     sc.pp.neighbors(adata, n_neighbors=min(N_NEIGHBORS, adata.n_obs - 1), use_rep="X_scvi", random_state=seed)
-    return Shared(_leiden(adata, 1.0, seed), seconds)
+    return Shared(_leiden(adata, 1.0, seed), *spent)
 
 
-def _scvi_latent(adata: AnnData, seed: int) -> tuple[NDArray[np.float32], float]:
+def _scvi_latent(adata: AnnData, seed: int) -> tuple[NDArray[np.float32], float, float]:
     """scVI (Lopez et al. 2018) on the counts of the variable genes: ten dimensions, all its defaults but the length.
 
     The length is 100 epochs, fewer where that is more than 3,000 batches. What is trained for one method is kept for
-    the next, in the folder that the environment variable names; the seconds spent on it then come along.
+    the next, in the folder that the environment variable names; the seconds and the memory that it took come along.
     """
     import hashlib
     import os
@@ -235,7 +238,7 @@ def _scvi_latent(adata: AnnData, seed: int) -> tuple[NDArray[np.float32], float]
     kept = Path(os.environ[SCRATCH]) / f"scvi_{key[:16]}.npz" if SCRATCH in os.environ else None
     if kept is not None and kept.exists():
         with np.load(kept) as found:
-            return found["latent"], float(found["seconds"])
+            return found["latent"], float(found["seconds"]), float(found["peak_rss_mb"])
     import scvi
 
     start = time.perf_counter()
@@ -248,8 +251,11 @@ def _scvi_latent(adata: AnnData, seed: int) -> tuple[NDArray[np.float32], float]
     model.train(max_epochs=epochs, accelerator="cpu", enable_progress_bar=False, logger=False)
     latent = np.asarray(model.get_latent_representation(), dtype=np.float32)
     if kept is not None:
-        np.savez(kept, latent=latent, seconds=time.perf_counter() - start)
-    return latent, 0.0
+        being_written = kept.with_suffix(f".{os.getpid()}.npz")  # another process may look for it
+        spent = {"seconds": time.perf_counter() - start, "peak_rss_mb": peak_rss_mb()}
+        np.savez(being_written, latent=latent, **spent)
+        os.replace(being_written, kept)
+    return latent, 0.0, 0.0
 
 
 def fitted_kmeans(points: NDArray[Any], n_clusters: int, seed: int) -> KMeans:

@@ -20,7 +20,7 @@ from benchmarks._choice import chosen, chosen_files, chosen_seeds, names
 from benchmarks._contest import Contest, Method
 from benchmarks._labelled import made_cells, read_blind
 from benchmarks._methods import CLUSTERINGS, MODES, SCRATCH, Clustering, Confident, Mode, Shared
-from benchmarks._outcome import Metrics, Outcome, over_seeds
+from benchmarks._outcome import Metrics, Outcome, over_seeds, peak_rss_mb
 from benchmarks._session import Session
 from benchmarks._stability import stability
 from sccagn_scale._errors import InputError
@@ -85,7 +85,7 @@ def cluster_set(path: Path, clustering: Clustering, mode: Mode, n_seeds: int) ->
     cells, truth = read_blind(path)
     n_types = truth.nunique()
     _warm_up(clustering, mode, cells.n_obs)
-    seconds, labels, confidences = [], [], []
+    seconds, labels, confidences, peaks = [], [], [], []
     for seed in range(n_seeds):
         copy = cells.copy()
         start = time.perf_counter()
@@ -93,6 +93,7 @@ def cluster_set(path: Path, clustering: Clustering, mode: Mode, n_seeds: int) ->
         seconds.append(time.perf_counter() - start)
         if isinstance(found, Shared):
             seconds[-1] += found.seconds
+            peaks.append(found.peak_rss_mb)
             found = found.labels
         elif isinstance(found, Confident):
             confidences.append(found.confidence)
@@ -103,7 +104,8 @@ def cluster_set(path: Path, clustering: Clustering, mode: Mode, n_seeds: int) ->
         labels.append(found)
     case = f"{path.stem}/{mode}"
     evidence = {"n_obs": cells.n_obs, "n_vars": cells.n_vars, "n_types": n_types, "sum": float(cells.X.sum())}
-    return Outcome({case: seconds}, lambda: {case: _score(truth, labels, confidences)}, evidence)
+    peak = max([peak_rss_mb(), *peaks])
+    return Outcome({case: seconds}, lambda: {case: _score(truth, labels, confidences)}, evidence, {case: peak})
 
 
 def _warm_up(clustering: Clustering, mode: Mode, n_obs: int) -> None:

@@ -21,6 +21,7 @@ from benchmarks._accuracy_ranks import cliques, common_sets, critical_difference
 from benchmarks._accuracy_report import COLOURS, Scores, markdown, plot
 from benchmarks._labelled import labelled_files, made_cells, read_blind
 from benchmarks._methods import CLUSTERINGS, SCRATCH, Clustering, Shared
+from benchmarks._outcome import peak_rss_mb
 from benchmarks._preprocess import input_kind, log_expression, principal_components
 from benchmarks._results import Row
 
@@ -242,6 +243,8 @@ def test_what_scvi_learned_is_shared_by_the_methods_of_a_run(tmp_path: Path, mon
     CLUSTERINGS["scvi_leiden"].run(adata.copy(), None, 1)
     assert fake.trained == [0, 1]
     assert first.seconds == 0 < again.seconds
+    assert first.peak_rss_mb == 0 < again.peak_rss_mb <= peak_rss_mb()
+    assert [path.suffixes for path in tmp_path.iterdir()] == [[".npz"]] * 2
     assert adjusted_rand_score(types, first.labels) == adjusted_rand_score(types, again.labels) == 1.0
     adata.X.data += 1
     CLUSTERINGS["scvi_ward"].run(adata, 4, 0)
@@ -251,11 +254,31 @@ def test_what_scvi_learned_is_shared_by_the_methods_of_a_run(tmp_path: Path, mon
     assert fake.trained == [0, 1, 0, 0]
 
 
-def test_seconds_spent_for_another_method_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_scvi_learned_is_kept_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scvi", FakeScvi())
+    monkeypatch.setenv(SCRATCH, str(tmp_path))
+
+    def half(path: Any, **arrays: Any) -> None:
+        Path(path).write_bytes(b"PK")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", half)
+    adata, _ = made_cells(120, 200, n_types=4)
+    with pytest.raises(OSError, match="no space left"):
+        CLUSTERINGS["scvi_ward"].run(adata.copy(), 4, 0)
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "scvi", FakeScvi())
+    monkeypatch.setenv(SCRATCH, str(tmp_path))
+    assert CLUSTERINGS["scvi_ward"].run(adata.copy(), 4, 0).seconds == 0  # trained anew
+
+
+def test_what_was_spent_for_another_method_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_set(tmp_path / "s.h5ad", n_obs=20)
-    monkeypatch.setitem(CLUSTERINGS, "late", Clustering(lambda *_: Shared(np.zeros(20), 1000.0), ("auto",)))
-    (seconds,) = accuracy.run_seeds(str(tmp_path / "s.h5ad"), "late", "auto", 1).seconds["s/auto"]
+    monkeypatch.setitem(CLUSTERINGS, "late", Clustering(lambda *_: Shared(np.zeros(20), 1000.0, 1e6), ("auto",)))
+    outcome = accuracy.run_seeds(str(tmp_path / "s.h5ad"), "late", "auto", 1)
+    (seconds,) = outcome.seconds["s/auto"]
     assert 1000 < seconds < 1100
+    assert outcome.peak_rss_mb == {"s/auto": 1e6}
 
 
 def made_row(case: str, method: str, nmi: float, ari: float, **metrics: Any) -> Row:
