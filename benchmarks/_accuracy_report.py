@@ -110,11 +110,10 @@ def _by_method(scores: Scores) -> list[str]:
         if not rows:
             lines.append(_line([method, *["–"] * (len(head) - 1)]))
             continue
-        cells = [_mean_over_sets(scores.over_sets(method, metric), n_sets=len(rows)) for metric in summary]
+        cells = [_mean_over_sets(scores.over_sets(method, metric), n_sets=len(scores.sets)) for metric in summary]
         pairs = [(row["metrics"]["n_clusters"], row["metrics"]["n_types"]) for row in rows]
         cells.append(f"{median(abs(found - true) / true for found, true in pairs):.2f}")
-        cells += [f"{mean(row[key] or 0.0 for row in rows):.1f}" for key in ("seconds",)]
-        cells += [f"{mean(row['peak_rss_mb'] or 0.0 for row in rows):.0f}"]
+        cells += [f"{mean(row['seconds'] for row in rows):.1f}", f"{mean(row['peak_rss_mb'] for row in rows):.0f}"]
         lines.append(_line([method, *cells]))
     return lines
 

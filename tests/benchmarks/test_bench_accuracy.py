@@ -313,6 +313,8 @@ def test_markdown_has_scores_best_peer_difference_and_means(rows: list[Row]) -> 
     assert "| failed | pca_kmeans | -0.100 / -0.100 |" in given
     assert "| **mean of 2** |  | **0.650** / **0.550** |" in given
     assert "**0.700** / **0.750** (1 sets)" in given  # a mean that leaves out a failure says so
+    assert "| gmm | 0.700 (1 sets) | 0.750 (1 sets) |" in given
+    assert "| default | 0.650 | 0.550 |" in given
     assert "0.900 ± 0.010 / 0.800 ± 0.020 (4) | leiden |" in auto
     assert "default" not in auto
     assert all(line.count("|") == given.splitlines()[4].count("|") for line in given.splitlines()[4:9])
