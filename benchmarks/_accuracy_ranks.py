@@ -22,33 +22,43 @@ def plot_ranks(rows: Sequence[Row], path: Path) -> None:
     """Draw a critical-difference diagram (Demšar 2006) for each way of choosing the number of clusters.
 
     Methods stand at their mean rank over sets, 1 the best, by NMI + ARI. Those joined by a bar do not differ by more
-    than the critical difference of Nemenyi's test at 5 %. Only sets on which every method has a score count.
+    than the critical difference of Nemenyi's test at 5 %. Only sets on which every method has a score count, and a
+    method without one on any set is left out, which the title says. Where nothing can be ranked, an earlier picture
+    goes.
     """
     from matplotlib.figure import Figure
 
-    tables = [(mode, scores) for mode in MODES if len((scores := Scores(rows, mode)).methods) > 1]
-    tables = [(mode, scores) for mode, scores in tables if common_sets(scores)]
+    tables = [(mode, scores) for mode in MODES if len(ranked(scores := Scores(rows, mode))) > 1 and common_sets(scores)]
     if not tables:
+        path.unlink(missing_ok=True)
         return
-    most = max(len(scores.methods) for _, scores in tables)
+    most = max(len(ranked(scores)) for _, scores in tables)
     figure = Figure(figsize=(8, len(tables) * (1.5 + 0.16 * most)), layout="constrained")
     for panel, (mode, scores) in zip(figure.subplots(len(tables), squeeze=False)[:, 0], tables, strict=True):
         _diagram(panel, scores)
-        panel.set_title(f"{HEADINGS[mode]}, {len(common_sets(scores))} sets", loc="left", fontsize=10)
+        title = f"{HEADINGS[mode]}, {len(common_sets(scores))} sets"
+        if failed := [method for method in scores.methods if method not in ranked(scores)]:
+            title += f", without {', '.join(failed)} (failed on all)"
+        panel.set_title(title, loc="left", fontsize=10)
     figure.savefig(path, dpi=150)
 
 
+def ranked(scores: Scores) -> list[str]:
+    """The methods that have a score on some set."""
+    return [method for method in scores.methods if any((name, method) in scores.rows for name in scores.sets)]
+
+
 def common_sets(scores: Scores) -> list[str]:
-    """The sets on which every method has a score."""
-    return [name for name in scores.sets if all((name, method) in scores.rows for method in scores.methods)]
+    """The sets on which every ranked method has a score."""
+    return [name for name in scores.sets if all((name, method) in scores.rows for method in ranked(scores))]
 
 
 def mean_ranks(scores: Scores) -> np.ndarray:
-    """Mean rank of each method over the common sets, ties shared: float64 [n_methods]."""
+    """Mean rank of each ranked method over the common sets, ties shared: float64 [n_methods]."""
     from scipy.stats import rankdata
 
     values = [
-        [scores.get(name, method, "nmi") + scores.get(name, method, "ari") for method in scores.methods]
+        [scores.get(name, method, "nmi") + scores.get(name, method, "ari") for method in ranked(scores)]
         for name in common_sets(scores)
     ]
     return rankdata(-np.array(values), axis=1).mean(axis=0)
@@ -79,7 +89,7 @@ def _diagram(panel: Axes, scores: Scores) -> None:
     for place, index in enumerate(order):
         left = place < half
         level = 1 + (place if left else n_methods - 1 - place)
-        method, rank = scores.methods[index], ranks[index]
+        method, rank = ranked(scores)[index], ranks[index]
         ours = CLUSTERINGS[method].is_ours
         edge = 0.8 if left else n_methods + 0.2
         colour = "#D55E00" if ours else "black"

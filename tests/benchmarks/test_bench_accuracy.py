@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from matplotlib.figure import Figure
 from sklearn.metrics import adjusted_rand_score
 
 from benchmarks import _results, accuracy
 from benchmarks.__main__ import main
-from benchmarks._accuracy_ranks import cliques, common_sets, critical_difference, mean_ranks, plot_ranks
+from benchmarks._accuracy_ranks import cliques, common_sets, critical_difference, mean_ranks, plot_ranks, ranked
 from benchmarks._accuracy_report import COLOURS, Scores, markdown, plot
 from benchmarks._labelled import labelled_files, made_cells, read_blind
 from benchmarks._methods import CLUSTERINGS, SCRATCH, Clustering, Shared
@@ -325,10 +326,13 @@ def test_plot_is_a_picture(tmp_path: Path, rows: list[Row]) -> None:
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     plot([row for row in rows if "error" in row["metrics"]], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
-    plot_ranks([row for row in rows if row["case"] != "a/given"], tmp_path / "none.png")  # no set has every method's
+    apart = [row for row in rows if row["case"] != "a/given"] + [made_row("c/given", "gmm", 0.5, 0.5)]
+    plot_ranks(apart, tmp_path / "none.png")  # no set has every method's
     assert not (tmp_path / "none.png").exists()
     plot_ranks(rows, tmp_path / "r.png")
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+    plot_ranks(rows[:1], tmp_path / "r.png")  # one method has no rank, and no older picture stays
+    assert not (tmp_path / "r.png").exists()
 
 
 def test_mean_ranks_share_ties_and_leave_out_sets_without_every_score(rows: list[Row]) -> None:
@@ -338,6 +342,21 @@ def test_mean_ranks_share_ties_and_leave_out_sets_without_every_score(rows: list
     scores = Scores(rows, "given")
     assert common_sets(scores) == ["a", "c"]  # on b `paper` has no row, and `gmm` an error
     np.testing.assert_allclose(mean_ranks(scores), [2.25, 1.75, 3.25, 2.75])
+
+
+def test_a_method_that_failed_everywhere_is_not_ranked_and_named(
+    tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = {"seconds": None, "spread": None, "peak_rss_mb": None, "metrics": {"error": "No module named 'scvi'"}}
+    rows += [Row(case=f"{name}/given", method="scvi_ward", **failed) for name in "ab"]
+    scores = Scores(rows, "given")
+    assert "scvi_ward" in scores.methods
+    assert ranked(scores) == ["default", "paper", "pca_kmeans", "gmm"]
+    assert common_sets(scores) == ["a"]
+    titles: list[str] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: titles.append(figure.axes[0].get_title("left")))
+    plot_ranks(rows, tmp_path / "r.png")
+    assert titles == ["Number of clusters given, 1 sets, without scvi_ward (failed on all)"]
 
 
 def test_the_critical_difference_is_that_of_demsars_table() -> None:
