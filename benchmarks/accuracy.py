@@ -20,7 +20,7 @@ from benchmarks._choice import chosen, chosen_files, chosen_seeds, names
 from benchmarks._contest import Contest, Method
 from benchmarks._labelled import made_cells, read_blind
 from benchmarks._methods import CLUSTERINGS, MODES, SCRATCH, Clustering, Confident, Mode, Shared
-from benchmarks._outcome import Metrics, Outcome, over_seeds, peak_rss_mb
+from benchmarks._outcome import Metrics, Outcome, over_seeds, peak_rss_mb, reset_peak_rss
 from benchmarks._session import Session
 from benchmarks._stability import stability
 from sccagn_scale._errors import InputError
@@ -85,6 +85,7 @@ def cluster_set(path: Path, clustering: Clustering, mode: Mode, n_seeds: int) ->
     cells, truth = read_blind(path)
     n_types = truth.nunique()
     _warm_up(clustering, mode, cells.n_obs)
+    reset_peak_rss()
     seconds, labels, confidences, peaks = [], [], [], []
     for seed in range(n_seeds):
         copy = cells.copy()

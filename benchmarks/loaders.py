@@ -15,7 +15,7 @@ from benchmarks import _loaders_report
 from benchmarks._choice import chosen_files, names
 from benchmarks._contest import Contest, Method, run_fresh
 from benchmarks._labelled import read_blind
-from benchmarks._outcome import Metrics, Outcome, StageClock, over_seeds
+from benchmarks._outcome import Metrics, Outcome, StageClock, over_seeds, reset_peak_rss
 from benchmarks._session import Session
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
@@ -119,6 +119,7 @@ def run_config(path: str, case: str, config: dict[str, Any], n_seeds: int, n_ste
     from sccagn_scale import SCCAGN, Config
 
     cells, truth = read_blind(Path(path))
+    reset_peak_rss()
     chosen = dataclasses.replace(Config(), **config)
     seconds, labels = [], []
     for seed in range(n_seeds):

@@ -17,7 +17,7 @@ from benchmarks import _transfer_report
 from benchmarks._choice import chosen, chosen_seeds, names
 from benchmarks._contest import Contest, Method
 from benchmarks._labelled import labelled_files, made_cells, read_batches, read_blind
-from benchmarks._outcome import Metrics, Outcome, over_seeds
+from benchmarks._outcome import Metrics, Outcome, over_seeds, reset_peak_rss
 from benchmarks._session import Session
 from benchmarks._transfers import PEERS, TRANSFERS, WHOLES, Found, Task
 from sccagn_scale._errors import InputError
@@ -84,6 +84,7 @@ def run_seeds(path: str, direction: str, method: str, n_seeds: int) -> Outcome:
     n_types = (truth[cells].nunique() for cells in (slice(None), ~in_target, in_target))
     task = Task(cells, in_target, batches.to_numpy(object), *n_types)
     _warm_up(method)
+    reset_peak_rss()
     seconds, found = [], []
     for seed in range(n_seeds):
         start = time.perf_counter()

@@ -22,7 +22,7 @@ from benchmarks._accuracy_ranks import cliques, common_sets, critical_difference
 from benchmarks._accuracy_report import COLOURS, Scores, markdown, plot
 from benchmarks._labelled import labelled_files, made_cells, read_blind
 from benchmarks._methods import CLUSTERINGS, SCRATCH, Clustering, Shared
-from benchmarks._outcome import peak_rss_mb
+from benchmarks._outcome import memory_mb, peak_rss_mb
 from benchmarks._preprocess import input_kind, log_expression, principal_components
 from benchmarks._results import Row
 
@@ -94,6 +94,21 @@ def test_cells_and_types_are_shuffled_alike(tmp_path: Path) -> None:
     assert list(blind.var_names) == list(full.var_names)
     again, _ = read_blind(tmp_path / "s.h5ad")
     assert (blind.X != again.X).nnz == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system resets no peaks")
+def test_memory_that_reading_took_is_not_counted(
+    tmp_path: Path, seen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> tuple[AnnData, pd.Series]:
+        np.ones(2**25)
+        return read_blind(path)
+
+    monkeypatch.setattr(accuracy, "read_blind", read)
+    write_set(tmp_path / "s.h5ad", n_obs=40)
+    before = memory_mb("VmRSS")
+    accuracy.run_seeds(str(tmp_path / "s.h5ad"), "spy", "auto", 1)
+    assert peak_rss_mb() < before + 200
 
 
 def test_only_labelled_files_count(tmp_path: Path) -> None:

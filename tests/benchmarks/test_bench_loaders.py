@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 
 from benchmarks import _results, loaders
 from benchmarks.__main__ import main
 from benchmarks._contest import Contest
-from benchmarks._labelled import made_cells
+from benchmarks._labelled import made_cells, read_blind
 from benchmarks._loaders_report import markdown
+from benchmarks._outcome import memory_mb, peak_rss_mb
 from benchmarks._results import Row
 from sccagn_scale import SCCAGN, Config
 
@@ -50,6 +52,19 @@ def test_a_target_measures_scores_and_batches(data: Path, options: dict[str, Any
         assert metrics["cells_per_seed"] == 1
     if n_batches == 1:
         assert (metrics["edges_kept"], metrics["waiting"], metrics["batches_per_s"]) == (1, 0, None)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system resets no peaks")
+def test_memory_that_reading_took_is_not_counted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path) -> tuple[AnnData, pd.Series]:
+        np.ones(2**25)
+        return read_blind(path)
+
+    monkeypatch.setattr(loaders, "read_blind", read)
+    config = {"input_kind": "counts", "batch_size": 100, "pretrain_steps": 1, "joint_steps": 1}
+    before = memory_mb("VmRSS")
+    loaders.run_config(str(data / "a.h5ad"), "a/loader", config, 1, 1)
+    assert peak_rss_mb() < before + 200
 
 
 def test_all_edges_are_kept_where_all_neighbours_are_drawn(data: Path) -> None:

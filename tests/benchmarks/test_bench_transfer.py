@@ -17,6 +17,7 @@ from benchmarks import _results, transfer
 from benchmarks.__main__ import main
 from benchmarks._contest import Contest
 from benchmarks._labelled import made_cells, read_batches, read_blind
+from benchmarks._outcome import memory_mb, peak_rss_mb
 from benchmarks._preprocess import log_expression, log_expression_like, principal_components, projected
 from benchmarks._results import Row
 from benchmarks._transfer_report import markdown
@@ -203,6 +204,19 @@ def test_only_peers_run_to_warm_up(data: Path, monkeypatch: pytest.MonkeyPatch, 
     transfer.run_seeds(str(data / "a.h5ad"), "1->2", "spy", 1)
     assert len(seen) == n_calls
     assert seen[-1] == 300
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system resets no peaks")
+def test_memory_that_reading_took_is_not_counted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path) -> tuple[AnnData, pd.Series]:
+        np.ones(2**25)
+        return read_blind(path)
+
+    monkeypatch.setattr(transfer, "read_blind", read)
+    monkeypatch.setitem(TRANSFERS, "spy", lambda task, seed: Found(np.zeros(task.in_target.sum())))
+    before = memory_mb("VmRSS")
+    transfer.run_seeds(str(data / "a.h5ad"), "1->2", "spy", 1)
+    assert peak_rss_mb() < before + 200
 
 
 def test_other_cells_are_logged_and_projected_like_the_reference() -> None:
