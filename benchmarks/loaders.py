@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import _loaders_report
-from benchmarks._choice import chosen_files, names
+from benchmarks._choice import chosen_files, chosen_seeds, names
 from benchmarks._contest import Contest, Method, run_fresh
 from benchmarks._labelled import read_blind
 from benchmarks._outcome import Metrics, Outcome, StageClock, over_seeds, reset_peak_rss
@@ -45,9 +45,8 @@ FULL: dict[str, Any] = {"cells": 100_000, "genes": 20_000, "seeds": 5, "steps": 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `loaders` can be asked for."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help='folder of .h5ad with obs["cell_type"]')
-    parser.add_argument(
-        "--sets", type=names, default=list(SETS), metavar="A,B", help=f"of DIR (default: {','.join(SETS)})"
-    )
+    parser.add_argument("--sets", type=names, metavar="A,B", help=f"of DIR (default: {','.join(SETS)}; quick: the "
+                        "smallest)")  # fmt: skip
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 … N-1 on real sets (default: 5; quick: 2)")
     parser.add_argument("--cells", type=int, metavar="N", help="cells of the simulated atlas (default: 100000; quick: "
                         "3000; 0: none)")  # fmt: skip
@@ -57,13 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, session: Session) -> None:
     """Run every loader and every scope on every set, print and keep the rows, and lay a table beside the file."""
     default = QUICK if arguments.quick else FULL
-    seeds, cells = (default[n] if (given := getattr(arguments, n)) is None else given for n in ("seeds", "cells"))
-    if seeds < 1 or cells < 0:
-        raise InputError(f"`--seeds` must be at least 1 and `--cells` at least 0, but they are {seeds} and {cells}.")
-    files = chosen_files(arguments)
+    seeds = chosen_seeds(arguments.seeds, default["seeds"])
+    cells = default["cells"] if arguments.cells is None else arguments.cells
+    if cells < 0:
+        raise InputError(f"`--cells` must be at least 0, but is {cells}.")
+    files = _chosen_files(arguments)
     loaders = {n: o for n, o in LOADERS.items() if "neighbor_sampler" not in o or probe("torch_sparse").present}
     with tempfile.TemporaryDirectory(prefix="loaders-") as folder:
-        cases = [(path.stem, str(path), seeds) for path in (files[:1] if arguments.quick else files)]
+        cases = [(path.stem, str(path), seeds) for path in files]
         if cells:
             path = str(Path(folder, "simulated.h5ad"))
             made = run_fresh(
@@ -88,6 +88,18 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
     session.finish(rows, columns=COLUMNS, mean_of=lambda case: case.rpartition("/")[2])
     if session.path is not None:
         _loaders_report.write(rows, beside=session.path)
+
+
+def _chosen_files(arguments: argparse.Namespace) -> list[Path]:
+    files = chosen_files(arguments)
+    if arguments.quick:
+        return files[:1]
+    if arguments.sets is None:
+        by_name = {path.stem: path for path in files}
+        if missing := [name for name in SETS if name not in by_name]:
+            raise InputError(f"{arguments.data} has no {', '.join(missing)}; `--sets` can name others.")
+        return [by_name[name] for name in SETS]
+    return files
 
 
 def make_atlas(path: str, n_obs: int, n_vars: int) -> Outcome:

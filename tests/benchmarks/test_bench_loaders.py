@@ -98,8 +98,9 @@ def test_every_method_meets_every_set(data: Path, tmp_path: Path, monkeypatch: p
 def test_a_quick_run_keeps_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_results, "RESULTS", tmp_path / "results")
     monkeypatch.setattr("benchmarks.__main__.RESULTS", tmp_path / "results")
-    contests = asked(["--data", str(data), "--sets", "a,b", "--quick", "--cells", "0"], monkeypatch)
-    assert {contest.case for contest in contests} == {"a/loader", "a/attention"}
+    for sets in (["--sets", "a,b"], []):
+        contests = asked(["--data", str(data), *sets, "--quick", "--cells", "0"], monkeypatch)
+        assert {contest.case for contest in contests} == {"a/loader", "a/attention"}
     assert not (tmp_path / "results").exists()
 
 
@@ -108,7 +109,7 @@ def test_a_quick_run_keeps_nothing(data: Path, tmp_path: Path, monkeypatch: pyte
     [
         (["--sets", "c"], "`--sets` knows a, b, but not c"),
         (["--seeds", "0"], "`--seeds` must be"),
-        (["--cells", "-1"], "`--cells` at least"),
+        (["--cells", "-1"], "`--cells` must be at least 0"),
     ],
 )
 def test_a_request_that_cannot_be_done_is_one_sentence(
@@ -116,6 +117,18 @@ def test_a_request_that_cannot_be_done_is_one_sentence(
 ) -> None:
     assert main(["loaders", "--data", str(data), "--quick", "--sets", "a", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_default_sets_are_run_or_missed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = ["--data", str(data), "--cells", "0", "--json", str(tmp_path / "r.json")]
+    assert main(["loaders", *request]) == 2
+    said = capsys.readouterr().err
+    assert "has no cite_cbmc, kang_pbmc, worm_neuron; `--sets` can name others" in said
+    assert "knows" not in said
+    monkeypatch.setattr(loaders, "SETS", ("b",))
+    assert {contest.case for contest in asked(request, monkeypatch)} == {"b/loader", "b/attention"}
 
 
 def test_the_whole_verb(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
