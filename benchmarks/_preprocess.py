@@ -9,6 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
+    from pandas import Index
 
 Kind = Literal["counts", "linear", "log"]
 N_TOP_GENES = 2000
@@ -48,11 +49,10 @@ def log_expression(adata: AnnData) -> AnnData:
     return adata[:, adata.var["highly_variable"]].copy()
 
 
-def log_expression_like(adata: AnnData, reference: AnnData) -> AnnData:
-    """Log expression of other cells as that of `reference` is made: its genes, and the median of its totals."""
+def log_expression_like(adata: AnnData, reference: AnnData, genes: Index[str]) -> AnnData:
+    """Log expression of other cells as that of `reference` is made: with the median of its totals, of its `genes`."""
     import scanpy as sc
 
-    genes = log_expression(reference).var_names
     reference = reference.copy()
     sc.pp.filter_genes(reference, min_cells=3)
     adata = adata[:, reference.var_names].copy()

@@ -67,7 +67,8 @@ def pca_kmeans(task: Task, seed: int) -> Found:
     source = task.source()
     expression = log_expression(source)
     found = fitted_kmeans(principal_components(expression, seed=seed), task.n_source_types, seed)
-    return Found(found.predict(projected(log_expression_like(task.target(), source), expression)))
+    target = log_expression_like(task.target(), source, expression.var_names)
+    return Found(found.predict(projected(target, expression)))
 
 
 def own(task: Task, seed: int) -> Found:

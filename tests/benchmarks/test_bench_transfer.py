@@ -225,11 +225,13 @@ def test_other_cells_are_logged_and_projected_like_the_reference() -> None:
     other.X = (other.X * 3).tocsr()  # deeper sequencing, the same cells
     logged = log_expression(reference)
     scores = principal_components(logged, seed=0)
-    same = log_expression_like(reference, reference)
+    same = log_expression_like(reference, reference, logged.var_names)
     assert list(same.var_names) == list(logged.var_names)
     np.testing.assert_allclose(same.X.toarray(), logged.X.toarray(), rtol=1e-5)
     np.testing.assert_allclose(projected(same, logged), scores, atol=1e-3)
-    deeper, shallow = (log_expression_like(one, reference) for one in (other, made_cells(40, 2300, seed=1)[0]))
+    deeper, shallow = (
+        log_expression_like(one, reference, logged.var_names) for one in (other, made_cells(40, 2300, seed=1)[0])
+    )
     np.testing.assert_allclose(deeper.X.toarray(), shallow.X.toarray(), rtol=1e-5)
 
 
