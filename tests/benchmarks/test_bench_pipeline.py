@@ -36,13 +36,17 @@ def counts(tmp_path: Path) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:.n_top_genes. > number:UserWarning")  # scanpy's, there being only 200 genes
-def test_scanpy_job(counts: Path) -> None:
+def test_scanpy_job(counts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import scanpy as sc
+
+    monkeypatch.setattr(sc.settings, "n_jobs", 1)
     outcome = pipeline.scanpy_job(str(counts), "kind", warm_up=str(counts))
     seconds = {case: value for case, (value,) in outcome.seconds.items()}
     stages = ["read", "normalise", "hvg", "pca", "neighbors", "cluster", "other"]
     assert list(seconds) == ["whole", *stages, "import", "warm-up"]
     assert sum(seconds[stage] for stage in stages) == pytest.approx(seconds["whole"])
     assert outcome.evidence["n_obs"] == 120
+    assert sc.settings.n_jobs == -1  # neighbours on all usable cores, as ours
     metrics = outcome.score()
     assert metrics["whole"] | {"nmi": 0, "ari": 0} == {"nmi": 0, "ari": 0, "n_clusters": 4, "n_types": 4, "n_obs": 120}
     assert metrics["whole"]["ari"] == pytest.approx(1.0)
