@@ -1,21 +1,21 @@
-"""Table and picture of `scale`: stages against the number of cells, and the slopes on log axes."""
+"""Table and picture of `scale`: stages against the number of cells, and their last slopes on log axes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks._results import Row, write_atomically
 
 OURS = "sccagn_scale"
 LEFT_OUT = ("import", "warm-up", "other")
+SLOPE = "Slope: of log values over log cells, between the two largest sizes of a line."
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#17becf", "#7f7f7f")
 
 
 def add_slopes(rows: Sequence[Row]) -> None:
-    """Give every row of ours the slope of its stage: of log seconds, and of log peak memory, over log cells."""
+    """Give every row of ours its stage's slopes of log seconds and log peak memory over log cells; see `_slope`."""
     for stage, line in _lines(rows, "seconds").items():
         memory = _lines(rows, "peak_rss_mb")[stage]
         for row in rows:
@@ -30,7 +30,7 @@ def write(rows: Sequence[Row], *, beside: Path) -> None:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Seconds of every stage at every size, and the slope."""
+    """Seconds of every stage at every size, and the last slope."""
     lines = _lines(rows, "seconds")
     sizes = sorted({n for line in lines.values() for n in line})
     head = ["stage", *(f"{n:,}" for n in sizes), "slope"]
@@ -47,7 +47,7 @@ def markdown(rows: Sequence[Row]) -> str:
         cells = [f"{peer[n]:.{digits}f}" if n in peer else "–" for n in sizes]
         table.append([label, *cells, f"{_slope(peer):.2f}" if len(peer) > 1 else "–"])
     body = "\n".join(f"| {' | '.join(row)} |" for row in table)
-    return f"Seconds of each stage by number of cells; slope of log time over log cells.\n\n{body}\n"
+    return f"Seconds of each stage by number of cells. {SLOPE}\n\n{body}\n"
 
 
 def _stage(row: Row) -> str:
@@ -66,8 +66,9 @@ def _lines(rows: Sequence[Row], key: str, method: str = OURS) -> dict[str, dict[
 
 
 def _slope(line: dict[int, float]) -> float:
-    cells, values = np.log(list(line)), np.log(list(line.values()))
-    return float(np.polyfit(cells, values, 1)[0])
+    """Slope between the two largest sizes: smaller ones may be done by other algorithms, and say nothing of growth."""
+    (n, value), (larger_n, larger) = sorted(line.items())[-2:]
+    return math.log(larger / value) / math.log(larger_n / n)
 
 
 def _plot(rows: Sequence[Row], path: Path) -> None:
@@ -86,6 +87,7 @@ def _plot(rows: Sequence[Row], path: Path) -> None:
         axes.set_axisbelow(True)
         axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel(SLOPE, fontsize=8, color="0.3")
     figure.savefig(path, dpi=150)
 
 

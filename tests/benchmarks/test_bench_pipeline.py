@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,25 @@ def counts(tmp_path: Path) -> Path:
     return tmp_path / "counts.h5ad"
 
 
-@pytest.mark.filterwarnings("ignore:.n_top_genes. > number:UserWarning")  # scanpy's, there being only 200 genes
-def test_scanpy_job(counts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def scanpy_on_one_thread() -> Iterator[Any]:
+    """Its settings, put back afterwards."""
     import scanpy as sc
 
-    monkeypatch.setattr(sc.settings, "n_jobs", 1)
+    before, sc.settings.n_jobs = sc.settings.n_jobs, 1
+    yield sc.settings
+    sc.settings.n_jobs = before
+
+
+@pytest.mark.filterwarnings("ignore:.n_top_genes. > number:UserWarning")  # scanpy's, there being only 200 genes
+def test_scanpy_job(counts: Path, scanpy_on_one_thread: Any) -> None:
     outcome = pipeline.scanpy_job(str(counts), "kind", warm_up=str(counts))
     seconds = {case: value for case, (value,) in outcome.seconds.items()}
     stages = ["read", "normalise", "hvg", "pca", "neighbors", "cluster", "other"]
     assert list(seconds) == ["whole", *stages, "import", "warm-up"]
     assert sum(seconds[stage] for stage in stages) == pytest.approx(seconds["whole"])
     assert outcome.evidence["n_obs"] == 120
-    assert sc.settings.n_jobs == -1  # neighbours on all usable cores, as ours
+    assert scanpy_on_one_thread.n_jobs == -1  # neighbours on all usable cores, as ours
     metrics = outcome.score()
     assert metrics["whole"] | {"nmi": 0, "ari": 0} == {"nmi": 0, "ari": 0, "n_clusters": 4, "n_types": 4, "n_obs": 120}
     assert metrics["whole"]["ari"] == pytest.approx(1.0)

@@ -46,6 +46,14 @@ def test_slopes_are_those_of_logarithms_and_ours_alone() -> None:
     assert rows[0]["metrics"] == {}
 
 
+def test_slopes_are_those_between_the_two_largest_sizes() -> None:
+    """Small inputs may be done by other algorithms: slow up to 1,000 here, then linear."""
+    rows = [row(f"whole/{n}", "sccagn_scale", seconds, 5.0) for n, seconds in ((10_000, 60.0), (100, 5.0), (1000, 6.0))]
+    _scale_report.add_slopes(rows)
+    assert rows[0]["metrics"] == {"slope_seconds": pytest.approx(1.0), "slope_memory": pytest.approx(0.0)}
+    assert "| whole | 5.0 | 6.0 | 60.0 | 1.00 |" in _scale_report.markdown(rows)
+
+
 def test_the_table_has_every_stage_and_size(tmp_path: Path) -> None:
     _scale_report.write([*made(), row("whole/99000", "sccagn_scale", None, None)], beside=tmp_path / "scale.json")
     lines = (tmp_path / "scale.md").read_text().splitlines()
