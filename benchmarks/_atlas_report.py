@@ -24,7 +24,7 @@ def add_ratios(rows: Sequence[Row]) -> None:
         told = found[case, PLAN]["metrics"] if (case, PLAN) in found else {}
         foreseen = ON_DISK if told.get("disk_mb") else IN_MEMORY
         if method == foreseen and "own_mb" in metrics and "memory_mb" in told:
-            metrics["planned_memory"] = told["memory_mb"] / (metrics["own_mb"] * 2**20 / 1e6)
+            metrics["planned_memory"] = told["memory_mb"] / metrics["own_mb"]
             metrics["planned_seconds"] = told["run_seconds"] / row["seconds"]  # type: ignore[operator]
         alone = found.get((case, H5PY))
         if method == PASS and alone is not None and row["seconds"] and alone["seconds"]:
@@ -61,7 +61,7 @@ def markdown(rows: Sequence[Row]) -> str:
     if done:
         largest = max(done, key=_cells)
         text += ["", f"Stages of {_cells(largest):,} cells on disk, and what more would take:", ""]
-        text += [_projections(rows, _cells(largest))]
+        text += [_projections(rows, largest)]
     return "\n".join(text) + "\n"
 
 
@@ -79,18 +79,18 @@ def _job(row: Row) -> list[str]:
     ]
 
 
-def _projections(rows: Sequence[Row], n_obs: int) -> str:
-    """Minutes from the stages of one size, each by its own growth; memory and disk from the sizes of arrays."""
+def _projections(rows: Sequence[Row], job: Row) -> str:
+    """Minutes from the stages of one job on disk, each by its own growth; memory and disk from the sizes of arrays."""
     from sccagn_scale.config import Config
     from sccagn_scale.model._needs import Size, needs
     from sccagn_scale.model._plan import stretched
 
+    n_obs, per_cell = _cells(job), job["metrics"]["per_cell"]
     stages: dict[str, Any] = {
         row["case"].partition("/")[0]: row["seconds"]
         for row in rows
         if row["method"] == ON_DISK and row["case"].endswith(f"/{n_obs}")
     }
-    per_cell = next(row["metrics"].get("per_cell", 1000) for row in rows if row["case"] == f"whole/{n_obs}")
     lines = []
     for n in PROJECTED:
         size = Size(n, 20_000, int(n * per_cell), True)

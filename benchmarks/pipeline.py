@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._contest import Contest, Method, run_fresh
+from benchmarks._contest import Contest, Method
+from benchmarks._files import in_fresh_process
 from benchmarks._outcome import Outcome, StageClock, peak_rss_mb
 from benchmarks._results import Row
 from benchmarks._session import Session
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
             source = None if arguments.source is None else str(arguments.source)
             label = (arguments.label or TRUTH) if source else None
             what = {"n_obs": arguments.cells or default["cells"], "n_vars": genes, "source": source, "label": label}
-            in_fresh_process("benchmarks.pipeline:make_file", {"path": str(path), **what})
+            in_fresh_process("benchmarks._files:make_file", {"path": str(path), **what})
         cut = {"path": str(path), "small": str(small), "n_obs": default["rehearsal"], "truth": truth}
         in_fresh_process("benchmarks.pipeline:make_rehearsal", cut)
         kwargs = {"path": str(path), "truth": truth}
@@ -65,16 +66,6 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
         )
         rows = session.run([Contest(WHOLE, methods, repeats, {"path": str(small)}, tolerance=1e-6)])
     session.finish(_compared(rows), columns=COLUMNS, mean_of=lambda case: None)
-
-
-def make_file(
-    path: str, n_obs: int, n_vars: int | None, source: str | None = None, label: str | None = None
-) -> Outcome:
-    """Target: simulate the file on which both jobs run."""
-    from sccagn_scale.simulate import simulate
-
-    simulate(path, n_obs, n_vars, source=source, label=label)
-    return Outcome({}, dict)
 
 
 def make_rehearsal(path: str, small: str, n_obs: int, truth: str) -> Outcome:
@@ -187,11 +178,3 @@ def _compared(rows: list[Row]) -> list[Row]:
         if row["seconds"] is not None and (theirs := peer.get(row["case"])):
             row["metrics"][f"ratio_to_{PEER}"] = row["seconds"] / theirs
     return sorted(rows, key=lambda row: cases[row["case"]])
-
-
-def in_fresh_process(target: str, kwargs: dict[str, Any]) -> None:
-    """Run a target that prepares something, and fail where it fails."""
-    # Not in this process: what it allocates stays allocated, and the memory belongs to those who are measured.
-    outcome = run_fresh(target, kwargs)
-    if "error" in outcome:
-        raise InputError(outcome["error"].removeprefix("InputError: "))

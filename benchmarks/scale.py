@@ -9,9 +9,10 @@ from typing import Any
 
 from benchmarks import _scale_report
 from benchmarks._contest import Contest, Method
+from benchmarks._files import in_fresh_process
 from benchmarks._outcome import Outcome
 from benchmarks._session import Session, say
-from benchmarks.pipeline import PEER, TRUTH, WHOLE, in_fresh_process, our_job, scanpy_job
+from benchmarks.pipeline import PEER, TRUTH, WHOLE, our_job, scanpy_job
 from sccagn_scale._errors import InputError
 
 OURS = "sccagn_scale"
@@ -42,10 +43,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         rows = session.run([])
         for n_obs in sizes:
-            path = folder / f"simulated_{n_obs}x{genes}.h5ad"
-            if not path.exists():
-                say(f"simulating {n_obs:,} cells × {genes:,} genes")
-                in_fresh_process("benchmarks.pipeline:make_file", {"path": str(path), "n_obs": n_obs, "n_vars": genes})
+            path = simulated_file(folder, n_obs, genes)
             small = folder / f"rehearsal_{n_obs}x{genes}.h5ad"
             cut = {"path": str(path), "small": str(small), "n_obs": min(n_obs, WARM_UP), "truth": TRUTH}
             in_fresh_process("benchmarks.pipeline:make_rehearsal", cut)
@@ -73,6 +71,17 @@ def parse_sizes(text: str) -> list[int]:
     if not sizes or sizes[0] < 100:
         raise InputError(f"`--sizes` must be whole numbers of at least 100, separated by commas; it is {text!r}.")
     return sizes
+
+
+def simulated_file(folder: Path, n_obs: int, n_vars: int, *, median_counts: float | None = None) -> Path:
+    """The simulated file of this size in a folder, made if it is not there."""
+    counts = "" if median_counts is None else f"_{median_counts:g}"
+    path = folder / f"simulated_{n_obs}x{n_vars}{counts}.h5ad"
+    if not path.exists():
+        say(f"simulating {n_obs:,} cells × {n_vars:,} genes")
+        made = {"path": str(path), "n_obs": n_obs, "n_vars": n_vars, "median_counts": median_counts}
+        in_fresh_process("benchmarks._files:make_file", made)
+    return path
 
 
 def case_of(stage: str, n_obs: int) -> str:

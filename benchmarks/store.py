@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import tempfile
 import threading
 import time
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from benchmarks._contest import Contest, Method
+from benchmarks._files import flush, forget, in_fresh_process
 from benchmarks._outcome import Outcome, memory_mb
 from benchmarks._session import Session
-from benchmarks.pipeline import in_fresh_process
 from sccagn_scale._errors import InputError
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def measure(case: str, method: str, source: str, seconds: float) -> Outcome:
         with _anonymous_memory() as memory:
             start = time.perf_counter()
             container.write(whole, folder)
-            _each_file(folder, os.fsync)
+            flush(folder)
             metrics = {"write_s": time.perf_counter() - start}
             metrics["cold_pass_s"] = _opened(container, folder, _pass, cold=True)
             passes = [_opened(container, folder, _pass)]
@@ -156,7 +155,7 @@ def measure(case: str, method: str, source: str, seconds: float) -> Outcome:
 def _opened(container: Container, folder: Path, work: Callable[[Reader], T], *, cold: bool = False) -> T:
     """Open the container, do something and close it, as what is mapped cannot be dropped from the page cache."""
     if cold:
-        _each_file(folder, lambda file: os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED))
+        forget(folder)
     with ExitStack() as stack:
         return work(container.open(folder, stack))
 
@@ -191,13 +190,6 @@ def _checksums(reader: Reader) -> dict[str, float]:
         total += float(block.data.sum(dtype=np.float64))
         n_rows += block.shape[0]
     return {"n_obs": n_rows, "sum": total, "weighted": weighted}
-
-
-def _each_file(folder: Path, work: Callable[[int], Any]) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                work(file.fileno())
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def test_a_plan_is_compared_with_the_job_that_it_foretold() -> None:
     _atlas_report.add_ratios(rows)
     found = {(r["case"], r["method"]): r["metrics"] for r in rows}
     stored = found["whole/1000000", "on disk"]
-    assert stored["planned_memory"] == pytest.approx(1100 / (1000 * 2**20 / 1e6))
+    assert stored["planned_memory"] == pytest.approx(1.1)
     assert stored["planned_seconds"] == 1.5
     assert (stored["ari_with_memory"], stored["same_genes"]) == (1.0, True)
     assert found["pass/1000000", "first pass"]["of_h5py"] == 0.75
@@ -61,12 +61,18 @@ def test_tables(tmp_path: Path) -> None:
     _atlas_report.add_ratios(rows)
     _atlas_report.write(rows, beside=tmp_path / "atlas.json")
     lines = (tmp_path / "atlas.md").read_text().splitlines()
-    assert "| 1,000,000 | on disk | 3.3 | 1.05 (2.1) | 0.9000 | × 1.05 | × 1.50 |" in lines
+    assert "| 1,000,000 | on disk | 3.3 | 1.05 (2.1) | 0.9000 | × 1.10 | × 1.50 |" in lines
     table = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in lines if line.startswith("| ")}
     million, ten = table["1,000,000"], table["10,000,000"]
     assert million[2:4] == ["1.0", "1.0"]  # minutes of both stages
     assert float(ten[2]) == pytest.approx(10, abs=0.05)
     assert float(ten[3]) == pytest.approx(10**1.2, abs=0.05)
+    for one in rows:
+        if "per_cell" in one["metrics"]:
+            one["metrics"]["per_cell"] = 700.0
+    more = _atlas_report.markdown(rows).splitlines()
+    disk, of_more = (float(line[-1].strip("| ").split(" | ")[-1]) for line in (lines, more))
+    assert of_more - disk == pytest.approx(1e8 * 200 * 3 / 1e9, abs=1)  # values take a byte and columns two
     failed = [row("whole/1000000", "on disk", None, error="broke")]
     assert "| 1,000,000 | on disk | broke |" in _atlas_report.markdown(failed)
 
@@ -104,6 +110,9 @@ def test_a_small_run(tmp_path: Path) -> None:
     assert stored["metrics"]["ari_with_memory"] == 1
     assert stored["metrics"]["same_genes"] is True
     assert stored["metrics"]["n_clusters"] == held["metrics"]["n_clusters"]
+    stages = [r["seconds"] for (case, method), r in rows.items() if method == "on disk" and case != "whole/300"]
+    assert rows["other/300", "on disk"]["seconds"] > 0
+    assert sum(stages) == pytest.approx(stored["seconds"])
     assert rows["pass/300", "first pass"]["metrics"]["of_h5py"] > 0
     assert rows["whole/300", "plan"]["metrics"]["memory_mb"] > 300
     assert [path.name for path in (tmp_path / "files").iterdir()] == ["simulated_300x200.h5ad"]
