@@ -55,6 +55,12 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
+def available_memory() -> int | None:
+    """Bytes that can be had without swapping; None where the system does not say."""
+    stated = _field("/proc/meminfo", "MemAvailable")
+    return None if stated is None else int(stated.split()[0]) * 1024
+
+
 def _field(path: str, name: str) -> str | None:
     if not Path(path).exists():
         return None

@@ -63,6 +63,29 @@ def memory_mb(*names: str) -> float | None:
     return sum(found) / 1024 if found else None
 
 
+def waiting_for(device: str) -> Callable[[], None]:
+    """Give what waits until a GPU has done all that it was told; a CPU is never behind."""
+    if device == "cpu":
+        return lambda: None
+    import torch
+
+    return torch.cuda.synchronize
+
+
+def median_seconds(step: Callable[[], Any], seconds: float, *, device: str = "cpu") -> float:
+    """Time a step again and again for as many seconds, three times at least."""
+    wait = waiting_for(device)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        wait()
+        start = time.perf_counter()
+        step()
+        wait()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
 class StageClock:
     """Times stages. It is a :class:`sccagn_scale._progress.Progress`, so it can be handed to our own job as it is.
 

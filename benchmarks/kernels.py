@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._choice import add_device, chosen, names
 from benchmarks._contest import Contest, Method
 from benchmarks._extension import choose_extension
-from benchmarks._outcome import Outcome, peak_rss_mb, reset_peak_rss
+from benchmarks._machine import available_memory
+from benchmarks._outcome import Outcome, median_seconds, peak_rss_mb, reset_peak_rss
+from benchmarks._products import GENES, Steps, by_dense, by_operator, by_torch_csr, factors
+from benchmarks._results import add_ratios
 from benchmarks._session import Session
 from sccagn_scale._errors import InputError
 
@@ -21,18 +22,23 @@ if TYPE_CHECKING:
 # Case → clusters and dimensions of one million cells.
 STUDENT_T: dict[str, tuple[int, int]] = {"student_t_k32": (32, 8), "student_t_k100": (100, 16)}
 CSR = ("csr_forward", "csr_backward")
-CSR_SHAPE, CSR_DENSITY, CSR_WIDTH = (2048, 2000), 0.08, 100
 CELLS = {"full": 1_000_000, "quick": 20_000}
 NU, TAU = 1.0, 0.5
+# The first is what the others must agree with.
 STUDENT_T_METHODS = (
-    "ext",
     "reference",
+    "ext",
     "eager_broadcast",
     "eager_matmul",
     "compile_broadcast",
     "compile_matmul",
 )
-CSR_METHODS = ("ext", "reference", "torch_csr", "dense")
+CSR_METHODS: dict[str, Callable[..., Steps]] = {
+    "reference": by_operator,
+    "ext": by_operator,
+    "torch_csr": by_torch_csr,
+    "dense": by_dense,
+}
 COLUMNS = ("ratio", "extra_mb", "floor_ms", "of_bandwidth")
 TOLERANCE = 2e-3  # norms of a million gradients; by ‖z‖² + ‖µ‖² − 2zµᵀ in float32, too
 
@@ -81,10 +87,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
         if case in cases
     ]  # fmt: skip
     rows = session.run(contests)
-    ours = {row["case"]: row["seconds"] for row in rows if row["method"] == "ext"}
-    for row in rows:
-        if row["seconds"] is not None and ours.get(row["case"]):
-            row["metrics"]["ratio"] = row["seconds"] / ours[row["case"]]
+    add_ratios(rows, "ext")
     session.finish(rows, columns=COLUMNS, mean_of=lambda case: None)
 
 
@@ -126,21 +129,11 @@ def measure_csr(case: str, method: str, seconds: float, device: str) -> Outcome:
     values and their columns are read, and so is the dense factor; the product is written.
     """
     choose_extension(method == "ext", device=device)
-    import numpy as np
-    import scipy.sparse as sp
-    import torch
-
-    n_rows, n_cols = CSR_SHAPE
-    rng = np.random.default_rng(0)
-    matrix = sp.random(n_rows, n_cols, CSR_DENSITY, format="csr", dtype=np.float32, random_state=rng)
-    generator = torch.Generator().manual_seed(0)
-    dense = torch.rand(n_cols, CSR_WIDTH, generator=generator).to(device)
-    cotangent = torch.rand(n_rows, CSR_WIDTH, generator=generator).to(device)
-    forward, backward = _csr(method)(matrix, dense, cotangent)
-    step = forward if case == "csr_forward" else backward
+    matrix, dense, cotangent = factors(*GENES)
+    step = CSR_METHODS[method](matrix, dense.to(device), cotangent.to(device))[CSR.index(case)]
     found, extra = _step_and_memory(step, device)
     evidence = {"norm": float(found.detach().double().norm())}
-    moved = matrix.nnz * (4 + 8) + 4 * CSR_WIDTH * (n_rows + n_cols)
+    moved = matrix.nnz * (4 + 8) + 4 * (dense.numel() + cotangent.numel())
     return _outcome(case, step, seconds, device, bytes_moved=moved, evidence=evidence, extra_mb=extra)
 
 
@@ -154,26 +147,11 @@ def _outcome(
     evidence: dict[str, float],
     extra_mb: float,
 ) -> Outcome:
-    took = _median_seconds(step, seconds, device)
+    took = median_seconds(step, seconds, device=device)
     peak = peak_rss_mb()  # before the buffers whose copying is timed
     floor = bytes_moved / _bandwidth(device)
     metrics = {"extra_mb": extra_mb, "floor_ms": 1e3 * floor, "of_bandwidth": floor / took}
     return Outcome({case: [took]}, lambda: {case: metrics}, evidence, peak_rss_mb={case: peak})
-
-
-def _median_seconds(step: Callable[[], Any], seconds: float, device: str) -> float:
-    import torch
-
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < end:
-        wait()
-        start = time.perf_counter()
-        step()
-        wait()
-        times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
 
 
 def _bandwidth(device: str) -> float:
@@ -182,7 +160,7 @@ def _bandwidth(device: str) -> float:
 
     source = torch.ones(2**26, device=device)
     target = torch.empty_like(source)
-    return 2 * 4 * source.numel() / _median_seconds(lambda: target.copy_(source), 0.2, device)
+    return 2 * 4 * source.numel() / median_seconds(lambda: target.copy_(source), 0.2, device=device)
 
 
 def _step_and_memory(step: Callable[[], Any], device: str) -> tuple[Any, float]:
@@ -202,9 +180,9 @@ def _step_and_memory(step: Callable[[], Any], device: str) -> tuple[Any, float]:
 
 
 def _needs_memory(n_bytes: int) -> None:
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if n_bytes > available:
-        raise InputError(f"This takes {n_bytes / 2**30:.0f} GiB, where {available / 2**30:.0f} GiB are free.")
+    available = available_memory()
+    if available is not None and n_bytes > available:
+        raise InputError(f"This takes {n_bytes / 2**30:.0f} GiB, where {available / 2**30:.0f} GiB are available.")
 
 
 def _student_t(method: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -235,53 +213,3 @@ def _by_differences(z: Tensor, centroids: Tensor) -> Tensor:
 def _by_products(z: Tensor, centroids: Tensor) -> Tensor:
     products = z.square().sum(dim=1, keepdim=True) + centroids.square().sum(dim=1) - 2 * z @ centroids.T
     return products.clamp_min(0)
-
-
-Steps = tuple[Callable[[], "Tensor"], Callable[[], "Tensor"]]
-
-
-def _csr(method: str) -> Callable[[Any, Tensor, Tensor], Steps]:
-    return {"ext": _operator, "reference": _operator, "torch_csr": _torch_csr, "dense": _dense}[method]
-
-
-def _operator(matrix: Any, dense: Tensor, cotangent: Tensor) -> Steps:
-    import torch
-
-    from sccagn_scale.ops import Csr, csr_matmul, implementations
-
-    held = Csr.from_scipy(matrix).to(dense.device)
-    parts = (held.indptr, held.indices, held.values, held.n_cols)
-
-    def backward() -> Tensor:
-        if implementations()["csr_matmul_transposed"][dense.device.type] == "ext":
-            return torch.ops.sccagn.csr_matmul_transposed(*parts, cotangent)
-        return csr_matmul(Csr(*parts).T, cotangent)  # as in training; making the transpose is part of it
-
-    return lambda: csr_matmul(held, dense), backward
-
-
-def _torch_csr(matrix: Any, dense: Tensor, cotangent: Tensor) -> Steps:
-    import warnings
-
-    import torch
-
-    warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
-    arrays = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)]
-    held = torch.sparse_csr_tensor(*arrays, matrix.shape, check_invariants=False).to(dense.device)
-    return _differentiated(lambda b: held @ b, dense, cotangent)
-
-
-def _dense(matrix: Any, dense: Tensor, cotangent: Tensor) -> Steps:
-    import torch
-
-    filled = torch.from_numpy(matrix.toarray()).to(dense.device)
-    return _differentiated(lambda b: filled @ b, dense, cotangent)
-
-
-def _differentiated(product: Callable[[Tensor], Tensor], dense: Tensor, cotangent: Tensor) -> Steps:
-    """Forward without a graph, and backward through a graph that stands."""
-    import torch
-
-    leaf = dense.clone().requires_grad_()
-    output = product(leaf)
-    return lambda: product(dense), lambda: torch.autograd.grad(output, leaf, cotangent, retain_graph=True)[0]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks._contest import Contest, Method
 from benchmarks._files import in_fresh_process
 from benchmarks._outcome import Outcome, StageClock, peak_rss_mb
-from benchmarks._results import Row
+from benchmarks._results import Row, add_ratios
 from benchmarks._session import Session
 from sccagn_scale._errors import InputError
 
@@ -173,8 +173,5 @@ def _blind(adata: AnnData, truth: str) -> Finished:
 def _compared(rows: list[Row]) -> list[Row]:
     """Put the methods of a case side by side and give the ratio of each time to the peer's, where the peer has one."""
     cases = {row["case"]: i for i, row in reversed(list(enumerate(rows)))}
-    peer = {row["case"]: row["seconds"] for row in rows if row["method"] == PEER}
-    for row in rows:
-        if row["seconds"] is not None and (theirs := peer.get(row["case"])):
-            row["metrics"][f"ratio_to_{PEER}"] = row["seconds"] / theirs
+    add_ratios(rows, PEER, name=f"ratio_to_{PEER}")
     return sorted(rows, key=lambda row: cases[row["case"]])

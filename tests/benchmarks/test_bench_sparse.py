@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import epoch, sparse
+from sccagn_scale.train import Optimizer
 
 
 @pytest.mark.parametrize("case", list(sparse.CASES))
@@ -45,8 +46,11 @@ def test_the_graph_joins_what_stands_near_in_the_order() -> None:
 @pytest.mark.parametrize("input_rep", ["genes", "pca"])
 def test_an_epoch_takes_every_cell(input_rep: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(epoch, "choose_extension", lambda wanted, device: None)  # which is for a process of its own
+    taken, step = [], Optimizer.step
+    monkeypatch.setattr(Optimizer, "step", lambda *args, **kwargs: (taken.append(1), step(*args, **kwargs))[1])
     outcome = epoch.measure(3000, input_rep, compiled=False, device="cpu")
     metrics = outcome.score()["epoch/3000"]
+    assert len(taken) == 1 + 3  # one of them before the clock starts
     assert metrics["n_steps"] == 3
     assert metrics["ms_per_step"] * 3 == pytest.approx(1e3 * outcome.seconds["epoch/3000"][0])
     assert 0 <= metrics["waiting_share"] < 1
