@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any, TypeVar
 
 from benchmarks._labelled import labelled_files
 from sccagn_scale._errors import InputError
 
+T = TypeVar("T")
+
 QUICK_SETS = 3
+# Arguments that leave a run the whole benchmark.
+FREE = ("data", "device", "folder", "jobs")
+# Options that are not called what their arguments are.
+OPTIONS = {"source": "from"}
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -29,12 +36,34 @@ def chosen(argument: str, wanted: list[str] | None, known: list[str]) -> list[st
     return wanted or known
 
 
+def chosen_number(argument: str, wanted: int | None, default: T) -> int | T:
+    """How many are wanted, the default if nothing was said; an error for fewer than one."""
+    if wanted is None:
+        return default
+    if wanted < 1:
+        raise InputError(f"`--{argument}` must be at least 1, but is {wanted}.")
+    return wanted
+
+
 def chosen_seeds(wanted: int | None, default: int) -> int:
     """How many seeds are run, from 0 on; an error for none."""
-    n_seeds = default if wanted is None else wanted
-    if n_seeds < 1:
-        raise InputError(f"`--seeds` must be at least 1, but is {n_seeds}.")
-    return n_seeds
+    return chosen_number("seeds", wanted, default)
+
+
+def check_whole(asked: dict[str, Any], usual: dict[str, Any], path: Path) -> None:
+    """Refuse to write what differs from the whole benchmark, in what is measured, over the file that keeps that.
+
+    Parameters
+    ----------
+    asked, usual
+        Arguments of this run, and what they are if nothing is said.
+    path
+        The file.
+    """
+    other = [name for name, value in asked.items() if name not in FREE and value != usual[name]]
+    if other:
+        options = ", ".join(f"`--{OPTIONS.get(name, name).replace('_', '-')}`" for name in other)
+        raise InputError(f"{path} keeps the whole benchmark; with {options}, name another file by `--json`.")
 
 
 def chosen_files(arguments: argparse.Namespace) -> list[Path]:

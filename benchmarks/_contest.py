@@ -32,8 +32,8 @@ class Contest:
     """Methods compared on one case.
 
     With `rehearsal`, every method first runs once, uncounted, with its arguments overridden by these (a smaller
-    input, say): that warms compilers' and the system's caches, and agreement is checked there. Without it, the first
-    round is what agreement is checked on, and warming up is the target's own affair.
+    input, say): that warms the system's caches, and those that compilers keep in files, and agreement is checked there.
+    Without it, the first round is what agreement is checked on. Warming up a process is the target's own affair.
     """
 
     case: str
@@ -44,7 +44,11 @@ class Contest:
     """Relative difference allowed between two numbers of the evidence."""
 
 
-def run_contest(contest: Contest, *, threads: int | None = None) -> Iterator[Row]:
+# What the methods of a contest must agree with: "rehearsal" or "run" → the method that ran first, and its evidence.
+References = dict[str, tuple[str, dict[str, Any]]]
+
+
+def run_contest(contest: Contest, *, threads: int | None = None, references: References | None = None) -> Iterator[Row]:
     """Run every method `repeats` times in turn (A B A B …) and yield the rows of each as soon as they are complete.
 
     A method that fails, or whose evidence differs from that of the first method that ran, gets one row with
@@ -56,18 +60,22 @@ def run_contest(contest: Contest, *, threads: int | None = None) -> Iterator[Row
         What to run.
     threads
         Threads that each process may use; None leaves it to the libraries.
+    references
+        Those of the contest's methods that have run before, if any; those that are missing are added.
     """
+    references = {} if references is None else references
     running = list(contest.methods)
     runs: dict[str, list[dict[str, Any]]] = {method.name: [] for method in running}
     for turn in range(0 if contest.rehearsal is None else -1, contest.repeats):
-        reference: tuple[str, dict[str, Any]] | None = None
         for method in list(running):
             overrides = contest.rehearsal if turn < 0 else None
             outcome = run_fresh(method.target, method.kwargs | (overrides or {}), threads=threads)
             if "error" not in outcome:
-                reference = reference or (method.name, outcome["evidence"])
-                if difference := _difference(outcome["evidence"], reference[1], contest.tolerance):
-                    outcome = {"error": f"disagrees with {reference[0]}: {difference}"}
+                first, expected = references.setdefault(
+                    "rehearsal" if turn < 0 else "run", (method.name, outcome["evidence"])
+                )
+                if difference := _difference(outcome["evidence"], expected, contest.tolerance):
+                    outcome = {"error": f"disagrees with {first}: {difference}"}
             if "error" in outcome:
                 running.remove(method)
                 yield _error_row(contest.case, method.name, outcome["error"])

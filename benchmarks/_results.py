@@ -34,6 +34,8 @@ class Result(TypedDict):
 
     benchmark: str
     machine: dict[str, Any]
+    arguments: dict[str, Any]
+    """What the run was asked for; None where the benchmark's default holds."""
     rows: list[Row]
 
 
@@ -84,6 +86,8 @@ class Checkpoint:
         self.path = path
         self.stamp = plain(stamp)
         self.rows: list[Row] = []
+        self.references: dict[str, dict[str, Any]] = {}
+        """Case → what its methods must agree with."""
 
     def take_up(self) -> None:
         """Load the rows of an interrupted run, all but failed ones.
@@ -106,12 +110,15 @@ class Checkpoint:
                         f"and is now {now}; go back to that, or leave `--resume` out to start anew."
                     )
         self.rows = [row for row in kept["rows"] if "error" not in row["metrics"]]
+        self.references = kept["references"]
 
-    def add(self, row: Row) -> None:
-        """Keep one more row."""
+    def add(self, row: Row, case: str, references: dict[str, Any]) -> None:
+        """Keep one more row, and what methods of its contest must agree with."""
         self.rows.append(row)
+        self.references[case] = plain(references)
         if self.path is not None:
-            write_atomically(self.path, as_json({"stamp": self.stamp, "rows": self.rows}))
+            kept = {"stamp": self.stamp, "rows": self.rows, "references": self.references}
+            write_atomically(self.path, as_json(kept))
 
     def discard(self) -> None:
         """Remove the file, its rows being safe in the result."""

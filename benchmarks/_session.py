@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks._contest import Contest, run_contest
 from benchmarks._machine import machine_facts
 from benchmarks._results import Checkpoint, Result, Row, as_json, print_table, write_atomically
+from sccagn_scale._errors import InputError
 
 
 class Session:
@@ -38,9 +39,12 @@ class Session:
     def __init__(self, benchmark: str, *, path: Path | None, arguments: dict[str, Any], resume: bool = False) -> None:
         self.benchmark = benchmark
         self.path = path
-        self.machine = machine_facts() | {name: value for name, value in arguments.items() if name == "device"}
+        self.machine = machine_facts()
+        # Of a path, which is another on another machine, the name.
+        self.arguments = {name: value.name if isinstance(value, Path) else value for name, value in arguments.items()}
+        stamped = {name: str(value) for name, value in arguments.items()}
         checkpoint = None if path is None else path.with_suffix(".partial")
-        self._checkpoint = Checkpoint(checkpoint, {"machine": self.machine, "arguments": arguments})
+        self._checkpoint = Checkpoint(checkpoint, {"machine": self.machine, "arguments": stamped})
         self._lock = threading.Lock()
         self._stop = threading.Event()
         if resume:
@@ -54,6 +58,8 @@ class Session:
         cores as threads; the result's `machine` says so.
         """
         threads = None
+        if jobs < 1:
+            raise InputError(f"`--jobs` must be at least 1, but is {jobs}.")
         if jobs > 1:
             threads = max(1, (self.machine["cores"] or os.cpu_count() or 1) // jobs)
             self.machine |= {"concurrent_runs": jobs, "threads_per_run": threads}
@@ -75,7 +81,7 @@ class Session:
         """Print the table, write the result file and drop the checkpoint; see :func:`print_table`."""
         print_table(rows, columns, mean_of)
         if self.path is not None:
-            result = Result(benchmark=self.benchmark, machine=self.machine, rows=rows)
+            result = Result(benchmark=self.benchmark, machine=self.machine, arguments=self.arguments, rows=rows)
             write_atomically(self.path, as_json(result))
             self._checkpoint.discard()
             say(f"wrote {self.path}")
@@ -87,14 +93,15 @@ class Session:
         return replace(contest, methods=left)
 
     def _run_one(self, contest: Contest, threads: int | None) -> None:
-        rows: Iterable[Row] = run_contest(contest, threads=threads)
+        references = dict(self._checkpoint.references.get(contest.case, {}))
+        rows: Iterable[Row] = run_contest(contest, threads=threads, references=references)
         if contest.repeats > 1:
             rows = list(rows)  # methods that took turns are kept together or not at all
         for row in rows:
             if self._stop.is_set():
                 return
             with self._lock:
-                self._checkpoint.add(row)
+                self._checkpoint.add(row, contest.case, references)
             outcome = row["metrics"].get("error") or f"{row['seconds']:.2f} s"
             say(f"{row['case']}  {row['method']}: {outcome}")
 

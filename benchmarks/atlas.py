@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import _atlas_report
 from benchmarks._atlas_report import H5PY, IN_MEMORY, ON_DISK, PASS, PLAN
+from benchmarks._choice import chosen_number
 from benchmarks._contest import Contest, Method
 from benchmarks._files import forget
 from benchmarks._outcome import Outcome, StageClock, memory_mb
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, session: Session) -> None:
     """Simulate a file of every size; plan, run and compare."""
     default = QUICK if arguments.quick else FULL
-    genes = arguments.genes or default["genes"]
+    genes = chosen_number("genes", arguments.genes, default["genes"])
     memory = default["memory"] if arguments.memory is None else int(arguments.memory * 1e9)
     up_to = default["in_memory_up_to"] if arguments.in_memory_up_to is None else arguments.in_memory_up_to
     rows = session.run([])

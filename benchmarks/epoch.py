@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from benchmarks._choice import add_device
+from benchmarks._choice import add_device, chosen_number
 from benchmarks._contest import Contest, Method
 from benchmarks._extension import choose_extension, is_installed
 from benchmarks._outcome import Outcome, waiting_for
@@ -21,13 +21,14 @@ N_GENES, DENSITY, N_COMPS, N_CLUSTERS, N_NEIGHBORS = 2000, 0.08, 50, 32, 15
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `epoch` can be asked for."""
     parser.add_argument("--cells", type=int, metavar="N", help="cells (default: 1000000; quick: 5000)")
-    parser.add_argument("--repeats", type=int, default=1, metavar="R", help="epochs of each, in turn (default: 1)")
+    parser.add_argument("--repeats", type=int, metavar="R", help="epochs of each, in turn (default: 1)")
     add_device(parser)
 
 
 def run(arguments: argparse.Namespace, session: Session) -> None:
     """Time an epoch for both inputs, with the extension where it is installed and without."""
-    n_obs = arguments.cells or (QUICK if arguments.quick else FULL)["cells"]
+    n_obs = chosen_number("cells", arguments.cells, (QUICK if arguments.quick else FULL)["cells"])
+    repeats = chosen_number("repeats", arguments.repeats, 1)
     methods = tuple(
         Method(
             f"{rep}, ext" if compiled else rep,
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
         for rep in ("genes", "pca")
         for compiled in (False, True)[: 1 + is_installed()]
     )
-    rows = session.run([Contest(f"epoch/{n_obs}", methods, arguments.repeats)])
+    rows = session.run([Contest(f"epoch/{n_obs}", methods, repeats)])
     session.finish(rows, columns=COLUMNS, mean_of=lambda case: None)
 
 

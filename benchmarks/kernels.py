@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._choice import add_device, chosen, names
+from benchmarks._choice import add_device, chosen, chosen_number, names
 from benchmarks._contest import Contest, Method
 from benchmarks._extension import choose_extension
 from benchmarks._machine import available_memory
@@ -48,16 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--cases", type=names, metavar="A,B", help=f"of {', '.join((*STUDENT_T, *CSR))} (default: all)")
     parser.add_argument("--cells", type=int, metavar="N", help="cells of the Student-t cases (default: 1000000)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="R", help="processes of each method in turn (3)")
+    parser.add_argument("--repeats", type=int, metavar="R", help="processes of each method in turn (3; quick: 1)")
 
 
 def run(arguments: argparse.Namespace, session: Session) -> None:
     """Time every method on every case, in turn."""
-    n_obs = arguments.cells or CELLS["quick" if arguments.quick else "full"]
-    if n_obs < 1:
-        raise InputError(f"`--cells` must be at least 1, but is {n_obs}.")
+    n_obs = chosen_number("cells", arguments.cells, CELLS["quick" if arguments.quick else "full"])
     cases = chosen("cases", arguments.cases, [*STUDENT_T, *CSR])
-    repeats = 1 if arguments.quick else arguments.repeats
+    repeats = chosen_number("repeats", arguments.repeats, 1 if arguments.quick else 3)
     seconds = 0.2 if arguments.quick else 3.0
     common = {"seconds": seconds, "device": arguments.device}
     contests = [

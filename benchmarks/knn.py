@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._choice import add_device
-from benchmarks._contest import Contest, Method, run_fresh
+from benchmarks._choice import add_device, chosen, chosen_number, names
+from benchmarks._contest import Contest, Method
+from benchmarks._files import in_fresh_process
 from benchmarks._outcome import Outcome, peak_rss_mb
 from benchmarks._results import Row, write_atomically
 from benchmarks._session import Session, say
@@ -24,7 +25,7 @@ N_SAMPLE = 1000
 D = 50
 PEERS = ("scanpy", "hnswlib")
 COLUMNS = ("recall", "points_per_second")
-# Backend → largest number of cells at which it is run: beyond it, a CPU of a few cores takes more than ten minutes.
+# Backend → largest number of cells at which it is run: beyond it, others are far quicker on a CPU of a few cores.
 LARGEST = {"exact": 300_000, "torch_exact": 100_000, "hnsw": 300_000}
 QUICK: dict[str, Any] = {"sizes": "2000,6000", "repeats": 1, "base": 1000, "genes": 2000}
 FULL: dict[str, Any] = {"sizes": "10000,100000,1000000", "repeats": 3, "base": 20_000, "genes": 20_000}
@@ -35,7 +36,9 @@ MIXED = 3  # cells of one type that make one drawn cell
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `knn` can be asked for."""
     parser.add_argument("--sizes", metavar="N,N", help="numbers of cells (default: 10000,100000,1000000)")
-    parser.add_argument("--methods", metavar="A,B", help="backends, `auto`, scanpy, hnswlib (default: all that fit)")
+    parser.add_argument(
+        "--methods", type=names, metavar="A,B", help="backends, auto, scanpy, hnswlib (default: all fit)"
+    )
     parser.add_argument("--repeats", type=int, metavar="N", help="runs of each in turn (default: 3; quick: 1)")
     add_device(parser)
 
@@ -44,14 +47,11 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
     """Make the cells that others are drawn from, run every method on each size, print and keep the rows."""
     default = QUICK if arguments.quick else FULL
     sizes = [_size(text) for text in (arguments.sizes or default["sizes"]).split(",")]
-    named = arguments.methods.split(",") if arguments.methods else None
+    repeats = chosen_number("repeats", arguments.repeats, default["repeats"])
     with tempfile.TemporaryDirectory(prefix="knn-") as folder:
         base = str(Path(folder, "base.npz"))
-        made = run_fresh(
-            "benchmarks.knn:make_base", {"path": base, "n_obs": default["base"], "n_vars": default["genes"]}
-        )
-        if "error" in made:
-            raise InputError(made["error"].removeprefix("InputError: "))
+        what = {"path": base, "n_obs": default["base"], "n_vars": default["genes"]}
+        in_fresh_process("benchmarks.knn:make_base", what)
         contests = []
         for n_obs in sizes:
             kwargs = {"base": base, "n_obs": n_obs}
@@ -61,11 +61,9 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
                     f"benchmarks.knn:{name if name in PEERS else 'ours'}_job",
                     _asked(name, arguments.device) | kwargs,
                 )
-                for name in method_names(n_obs, named)
+                for name in method_names(n_obs, arguments.methods)
             )
-            contests.append(
-                Contest(f"{n_obs:,} x {D}", methods, arguments.repeats or default["repeats"], tolerance=1e-6)
-            )
+            contests.append(Contest(f"{n_obs:,} x {D}", methods, repeats, tolerance=1e-6))
         rows = session.run(contests)
     session.finish(rows, columns=COLUMNS, mean_of=lambda case: None)
     if session.path is not None:
@@ -77,10 +75,8 @@ def method_names(n_obs: int, named: list[str] | None = None) -> list[str]:
     from sccagn_scale.graph import ALGORITHMS, missing
 
     known = ["auto", *ALGORITHMS, *PEERS]
-    if unknown := set(named or []) - set(known):
-        raise InputError(f"`--methods` must be among {', '.join(known)}; {', '.join(sorted(unknown))} is not.")
-    chosen = []
-    for name in named or known:
+    able = []
+    for name in chosen("methods", named, known):
         reason = None
         if name in ALGORITHMS:
             reason = missing(name)  # type: ignore[arg-type]
@@ -89,10 +85,10 @@ def method_names(n_obs: int, named: list[str] | None = None) -> list[str]:
         elif name == "hnswlib":
             reason = _not_installed("hnswlib")
         if reason is None:
-            chosen.append(name)
+            able.append(name)
         else:
             say(f"{n_obs:,} cells: {name} is left out ({reason})")
-    return chosen
+    return able
 
 
 def make_base(path: str, n_obs: int, n_vars: int) -> Outcome:
@@ -155,7 +151,7 @@ def ours_job(base: str, n_obs: int, backend: str, device: str) -> Outcome:
 
 
 def scanpy_job(base: str, n_obs: int) -> Outcome:
-    """Target: pynndescent as scanpy's neighbors sets it up, on all cores, the making of connectivities left out."""
+    """Target: pynndescent as scanpy's neighbors sets it up, but on all cores; without the making of connectivities."""
     import numpy as np
     from pynndescent import PyNNDescentTransformer
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _scale_report
+from benchmarks._choice import chosen_number
 from benchmarks._contest import Contest, Method
 from benchmarks._files import in_fresh_process
 from benchmarks._outcome import Outcome
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", metavar="N,N,…", help=f"numbers of cells (default: {FULL['sizes']})")
     parser.add_argument("--genes", type=int, metavar="G", help="genes to simulate (default: 20000; quick: 1000)")
     parser.add_argument("--peer-up-to", type=int, metavar="N", help="most cells on which scanpy runs (default: 100000)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="R", help="runs up to 100,000 cells; one beyond (3)")
+    parser.add_argument("--repeats", type=int, metavar="R", help="runs up to 100,000 cells; one beyond (3; quick: 1)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep simulated files here, and use those there")
 
 
@@ -36,7 +37,8 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
     """Simulate a file of every size, run the whole job on it, and see how its stages grow."""
     default = QUICK if arguments.quick else FULL
     sizes = parse_sizes(arguments.sizes or default["sizes"])
-    genes = arguments.genes or default["genes"]
+    genes = chosen_number("genes", arguments.genes, default["genes"])
+    repeats = chosen_number("repeats", arguments.repeats, 1 if arguments.quick else 3)
     peer_up_to = default["peer_up_to"] if arguments.peer_up_to is None else arguments.peer_up_to
     with tempfile.TemporaryDirectory(prefix="scale-") as scratch:
         folder = arguments.folder or Path(scratch)
@@ -51,9 +53,9 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
             methods = [Method(OURS, "benchmarks.scale:ours", kwargs)]
             if n_obs <= peer_up_to:
                 methods.append(Method(PEER, "benchmarks.scale:peer", kwargs | {"warm_up": str(small)}))
-            repeats = arguments.repeats if n_obs <= ONCE_BEYOND and not arguments.quick else 1
+            times = repeats if n_obs <= ONCE_BEYOND else 1
             rehearsal = {"path": str(small)}
-            rows = session.run([Contest(case_of(WHOLE, n_obs), tuple(methods), repeats, rehearsal, tolerance=1e-6)])
+            rows = session.run([Contest(case_of(WHOLE, n_obs), tuple(methods), times, rehearsal, tolerance=1e-6)])
             small.unlink()
     rows.sort(key=lambda row: (int(row["case"].partition("/")[2]), row["method"] != OURS))
     _scale_report.add_slopes(rows)

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from benchmarks._choice import chosen_number
 from benchmarks._contest import Contest, Method
 from benchmarks._outcome import Outcome, median_seconds
 from benchmarks._products import GENES, Steps, by_dense, by_operator, by_torch_csr, differentiated, factors
@@ -29,18 +30,19 @@ TOLERANCE = 1e-3  # sums of some hundred float32 products, in different order
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `sparse` can be asked for."""
-    parser.add_argument("--repeats", type=int, default=5, metavar="R", help="processes of each method in turn (5)")
+    parser.add_argument("--repeats", type=int, metavar="R", help="processes of each method in turn (5; quick: 1)")
 
 
 def run(arguments: argparse.Namespace, session: Session) -> None:
     """Time every method on every case."""
+    repeats = chosen_number("repeats", arguments.repeats, 1 if arguments.quick else 5)
     seconds = 0.1 if arguments.quick else 1.0
     contests = [
         Contest(
             case,
             tuple(Method(name, "benchmarks.sparse:measure", {"case": case, "method": name, "seconds": seconds})
                   for name in METHODS),
-            1 if arguments.quick else arguments.repeats,
+            repeats,
             tolerance=TOLERANCE,
         )
         for case in CASES

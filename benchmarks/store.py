@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from benchmarks._choice import chosen, chosen_number, names
 from benchmarks._contest import Contest, Method
 from benchmarks._files import flush, forget, in_fresh_process
 from benchmarks._outcome import Outcome, memory_mb
@@ -52,23 +53,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `store` can be asked for."""
     parser.add_argument("--cells", type=int, metavar="N", help="cells to simulate (default: 100000; quick: 5000)")
     parser.add_argument("--repeats", type=int, metavar="R", help="processes of each in turn (default: 3; quick: 1)")
-    parser.add_argument("--methods", metavar="A,B", default=",".join(METHODS), help="only these, of %(default)s")
+    parser.add_argument("--methods", type=names, metavar="A,B", help=f"of {', '.join(METHODS)} (default: all)")
 
 
 def run(arguments: argparse.Namespace, session: Session) -> None:
     """Simulate the counts, time every method on them, print and keep the rows."""
     default = QUICK if arguments.quick else FULL
-    names = arguments.methods.split(",")
-    if unknown := set(names) - set(METHODS):
-        raise InputError(f"`--methods` must be of {', '.join(METHODS)}, but has {', '.join(sorted(unknown))}.")
+    tried = chosen("methods", arguments.methods, list(METHODS))
+    n_obs = chosen_number("cells", arguments.cells, default["cells"])
+    repeats = chosen_number("repeats", arguments.repeats, default["repeats"])
     with tempfile.TemporaryDirectory(prefix="store-") as folder:
-        what = {"n_obs": arguments.cells or default["cells"], "n_vars": default["genes"], "n_kept": default["kept"]}
+        what = {"n_obs": n_obs, "n_vars": default["genes"], "n_kept": default["kept"]}
         in_fresh_process("benchmarks.store:make", {"folder": folder, **what})
         contests = []
         for case in CASES:
             kwargs = {"case": case, "source": str(Path(folder, case)), "seconds": default["seconds"]}
-            methods = tuple(Method(name, "benchmarks.store:measure", kwargs | {"method": name}) for name in names)
-            contests.append(Contest(case, methods, arguments.repeats or default["repeats"], tolerance=1e-9))
+            methods = tuple(Method(name, "benchmarks.store:measure", kwargs | {"method": name}) for name in tried)
+            contests.append(Contest(case, methods, repeats, tolerance=1e-9))
         rows = session.run(contests)
     session.finish(rows, columns=COLUMNS, mean_of=lambda case: None)
 

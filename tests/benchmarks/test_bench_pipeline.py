@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csc_matrix, csr_matrix
 
 from benchmarks import pipeline
 from benchmarks.__main__ import main
@@ -69,6 +70,23 @@ def test_neither_job_sees_a_label(counts: Path) -> None:
     assert not adata.uns
     assert types.nunique() == 4
     assert evidence == {"n_obs": 120, "n_vars": 200, "n_stored": adata.X.nnz}
+
+
+@pytest.mark.parametrize("made", [np.asarray, csr_matrix, csc_matrix])
+def test_both_jobs_say_what_they_read_of_any_matrix(counts: Path, made: Callable[[Any], Any]) -> None:
+    import anndata
+
+    adata = anndata.read_h5ad(counts)
+    adata.X = made(adata.X.toarray())
+    adata.write_h5ad(counts)
+    said = []
+    for backed in ("r", None):
+        read = anndata.read_h5ad(counts, backed=backed)
+        said.append(pipeline._blind(read, "kind")[2])
+        read.file.close()
+    assert said[0] == said[1]
+    assert said[0]["n_stored"] == adata.X.size
+    pipeline.make_rehearsal(str(counts), str(counts.parent / "small.h5ad"), 50, "kind")
 
 
 def test_ratio_to_the_peer_where_it_has_the_stage() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks import _session
+from benchmarks.__main__ import main
+from benchmarks._choice import check_whole
 from benchmarks._contest import Contest, Method
 from benchmarks._machine import machine_facts
 from benchmarks._results import Row, as_json, means, print_table, write_atomically
@@ -28,7 +30,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Contests run here and at once; the list says which did. A seed set to 'stop' ends the run as Ctrl-C would."""
     ran: list[tuple[str, str]] = []
 
-    def run_contest(contest: Contest, *, threads: int | None) -> Iterator[Row]:
+    def run_contest(contest: Contest, *, threads: int | None, references: dict[str, Any]) -> Iterator[Row]:
         for method in contest.methods:
             if method.kwargs.get("stop"):
                 raise KeyboardInterrupt
@@ -45,11 +47,12 @@ def session(path: Path | None, *, resume: bool = False, **arguments: Any) -> Ses
 
 def test_result_file_has_the_one_shape(tmp_path: Path, ran: list[tuple[str, str]]) -> None:
     path = tmp_path / "new" / "fake.json"
-    run = session(path)
+    run = session(path, seeds=5, data=Path("/some/where"), cells=None)
     run.finish(run.run(CONTESTS), columns=("nmi",), mean_of=lambda case: None)
     result = json.loads(path.read_text())
-    assert result.keys() == {"benchmark", "machine", "rows"}
+    assert result.keys() == {"benchmark", "machine", "arguments", "rows"}
     assert result["benchmark"] == "fake"
+    assert result["arguments"] == {"seeds": 5, "data": "where", "cells": None}
     assert [set(one) for one in result["rows"]] == [
         {"case", "method", "seconds", "spread", "peak_rss_mb", "metrics"}
     ] * 4
@@ -82,6 +85,69 @@ def test_an_interrupted_run_loses_nothing(tmp_path: Path, ran: list[tuple[str, s
     ]
     run.finish(rows, columns=(), mean_of=lambda case: None)
     assert [one.name for one in tmp_path.iterdir()] == ["fake.json"]
+
+
+def test_what_is_left_must_agree_with_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fakes.py").write_text(
+        "from benchmarks._outcome import Outcome\n"
+        "def work(n_obs, fail=False):\n"
+        "    return 1 / 0 if fail else Outcome({'c': [1.0]}, lambda: {'c': {}}, {'n_obs': n_obs})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def contest(**of_b: Any) -> list[Contest]:
+        return [Contest("c", (Method("a", "fakes:work", {"n_obs": 100}), Method("b", "fakes:work", of_b)))]
+
+    assert "ZeroDivisionError" in session(tmp_path / "f.json").run(contest(n_obs=99, fail=True))[1]["metrics"]["error"]
+    rows = session(tmp_path / "f.json", resume=True).run(contest(n_obs=99))
+    assert rows[1]["metrics"]["error"] == "disagrees with a: n_obs is 99 against 100"
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+def test_no_jobs_are_told(jobs: int) -> None:
+    with pytest.raises(InputError, match=f"`--jobs` must be at least 1, but is {jobs}"):
+        session(None).run(CONTESTS, jobs=jobs)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("kernels --cases csr_forward", "with `--cases`, name another file by `--json`"),
+        ("store --methods mapped --repeats 1", "with `--repeats`, `--methods`, name"),
+        ("pipeline --from x.h5ad", "with `--from`, name"),
+        ("scale --peer-up-to 5", "with `--peer-up-to`, name"),
+        *((f"{name} --quick --repeats 0", "`--repeats` must be at least 1, but is 0")
+          for name in ("epoch", "kernels", "knn", "pipeline", "scale", "sparse", "store")),
+        *((f"{name} --quick --cells 0", "`--cells` must be at least 1, but is 0")
+          for name in ("epoch", "kernels", "pipeline", "store")),
+        *((f"{name} --quick --genes 0", "`--genes` must be at least 1, but is 0")
+          for name in ("atlas", "pipeline", "scale")),
+    ],
+)  # fmt: skip
+def test_no_part_is_written_over_the_whole_and_no_empty_run_is_made(
+    asked: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.__main__.RESULTS", tmp_path)
+    assert main(asked.split()) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_changes_no_figure_needs_no_file_of_its_own() -> None:
+    usual = {"data": None, "jobs": 1, "folder": None, "device": "cpu", "seeds": None}
+    check_whole(usual | {"data": Path("d"), "jobs": 2, "folder": Path("f"), "device": "cuda"}, usual, Path("r.json"))
+
+
+@pytest.mark.parametrize(("more", "said"), [([], "nothing is kept"), (["--json", "r.json"], "--resume goes on")])
+def test_an_interruption_says_whether_anything_is_kept(
+    more: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.sparse.run", stop)
+    assert main(["sparse", "--quick", *more]) == 130
+    assert said in capsys.readouterr().err
 
 
 def test_a_run_of_another_kind_is_not_taken_up_and_not_lost(tmp_path: Path, ran: list[tuple[str, str]]) -> None:
@@ -159,7 +225,9 @@ def test_json_is_strict() -> None:
 
 def test_machine_facts() -> None:
     facts = machine_facts()
-    assert facts.keys() >= {"cpu", "cores", "memory_gb", "os", "python", "packages", "git_commit"}
+    assert facts.keys() >= {"cpu", "cpu_model", "instructions", "cores", "memory_gib", "os", "python", "packages"}
+    assert facts.keys() >= {"extension", "operators", "git_commit"}
     assert facts["cores"] >= 1
     assert facts["packages"]["scanpy"]
+    assert facts["operators"]["csr_matmul"]["cpu"] in ("ext", "reference")
     json.dumps(facts)
