@@ -249,7 +249,7 @@ class Config:
 
     @classmethod
     def preset(cls, name: Preset) -> Config:
-        """Look up a preset: `"default"`, or `"paper"`, the published setting: joint training on the whole graph at once."""
+        """Look up a preset: `"default"`, or `"paper"`, as published: joint training on the whole graph at once."""
         if name not in tuple(_PRESETS):  # what came may be a dict or a list, which have no hash
             raise InputError(f"`config` must be a Config or one of {', '.join(map(repr, _PRESETS))}; it is {name!r}.")
         return cls(**_PRESETS[name])
