@@ -57,7 +57,7 @@ def measure(n_obs: int, input_rep: str, compiled: bool, device: str) -> Outcome:
 
     from sccagn_scale.config import Config
     from sccagn_scale.loader import Batch, PartitionLoader, Prefetch
-    from sccagn_scale.nn import LossWeights, SCCAGNModule
+    from sccagn_scale.nn import LossWeights, SCCAGNModule, Target
     from sccagn_scale.train import Optimizer
 
     config, rng = Config(), np.random.default_rng(0)
@@ -81,12 +81,10 @@ def measure(n_obs: int, input_rep: str, compiled: bool, device: str) -> Outcome:
     weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
     sums = torch.ones(N_CLUSTERS, dtype=torch.float64, device=device)
     anchor = torch.zeros(config.batch_size * 4, dtype=torch.int64, device=device)
+    target = Target(config.degrees_of_freedom, config.tau, config.anchor_share, anchor, sums)
 
     def take_step(batch: Batch) -> None:
-        optimizer.step(
-            batch, weights, nu=config.degrees_of_freedom, tau=config.tau, target_sums=sums,
-            anchor=anchor[: batch.n_seeds], anchor_share=config.anchor_share,
-        )  # fmt: skip
+        optimizer.step(batch, weights, target._replace(anchor=anchor[: batch.n_seeds]))
 
     take_step(next(iter(loader)))  # libraries set themselves up when they are first used
     wait, waited_before = waiting_for(device), loader.waited

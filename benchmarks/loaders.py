@@ -164,7 +164,8 @@ def _batches(model: SCCAGN, cells: AnnData, n_steps: int) -> Metrics:
     from sccagn_scale.loader import Prefetch
     from sccagn_scale.model._batches import make_loader
     from sccagn_scale.model._prepare import prepare
-    from sccagn_scale.nn import LossWeights
+    from sccagn_scale.nn import LossWeights, Target
+    from sccagn_scale.ops import student_t_column_sums
     from sccagn_scale.train import Optimizer
 
     config = model.config
@@ -187,11 +188,14 @@ def _batches(model: SCCAGN, cells: AnnData, n_steps: int) -> Metrics:
             break
         start = time.perf_counter()
     weights = LossWeights(config.weight_clustering, config.weight_reconstruction, config.weight_adversarial)
+    initial, z = (torch.from_numpy(of_all[model.keep_obs_]) for of_all in (model.labels_, model.embedding_))
+    sums = student_t_column_sums(z, model.module_.centroids, config.degrees_of_freedom, tau=config.tau)
+    target = Target(config.degrees_of_freedom, config.tau, config.anchor_share, initial, sums)
     generator = torch.Generator().manual_seed(0)
     optimizer = Optimizer(model.module_, config.learning_rate, config.discriminator_learning_rate, generator=generator)
     start = time.perf_counter()
     for n_trained, batch in enumerate(_endless(loader), 1):
-        optimizer.step(batch, weights, nu=config.degrees_of_freedom, tau=config.tau)
+        optimizer.step(batch, weights, target._replace(anchor=initial[batch.n_id[: batch.n_seeds]]))
         if n_trained == n_steps:
             break
     training = time.perf_counter() - start

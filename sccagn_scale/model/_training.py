@@ -14,7 +14,7 @@ from sccagn_scale.loader import Loader, WholeGraph
 from sccagn_scale.model._batches import make_loader
 from sccagn_scale.model._prepare import Prepared
 from sccagn_scale.model._setup import Seeded
-from sccagn_scale.nn import LossWeights, SCCAGNModule, transform_latent
+from sccagn_scale.nn import LossWeights, SCCAGNModule, Target, transform_latent
 
 
 class Training:
@@ -102,7 +102,7 @@ class Training:
             whole,
             z=torch.from_numpy(z).to(self._device),
             weights=self._weights,
-            target=train.Target(
+            target=Target(
                 config.degrees_of_freedom,
                 config.tau,
                 config.anchor_share,

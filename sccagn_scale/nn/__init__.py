@@ -18,7 +18,7 @@ from sccagn_scale.nn._losses import (
     reconstruction,
     target_distribution,
 )
-from sccagn_scale.nn._module import Latent, Losses, LossWeights, SCCAGNModule
+from sccagn_scale.nn._module import Latent, Losses, LossWeights, SCCAGNModule, Target
 
 __all__ = [
     "CrossAttention",
@@ -32,6 +32,7 @@ __all__ = [
     "RowSource",
     "Rows",
     "SCCAGNModule",
+    "Target",
     "discriminator_loss",
     "generator_loss",
     "graph_layer",

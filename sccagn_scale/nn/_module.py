@@ -16,7 +16,7 @@ from sccagn_scale.nn._losses import (
     reconstruction,
     target_distribution,
 )
-from sccagn_scale.ops import Csr, student_t_assign, student_t_column_sums, student_t_kl
+from sccagn_scale.ops import Csr, student_t_assign, student_t_kl
 
 
 class Latent(NamedTuple):
@@ -43,6 +43,16 @@ class LossWeights(NamedTuple):
     clustering: float
     reconstruction: float
     adversarial: float
+
+
+class Target(NamedTuple):
+    """How the target of n cells is made: p as in `target_distribution`, then p ← (1 − a)·p + a·onehot(anchor)."""
+
+    nu: float  # of q; see `student_t_assign`
+    tau: float
+    anchor_share: float  # a
+    anchor: Tensor  # int64 [n], initial cluster of each
+    column_sums: Tensor | None = None  # over all cells of the graph [n_clusters]; a loss needs them
 
 
 class SCCAGNModule(nn.Module):
@@ -172,11 +182,6 @@ class SCCAGNModule(nn.Module):
             hidden = own if plain else self.mix(own, skip)
         return hidden
 
-    def assign(self, z: Tensor, nu: float = 1.0) -> Tensor:
-        """Soft assignments q [n, n_clusters] of z [n, n_latent]."""
-        assert self.centroids is not None, "set_centroids comes first"
-        return student_t_assign(z, self.centroids, nu)
-
     def loss(
         self,
         x: Rows,
@@ -184,12 +189,7 @@ class SCCAGNModule(nn.Module):
         weights: LossWeights,
         *,
         n_seeds: int | None = None,
-        pretraining: bool = False,
-        nu: float = 1.0,
-        tau: float = 0.5,
-        column_sums: Tensor | None = None,
-        anchor: Tensor | None = None,
-        anchor_share: float = 0.0,
+        target: Target | None = None,
     ) -> tuple[Losses, Tensor]:
         """Compute the losses of a batch and the z of its seeds, for the discriminator's own step.
 
@@ -202,12 +202,8 @@ class SCCAGNModule(nn.Module):
         n_seeds
             Every loss is of the first so many cells (all if None); the others only pass through the graph network,
             and are attended to.
-        pretraining
-            Rebuild from z alone and leave the clustering loss out.
-        nu, tau, column_sums
-            See `student_t_assign` and `target_distribution`; clustering needs `set_centroids`.
-        anchor, anchor_share
-            Initial cluster of each seed, int64 [s], and its share of the target: p ← (1 − a)·p + a·onehot(anchor).
+        target
+            Of the seeds, after `set_centroids`. None while pretraining: rebuild from z alone, without clusters.
         """
         latent = self.encode(x, adjacency, n_seeds)
         z = latent.z
@@ -218,18 +214,18 @@ class SCCAGNModule(nn.Module):
             output = self.decoder[-1]
             assert isinstance(output, nn.Linear)
             rec = reconstruction(self.decode(latent, from_z=True), output, own)
-            if not pretraining and self.fusion != "none":
+            if target is not None and self.fusion != "none":
                 rec = 0.5 * (rec + reconstruction(self.decode(latent), output, own))
         if weights.adversarial and self.discriminator is not None and len(z) > 1:  # batch norm needs two
             adv = generator_loss(self.discriminator(z))
-        if weights.clustering and not pretraining:
+        if weights.clustering and target is not None:
             assert self.head is not None, "set_centroids comes first"
             assert self.centroids is not None
-            if column_sums is None:
-                column_sums = student_t_column_sums(z, self.centroids, nu, tau=tau)
+            nu, tau, anchor_share, anchor, column_sums = target
+            assert column_sums is not None
             with torch.no_grad():
-                p = target_distribution(self.assign(z, nu), tau, column_sums)
-                if anchor is not None and anchor_share:
+                p = target_distribution(student_t_assign(z, self.centroids, nu), tau, column_sums)
+                if anchor_share:
                     p = torch.lerp(p, F.one_hot(anchor, p.shape[1]).to(p.dtype), anchor_share)
             predicted = torch.softmax(head(self.head(latent.g3, adjacency), len(z)), dim=1)
             kl = kl_divergence(p, predicted) + student_t_kl(

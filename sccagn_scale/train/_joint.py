@@ -10,20 +10,11 @@ from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale._progress import Stage
 from sccagn_scale.infer import embed
 from sccagn_scale.loader import Batch, Loader, WholeGraph
-from sccagn_scale.nn import Losses, LossWeights
+from sccagn_scale.nn import Losses, LossWeights, Target
 from sccagn_scale.ops import student_t_column_sums, student_t_label
 from sccagn_scale.train._history import History
 from sccagn_scale.train._optimizer import Optimizer, check_finite
 from sccagn_scale.train._stopping import Plateau, Settled
-
-
-class Target(NamedTuple):
-    """How the target distribution is made; see `sccagn_scale.nn.target_distribution`."""
-
-    nu: float
-    tau: float
-    anchor_share: float
-    anchor: Tensor  # int64 [n_obs], the initial clustering
 
 
 class JointResult(NamedTuple):
@@ -63,8 +54,10 @@ def train_jointly(
         The whole graph.
     z
         Embedding of all cells [n_obs, n_latent] by the network as it is.
-    weights, target
-        The losses.
+    weights
+        Of the losses.
+    target
+        Of all cells; its sums are computed here.
     n_steps
         Most batches to train on: the budget does not grow with the number of cells, and may end within an epoch.
     settled, plateau
@@ -82,17 +75,8 @@ def train_jointly(
         sums = student_t_column_sums(z, module.centroids, target.nu, tau=target.tau)
         losses: list[Losses] = []
         for batch in loader:
-            losses.append(
-                optimizer.step(
-                    batch,
-                    weights,
-                    nu=target.nu,
-                    tau=target.tau,
-                    target_sums=sums,
-                    anchor=target.anchor[batch.n_id[: batch.n_seeds]],
-                    anchor_share=target.anchor_share,
-                )
-            )
+            own = target._replace(anchor=target.anchor[batch.n_id[: batch.n_seeds]], column_sums=sums)
+            losses.append(optimizer.step(batch, weights, own))
             left -= 1
             progress.advance(1, loss=losses[-1].total.item())
             if left == 0:

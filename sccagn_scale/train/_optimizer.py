@@ -13,7 +13,7 @@ from torch.optim.adamax import adamax
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.loader import Batch
-from sccagn_scale.nn import Losses, LossWeights, SCCAGNModule, discriminator_loss
+from sccagn_scale.nn import Losses, LossWeights, SCCAGNModule, Target, discriminator_loss
 
 
 class Optimizer:
@@ -52,18 +52,7 @@ class Optimizer:
         )
         self._critic = _Moments(critic, adam_step) if critic else None
 
-    def step(
-        self,
-        batch: Batch,
-        weights: LossWeights,
-        *,
-        pretraining: bool = False,
-        nu: float = 1.0,
-        tau: float = 0.5,
-        target_sums: Tensor | None = None,
-        anchor: Tensor | None = None,
-        anchor_share: float = 0.0,
-    ) -> Losses:
+    def step(self, batch: Batch, weights: LossWeights, target: Target | None = None) -> Losses:
         """Train on one batch; see `SCCAGNModule.loss` for the parameters. Returns its detached losses.
 
         Raises
@@ -71,18 +60,7 @@ class Optimizer:
         InputError
             If the loss is no longer finite.
         """
-        losses, z = self.module.loss(
-            batch.x,
-            batch.adjacency,
-            weights,
-            n_seeds=batch.n_seeds,
-            pretraining=pretraining,
-            nu=nu,
-            tau=tau,
-            column_sums=target_sums,
-            anchor=anchor,
-            anchor_share=anchor_share,
-        )
+        losses, z = self.module.loss(batch.x, batch.adjacency, weights, n_seeds=batch.n_seeds, target=target)
         check_finite(losses.total, "loss")
         if losses.total.requires_grad:  # not while every part is off, as in pretraining for the clustering loss alone
             self._network.zero_grad()

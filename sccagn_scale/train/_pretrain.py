@@ -42,7 +42,7 @@ def pretrain(
     while left > 0:
         losses: list[Losses] = []
         for batch in loader:
-            losses.append(optimizer.step(batch, weights, pretraining=True))
+            losses.append(optimizer.step(batch, weights))
             left -= 1
             progress.advance(1, loss=losses[-1].total.item())
             if left == 0:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sccagn_scale.graph import adjacency, neighbors, normalized
-from sccagn_scale.nn import SCCAGNModule
-from sccagn_scale.ops import Csr
+from sccagn_scale.nn import SCCAGNModule, Target
+from sccagn_scale.ops import Csr, student_t_column_sums
 
 N_OBS, N_VARS, N_LATENT = 24, 10, 8
 
@@ -53,3 +53,20 @@ def clustering(module: SCCAGNModule, n_clusters: int = 3) -> SCCAGNModule:
     assert module.head is not None
     module.head.double()
     return module
+
+
+def own_target(
+    module: SCCAGNModule,
+    x: Csr | Tensor,
+    adjacency: Csr,
+    *,
+    nu: float = 1.0,
+    tau: float = 0.5,
+    n_seeds: int | None = None,
+) -> Target:
+    """Make the target of a batch that is all there is: its sums are those of its own seeds, and it has no anchor."""
+    assert module.centroids is not None
+    with torch.no_grad():
+        z = module.encode(x, adjacency, n_seeds).z
+        sums = student_t_column_sums(z, module.centroids, nu, tau=tau)
+    return Target(nu, tau, 0.0, torch.zeros(len(z), dtype=torch.int64), sums)

@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 from torch import Tensor
-from train_samples import WEIGHTS, optimizer, toy
+from train_samples import WEIGHTS, optimizer, own_target, toy
 
 from sccagn_scale._errors import InputError
-from sccagn_scale.nn import LossWeights, SCCAGNModule, discriminator_loss, generator_loss
+from sccagn_scale.nn import LossWeights, SCCAGNModule, Target, discriminator_loss, generator_loss
 from sccagn_scale.train import Optimizer
 
 
@@ -33,7 +33,7 @@ def test_steps_lower_every_loss_they_work_on() -> None:
     module, _, batch = toy()
     with_centroids(module)
     steps = optimizer(module)
-    losses = [steps.step(batch, LossWeights(1.0, 1.0, 0.0)) for _ in range(60)]
+    losses = [steps.step(batch, LossWeights(1.0, 1.0, 0.0), own_target(module, batch)) for _ in range(60)]
     assert losses[-1].total < 0.5 * losses[0].total
     assert losses[-1].reconstruction < losses[0].reconstruction
     assert losses[-1].clustering < losses[0].clustering
@@ -53,7 +53,7 @@ def test_the_network_step_leaves_the_critic_alone_and_the_critics_the_network(mo
         critic_step(self, z)
 
     monkeypatch.setattr(Optimizer, "_critic_step", spy)
-    steps.step(batch, WEIGHTS)
+    steps.step(batch, WEIGHTS, own_target(module, batch))
     network = {"encoder", "graph", "decoder", "attention", "centroids", "head"}
     by_network = {name.split(".")[0] for name, p in after_network.items() if not torch.equal(p, before[name])}
     assert by_network == network
@@ -64,7 +64,7 @@ def test_the_critic_learns_from_the_latent_vectors_of_the_step() -> None:
     module, _, batch = toy()
     steps = Optimizer(module, 1e-12, 1e-2, generator=torch.Generator().manual_seed(0))
     for _ in range(80):
-        steps.step(batch, WEIGHTS, pretraining=True)
+        steps.step(batch, WEIGHTS)
     z = module.encode(batch.x, batch.adjacency).z.detach()
     prior = torch.randn(len(z), 4, generator=torch.Generator().manual_seed(9))
     assert module.discriminator is not None
@@ -86,7 +86,7 @@ def test_without_adversarial_loss_there_is_no_critic_step(weights: LossWeights) 
     module, _, batch = toy(discriminator=weights.adversarial == 0)
     with_centroids(module)
     before = values(module)
-    losses = optimizer(module).step(batch, weights)
+    losses = optimizer(module).step(batch, weights, own_target(module, batch))
     assert losses.adversarial == 0
     assert moved(module, before) == {"encoder", "graph", "decoder", "attention", "centroids", "head"}
 
@@ -95,7 +95,7 @@ def test_without_adversarial_loss_there_is_no_critic_step(weights: LossWeights) 
 def test_a_step_with_nothing_to_learn_changes_nothing(weights: LossWeights) -> None:
     module, _, batch = toy(discriminator=False)
     before = values(module)
-    assert optimizer(module).step(batch, weights, pretraining=True).total == 0
+    assert optimizer(module).step(batch, weights).total == 0
     assert moved(module, before) == set()
 
 
@@ -105,7 +105,7 @@ def test_divergence_is_told_as_a_mistake_of_the_learning_rate() -> None:
 
     def many() -> None:
         for _ in range(5):
-            steps.step(batch, WEIGHTS, pretraining=True)
+            steps.step(batch, WEIGHTS)
 
     with pytest.raises(InputError, match=r"diverged.*`learning_rate`"):
         many()
@@ -118,14 +118,14 @@ def test_the_generator_alone_decides_the_prior() -> None:
         torch.manual_seed(seed)
         steps = optimizer(module)
         for _ in range(3):
-            steps.step(batch, WEIGHTS, pretraining=True)
+            steps.step(batch, WEIGHTS)
         ends.append(values(module))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     assert module.discriminator is not None
     module, _, batch = toy()
     other = Optimizer(module, 1e-2, 1e-3, generator=torch.Generator().manual_seed(5))
     for _ in range(3):
-        other.step(batch, WEIGHTS, pretraining=True)
+        other.step(batch, WEIGHTS)
     assert any(not torch.equal(p, ends[0][name]) for name, p in module.named_parameters())
 
 
@@ -134,7 +134,7 @@ def test_the_loss_of_a_step_is_the_one_before_it() -> None:
     z = module.encode(batch.x, batch.adjacency).z
     assert module.discriminator is not None
     expected = generator_loss(module.discriminator(z)).detach()
-    torch.testing.assert_close(optimizer(module).step(batch, WEIGHTS, pretraining=True).adversarial, expected)
+    torch.testing.assert_close(optimizer(module).step(batch, WEIGHTS).adversarial, expected)
 
 
 def test_steps_are_those_of_torchs_own_optimizers() -> None:
@@ -147,9 +147,10 @@ def test_steps_are_those_of_torchs_own_optimizers() -> None:
     adam = torch.optim.Adam(critic, lr=1e-3)
     generator = torch.Generator().manual_seed(0)
     # in pretraining the fusion gets no gradient: it has taken fewer steps than the rest
-    for pretraining in (True, False, True):
-        steps.step(batch, LossWeights(0.0, 0.5, 0.5), pretraining=pretraining)
-        losses, z = same.loss(batch.x, batch.adjacency, LossWeights(0.0, 0.5, 0.5), pretraining=pretraining)
+    target = Target(1.0, 0.5, 0.0, torch.zeros(60, dtype=torch.int64))
+    for own in (None, target, None):
+        steps.step(batch, LossWeights(0.0, 0.5, 0.5), own)
+        losses, z = same.loss(batch.x, batch.adjacency, LossWeights(0.0, 0.5, 0.5), target=own)
         adamax.zero_grad()
         losses.total.backward()
         adamax.step()

@@ -19,7 +19,7 @@ from sccagn_scale._errors import InputError
 from sccagn_scale.clustering import centers, kmeans
 from sccagn_scale.infer import embed
 from sccagn_scale.loader import Batch, PartitionLoader
-from sccagn_scale.nn import Losses, LossWeights, SCCAGNModule
+from sccagn_scale.nn import Losses, LossWeights, SCCAGNModule, Target
 from sccagn_scale.ops import student_t_column_sums, student_t_label
 from sccagn_scale.train import (
     History,
@@ -27,7 +27,6 @@ from sccagn_scale.train import (
     Optimizer,
     Plateau,
     Settled,
-    Target,
     pretrain,
     train_jointly,
 )
@@ -190,12 +189,12 @@ def test_an_anchor_holds_the_initial_clusters() -> None:
 
 
 def test_every_batch_is_told_of_its_anchors_and_of_the_sums_over_all_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[Any, dict[str, Any]]] = []
+    told: list[tuple[Batch, Target]] = []
     step = Optimizer.step
 
-    def spy(self: Optimizer, batch: Batch, *args: Any, **options: Any) -> Losses:
-        told.append((batch, options))
-        return step(self, batch, *args, **options)
+    def spy(self: Optimizer, batch: Batch, weights: LossWeights, target: Target) -> Losses:
+        told.append((batch, target))
+        return step(self, batch, weights, target)
 
     monkeypatch.setattr(Optimizer, "step", spy)
     joint(n_steps=3, n_parts=3, anchor_share=0.25)
@@ -204,10 +203,10 @@ def test_every_batch_is_told_of_its_anchors_and_of_the_sums_over_all_cells(monke
     initial = torch.from_numpy(kmeans(z.numpy(), 3))
     sums = student_t_column_sums(z, torch.from_numpy(centers(z.numpy(), initial.numpy())), 1.0, tau=0.5)
     assert len(told) == 3
-    for batch, options in told:
-        torch.testing.assert_close(options["target_sums"], sums)
-        assert torch.equal(options["anchor"], initial[batch.n_id])
-        assert (options["anchor_share"], options["nu"], options["tau"]) == (0.25, 1.0, 0.5)
+    for batch, target in told:
+        torch.testing.assert_close(target.column_sums, sums)
+        assert torch.equal(target.anchor, initial[batch.n_id])
+        assert (target.anchor_share, target.nu, target.tau) == (0.25, 1.0, 0.5)
 
 
 def test_joint_training_that_diverges_is_told() -> None:

@@ -9,7 +9,8 @@ from planted import blobs
 
 from sccagn_scale.graph import adjacency, neighbors, normalized
 from sccagn_scale.loader import Batch, FullLoader
-from sccagn_scale.nn import LossWeights, SCCAGNModule, initialize
+from sccagn_scale.nn import LossWeights, SCCAGNModule, Target, initialize
+from sccagn_scale.ops import student_t_column_sums
 from sccagn_scale.train import Optimizer
 
 WEIGHTS = LossWeights(clustering=0.1, reconstruction=0.5, adversarial=0.5)
@@ -52,3 +53,11 @@ def toy(*, as_pca: bool = False, **options: object) -> tuple[SCCAGNModule, FullL
 
 def optimizer(module: SCCAGNModule, learning_rate: float = 1e-2) -> Optimizer:
     return Optimizer(module, learning_rate, 1e-3, generator=torch.Generator().manual_seed(0))
+
+
+def own_target(module: SCCAGNModule, batch: Batch) -> Target:
+    """The target, without anchors, of a batch that is all there is."""
+    assert module.centroids is not None
+    with torch.no_grad():
+        sums = student_t_column_sums(module.encode(batch.x, batch.adjacency).z, module.centroids)
+    return Target(1.0, 0.5, 0.0, torch.zeros(batch.n_seeds, dtype=torch.int64), sums)
