@@ -10,8 +10,9 @@ from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale._progress import Stage
 from sccagn_scale.infer import embed
 from sccagn_scale.loader import Batch, Loader, WholeGraph
-from sccagn_scale.nn import Losses, LossWeights, Target
+from sccagn_scale.nn import LossWeights, Target
 from sccagn_scale.ops import student_t_column_sums, student_t_label
+from sccagn_scale.train._epoch import run_epoch
 from sccagn_scale.train._history import History
 from sccagn_scale.train._optimizer import Optimizer, check_finite
 from sccagn_scale.train._stopping import Plateau, Settled
@@ -73,14 +74,9 @@ def train_jointly(
     left = n_steps
     while left > 0:
         sums = student_t_column_sums(z, module.centroids, target.nu, tau=target.tau)
-        losses: list[Losses] = []
-        for batch in loader:
-            own = target._replace(anchor=target.anchor[batch.n_id[: batch.n_seeds]], column_sums=sums)
-            losses.append(optimizer.step(batch, weights, own))
-            left -= 1
-            progress.advance(1, loss=losses[-1].total.item())
-            if left == 0:
-                break
+        target = target._replace(column_sums=sums)
+        losses = run_epoch(optimizer, loader, weights, target=target, n_steps=left, progress=progress)
+        left -= len(losses)
         z = embed(module, whole, scratch=scratch)
         check_finite(z, "embedding")
         before, labels = labels, student_t_label(z, module.centroids, target.nu).labels

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sccagn_scale._progress import Stage
 from sccagn_scale.loader import Loader
-from sccagn_scale.nn import Losses, LossWeights
+from sccagn_scale.nn import LossWeights
+from sccagn_scale.train._epoch import run_epoch
 from sccagn_scale.train._history import History
 from sccagn_scale.train._optimizer import Optimizer
 from sccagn_scale.train._stopping import Plateau
@@ -40,12 +41,7 @@ def pretrain(
     weights = LossWeights(0.0, weights.reconstruction, 0.0)
     left = n_steps
     while left > 0:
-        losses: list[Losses] = []
-        for batch in loader:
-            losses.append(optimizer.step(batch, weights))
-            left -= 1
-            progress.advance(1, loss=losses[-1].total.item())
-            if left == 0:
-                break
+        losses = run_epoch(optimizer, loader, weights, n_steps=left, progress=progress)
+        left -= len(losses)
         if plateau.reached(history.add("pretrain", losses).loss):
             return
