@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale.loader import Batch, WholeGraph
-from sccagn_scale.nn import GraphLayer, Rows, RowSource, SCCAGNModule
+from sccagn_scale.nn import GraphLayer, NodeFeatures, RowSource, SCCAGNModule
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def embed(
             return torch.from_numpy(scratch.empty((n_obs, width), np.float32))
         return torch.empty(n_obs, width, device=device)
 
-    def send(layer: GraphLayer, rows: Rows | RowSource) -> Rows | RowSource:
+    def send(layer: GraphLayer, rows: NodeFeatures | RowSource) -> NodeFeatures | RowSource:
         if layer.sends_itself(rows):
             return rows
         sent = room(layer.n_out)
@@ -57,5 +57,5 @@ def embed(
     return z
 
 
-def _block(x: Rows | RowSource, start: int, stop: int, device: torch.device) -> Rows:
+def _block(x: NodeFeatures | RowSource, start: int, stop: int, device: torch.device) -> NodeFeatures:
     return x[start:stop] if isinstance(x, Tensor) else x.rows(start, stop).to(device)

@@ -105,8 +105,8 @@ def test_a_room_imports_only_what_lower_floors_offer(path: Path) -> None:
     ("own", "source", "allowed"),
     [
         ("nn", "from sccagn_scale.ops import Csr", True),
-        ("nn", "from sccagn_scale.nn._layers import Rows", True),
-        ("nn", "from ._layers import Rows", True),
+        ("nn", "from sccagn_scale.nn._layers import NodeFeatures", True),
+        ("nn", "from ._layers import NodeFeatures", True),
         ("nn", "from sccagn_scale.graph import neighbors", False),
         ("nn", "def f():\n    from sccagn_scale.loader import Batch", False),
         ("nn", "if TYPE_CHECKING:\n    from sccagn_scale.model import SCCAGN", False),

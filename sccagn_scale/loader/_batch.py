@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sccagn_scale.loader._stored import StoredRows
-from sccagn_scale.nn import Rows, RowSource
+from sccagn_scale.nn import NodeFeatures, RowSource
 from sccagn_scale.ops import Csr
 
 Cells: TypeAlias = sp.csr_matrix | np.ndarray | StoredRows
@@ -21,7 +21,7 @@ Cells: TypeAlias = sp.csr_matrix | np.ndarray | StoredRows
 class Batch(NamedTuple):
     """n cells and edges among them."""
 
-    x: Rows  # [n, n_input]
+    x: NodeFeatures  # [n, n_input]
     adjacency: Csr  # [n, n], weights of the whole graph's Â, scaled to the sums of its rows
     n_id: Tensor  # int64 [n], which cells these are
     n_seeds: int  # the first so many are trained on; the others are there for their neighbours' sake
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 class WholeGraph(NamedTuple):
     """All n_obs cells and all edges, to read out over."""
 
-    x: Rows | RowSource  # [n_obs, n_input]
+    x: NodeFeatures | RowSource  # [n_obs, n_input]
     adjacency: Csr  # Â [n_obs, n_obs], symmetric
 
 
@@ -48,7 +48,7 @@ def whole_graph(x: Cells, adjacency: sp.csr_matrix, device: torch.device) -> Who
     return WholeGraph(x if isinstance(x, StoredRows) else rows(x, device), graph)
 
 
-def rows(x: sp.csr_matrix | np.ndarray, device: torch.device) -> Rows:
+def rows(x: sp.csr_matrix | np.ndarray, device: torch.device) -> NodeFeatures:
     """Bring cells × genes (CSR) or cells × components to a device."""
     return torch.from_numpy(x).to(device) if isinstance(x, np.ndarray) else Csr.from_scipy(x).to(device)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sccagn_scale.config import Conv
 from sccagn_scale.ops import Csr, csr_matmul
 
-Rows = Csr | Tensor
+NodeFeatures = Csr | Tensor
 """The cells of a batch: kept genes as CSR, or dense components [n, n_input]."""
 
 
@@ -31,20 +31,20 @@ class RowSource(Protocol):
         ...
 
 
-RowsT = TypeVar("RowsT", Tensor, Csr, Rows)
+FeaturesT = TypeVar("FeaturesT", Tensor, Csr, NodeFeatures)
 
 
-def head(rows: RowsT, n: int) -> RowsT:
+def first_rows(x: FeaturesT, n: int) -> FeaturesT:
     """The first n rows; all of them are the same object, so that gradients add up in the same order."""
-    if n == rows.shape[0]:
-        return rows
-    return rows[:n] if isinstance(rows, Tensor) else rows.head(n)
+    if n == x.shape[0]:
+        return x
+    return x[:n] if isinstance(x, Tensor) else x.rows(0, n)
 
 
 class RowLinear(nn.Linear):
     """A linear layer whose input may be CSR; never forms the dense cells × genes matrix."""
 
-    def forward(self, x: Rows) -> Tensor:  # x [n, in] -> [n, out]
+    def forward(self, x: NodeFeatures) -> Tensor:  # x [n, in] -> [n, out]
         """Project rows."""
         if isinstance(x, Tensor):
             return super().forward(x)
@@ -58,15 +58,15 @@ class GraphLayer(nn.Module, ABC):
     n_out: int
 
     @abstractmethod
-    def sends_itself(self, x: Rows | RowSource) -> bool:
+    def sends_itself(self, x: NodeFeatures | RowSource) -> bool:
         """Whether cells of this kind send what they are."""
 
     @abstractmethod
-    def send(self, x: Rows) -> Rows:
+    def send(self, x: NodeFeatures) -> NodeFeatures:
         """Compute what cells [n, n_in] send to their neighbours, each on its own: themselves, or [n, n_out]."""
 
     @abstractmethod
-    def gather(self, sent: Rows | RowSource, adjacency: Csr, start: int = 0) -> Tensor:
+    def gather(self, sent: NodeFeatures | RowSource, adjacency: Csr, start: int = 0) -> Tensor:
         """Compute the layer for the cells from `start` on, whose rows the adjacency [m, n] has: [m, n_out]."""
 
 
@@ -84,18 +84,18 @@ class GCNLayer(GraphLayer):
         self.linear = RowLinear(n_in, n_out, bias=False)
         self.bias = nn.Parameter(torch.zeros(n_out))
 
-    def forward(self, x: Rows, adjacency: Csr) -> Tensor:
+    def forward(self, x: NodeFeatures, adjacency: Csr) -> Tensor:
         """Map [n, n_in] to [n, n_out] over the normalised adjacency [n, n]."""
         return self.gather(self.send(x), adjacency)
 
-    def sends_itself(self, x: Rows | RowSource) -> bool:
+    def sends_itself(self, x: NodeFeatures | RowSource) -> bool:
         n_out, n_in = self.linear.weight.shape
         return isinstance(x, Tensor) and n_in < n_out and x.shape[1] == n_in
 
-    def send(self, x: Rows) -> Tensor:
+    def send(self, x: NodeFeatures) -> Tensor:
         return x if isinstance(x, Tensor) and self.sends_itself(x) else self.linear(x)
 
-    def gather(self, sent: Rows | RowSource, adjacency: Csr, start: int = 0) -> Tensor:
+    def gather(self, sent: NodeFeatures | RowSource, adjacency: Csr, start: int = 0) -> Tensor:
         assert isinstance(sent, Tensor)
         gathered = csr_matmul(adjacency, sent)
         return (self.linear(gathered) if self.sends_itself(sent) else gathered) + self.bias
@@ -115,17 +115,17 @@ class PyGLayer(GraphLayer):
         self.n_out = n_out
         self.conv = GATConv(n_in, n_out, add_self_loops=False) if conv == "gat" else SAGEConv(n_in, n_out)
 
-    def forward(self, x: Rows, adjacency: Csr) -> Tensor:
+    def forward(self, x: NodeFeatures, adjacency: Csr) -> Tensor:
         """Map [n, n_in] to [n, n_out] over the edges of the adjacency [n, n]."""
         return self.conv(_filled(x), adjacency.edge_index)
 
-    def sends_itself(self, x: Rows | RowSource) -> bool:
+    def sends_itself(self, x: NodeFeatures | RowSource) -> bool:
         return True
 
-    def send(self, x: Rows) -> Rows:
+    def send(self, x: NodeFeatures) -> NodeFeatures:
         return x
 
-    def gather(self, sent: Rows | RowSource, adjacency: Csr, start: int = 0) -> Tensor:
+    def gather(self, sent: NodeFeatures | RowSource, adjacency: Csr, start: int = 0) -> Tensor:
         own = torch.arange(start, start + adjacency.shape[0], device=adjacency.indices.device)
         used, position = torch.unique(adjacency.indices, return_inverse=True)  # the others send nothing here
         edges = torch.stack([position, adjacency.row_of_value()])
@@ -147,11 +147,11 @@ class PyGLayer(GraphLayer):
         return self.conv.bias if hasattr(self.conv, "lin") else self.conv.lin_l.bias
 
 
-def _filled(x: Rows) -> Tensor:
+def _filled(x: NodeFeatures) -> Tensor:
     return x if isinstance(x, Tensor) else x.to_dense()
 
 
-def _taken(x: Rows | RowSource, rows: Tensor) -> Rows:
+def _taken(x: NodeFeatures | RowSource, rows: Tensor) -> NodeFeatures:
     return x[rows] if isinstance(x, Tensor) else x.take(rows).to(rows.device)
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sccagn_scale.nn._layers import Rows
+from sccagn_scale.nn._layers import NodeFeatures
 from sccagn_scale.ops import csr_matmul
 
 
@@ -41,7 +41,7 @@ def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
     return F.kl_div(q.clamp_min(torch.finfo(q.dtype).tiny).log(), p, reduction="batchmean")
 
 
-def reconstruction(hidden: Tensor, output: torch.nn.Linear, x: Rows) -> Tensor:
+def reconstruction(hidden: Tensor, output: torch.nn.Linear, x: NodeFeatures) -> Tensor:
     """‖x̂ − x‖² of a cell, mean over cells, for x̂ = h Vᵀ + b.
 
     Summed over genes, not averaged: cells have unit length, so this is the unexplained share of a cell's norm whatever

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sccagn_scale.config import Conv, Fusion
-from sccagn_scale.nn._layers import CrossAttention, Discriminator, RowLinear, Rows, graph_layer, head
+from sccagn_scale.nn._layers import CrossAttention, Discriminator, NodeFeatures, RowLinear, first_rows, graph_layer
 from sccagn_scale.nn._losses import (
     generator_loss,
     kl_divergence,
@@ -139,7 +139,7 @@ class SCCAGNModule(nn.Module):
         """(1 − φ)·encoder + φ·graph, both [n, width]."""
         return torch.lerp(own, graph, self.phi)
 
-    def encode(self, x: Rows, adjacency: Csr, n_seeds: int | None = None) -> Latent:
+    def encode(self, x: NodeFeatures, adjacency: Csr, n_seeds: int | None = None) -> Latent:
         """Embed the first `n_seeds` cells (all if None) of a batch x [n, n_input] with adjacency [n, n].
 
         The graph network runs over all n cells, the encoder over the seeds.
@@ -148,10 +148,10 @@ class SCCAGNModule(nn.Module):
         g1 = F.relu(self.graph[0](x, adjacency))
         g2 = F.relu(self.graph[1](g1, adjacency))
         g3 = F.relu(self.graph[2](g2, adjacency))
-        g1, g2 = head(g1, n_seeds), head(g2, n_seeds)
-        return Latent(self.code(head(x, n_seeds), g1, g2), g1, g2, g3)
+        g1, g2 = first_rows(g1, n_seeds), first_rows(g2, n_seeds)
+        return Latent(self.code(first_rows(x, n_seeds), g1, g2), g1, g2, g3)
 
-    def code(self, x: Rows, g1: Tensor, g2: Tensor) -> Tensor:
+    def code(self, x: NodeFeatures, g1: Tensor, g2: Tensor) -> Tensor:
         """Run the encoder, every cell on its own: x [n, n_input] and the graph network's layers to z [n, n_latent]."""
         first, second, third, last = self.encoder
         hidden = self.mix(F.relu(first(x)), g1)
@@ -166,7 +166,7 @@ class SCCAGNModule(nn.Module):
         through the skips alone the decoder could rebuild it and leave z empty.
         """
         z, g1, g2, g3_of_all = latent
-        g3 = head(g3_of_all, len(z))
+        g3 = first_rows(g3_of_all, len(z))
         plain = from_z or self.fusion == "none"
         if plain:
             start = z
@@ -184,7 +184,7 @@ class SCCAGNModule(nn.Module):
 
     def loss(
         self,
-        x: Rows,
+        x: NodeFeatures,
         adjacency: Csr,
         weights: LossWeights,
         *,
@@ -207,7 +207,7 @@ class SCCAGNModule(nn.Module):
         """
         latent = self.encode(x, adjacency, n_seeds)
         z = latent.z
-        own = head(x, len(z))
+        own = first_rows(x, len(z))
         zero = z.new_zeros(())
         rec = adv = kl = zero
         if weights.reconstruction:
@@ -227,7 +227,7 @@ class SCCAGNModule(nn.Module):
                 p = target_distribution(student_t_assign(z, self.centroids, nu), tau, column_sums)
                 if anchor_share:
                     p = torch.lerp(p, F.one_hot(anchor, p.shape[1]).to(p.dtype), anchor_share)
-            predicted = torch.softmax(head(self.head(latent.g3, adjacency), len(z)), dim=1)
+            predicted = torch.softmax(first_rows(self.head(latent.g3, adjacency), len(z)), dim=1)
             kl = kl_divergence(p, predicted) + student_t_kl(
                 z, self.centroids, column_sums, nu=nu, tau=tau, anchor=anchor, anchor_share=anchor_share
             )

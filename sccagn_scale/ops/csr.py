@@ -89,10 +89,6 @@ class Csr:
         self._transposed[:] = [lambda: transpose]
         return transpose
 
-    def head(self, n_rows: int) -> Csr:
-        """The first rows [n_rows, n_cols], sharing memory."""
-        return self if n_rows == self.shape[0] else self.rows(0, n_rows)
-
     def _make_transpose(self) -> Csr:
         device = self.values.device
         if device.type != "cpu" and len(self.indices) < 2**31:  # torch sorts no more on a GPU

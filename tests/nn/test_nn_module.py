@@ -21,7 +21,7 @@ from sccagn_scale.nn import (
     reconstruction,
     target_distribution,
 )
-from sccagn_scale.nn._layers import head as nn_head
+from sccagn_scale.nn._layers import first_rows
 from sccagn_scale.ops import Csr, student_t_assign, student_t_column_sums
 
 ALL_ON = LossWeights(clustering=0.3, reconstruction=0.5, adversarial=0.7)
@@ -198,6 +198,7 @@ def test_training_on_sparse_cells_makes_nothing_of_the_size_of_cells_times_genes
 
 def test_as_many_seeds_as_cells_change_nothing() -> None:
     batch, module = cells(), clustering(network())
+    assert all(first_rows(x, N_OBS) is x for x in (batch.sparse, batch.dense))
     target = own_target(module, batch.sparse, batch.adjacency)
     expected = module.loss(batch.sparse, batch.adjacency, ALL_ON, target=target)
     result = module.loss(batch.sparse, batch.adjacency, ALL_ON, n_seeds=N_OBS, target=target)
@@ -218,7 +219,7 @@ def test_seeds_with_all_their_neighbours_learn_as_in_the_whole_graph(conv: Any, 
     adjacency = Csr.from_scipy(sub, symmetric=True, dtype=torch.float64)
     x = getattr(whole, layout)
     results = []
-    for rows, graph in ((x, whole.adjacency), (nn_head(x, len(n_id)), adjacency)):
+    for rows, graph in ((x, whole.adjacency), (first_rows(x, len(n_id)), adjacency)):
         target = own_target(module, rows, graph, n_seeds=len(seeds))
         losses, z = module.loss(rows, graph, ALL_ON, n_seeds=len(seeds), target=target)
         assert z.shape == (3, 8)
