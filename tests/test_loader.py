@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sccagn_scale.graph import adjacency, neighbors, normalized, partition
 from sccagn_scale.io import CellStore, CellStoreWriter
-from sccagn_scale.loader import Batch, FullLoader, PartitionLoader, StoredRows
+from sccagn_scale.loader import Batch, CellsOnDisk, FullLoader, PartitionLoader
 from sccagn_scale.ops import Csr
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def test_cells_come_by_their_numbers_whatever_their_order_in_the_store(
     order = np.random.default_rng(0).permutation(N_OBS)
     with CellStoreWriter(tmp_path / "store", points.shape[1], {}) as writer:
         writer.append(sp.csr_matrix(points)[order])
-    stored, cells = StoredRows(CellStore.open(tmp_path / "store"), order), np.array([250, 3, 7, 3])
+    stored, cells = CellsOnDisk(CellStore.open(tmp_path / "store"), order), np.array([250, 3, 7, 3])
     assert stored.shape == points.shape
     np.testing.assert_array_equal(stored[cells].toarray(), points[cells])
     np.testing.assert_array_equal(dense(stored.take(torch.from_numpy(cells))), points[cells])

@@ -5,17 +5,17 @@ from sccagn_scale.loader._full import FullLoader
 from sccagn_scale.loader._neighbor import NeighborLoader, check_sampler
 from sccagn_scale.loader._partition import PartitionLoader
 from sccagn_scale.loader._prefetch import Prefetch
-from sccagn_scale.loader._stored import StoredRows
+from sccagn_scale.loader._stored import CellsOnDisk
 
 __all__ = [
     "Batch",
     "Cells",
+    "CellsOnDisk",
     "FullLoader",
     "Loader",
     "NeighborLoader",
     "PartitionLoader",
     "Prefetch",
-    "StoredRows",
     "WholeGraph",
     "check_sampler",
     "whole_graph",

@@ -10,11 +10,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from sccagn_scale.loader._stored import StoredRows
+from sccagn_scale.loader._stored import CellsOnDisk
 from sccagn_scale.nn import NodeFeatures, RowSource
 from sccagn_scale.ops import Csr
 
-Cells: TypeAlias = sp.csr_matrix | np.ndarray | StoredRows
+Cells: TypeAlias = sp.csr_matrix | np.ndarray | CellsOnDisk
 """What the network sees of all cells: genes, in memory or on disk, or components."""
 
 
@@ -45,7 +45,7 @@ class Loader(Protocol):
 def whole_graph(x: Cells, adjacency: sp.csr_matrix, device: torch.device) -> WholeGraph:
     """Bring all cells and their Â to a device; cells on disk stay there."""
     graph = Csr.from_scipy(adjacency, symmetric=True).to(device)
-    return WholeGraph(x if isinstance(x, StoredRows) else rows(x, device), graph)
+    return WholeGraph(x if isinstance(x, CellsOnDisk) else rows(x, device), graph)
 
 
 def rows(x: sp.csr_matrix | np.ndarray, device: torch.device) -> NodeFeatures:

@@ -10,7 +10,7 @@ from sccagn_scale.io import CellStore
 from sccagn_scale.ops import Csr
 
 
-class StoredRows:
+class CellsOnDisk:
     """The network's input in a cell store that is laid out in an order of its own.
 
     In the order of the graph's parts, the cells of a batch are a few contiguous reads.

@@ -8,7 +8,7 @@ import torch
 
 from sccagn_scale import graph
 from sccagn_scale.config import Config
-from sccagn_scale.loader import FullLoader, Loader, NeighborLoader, PartitionLoader, Prefetch, StoredRows
+from sccagn_scale.loader import CellsOnDisk, FullLoader, Loader, NeighborLoader, PartitionLoader, Prefetch
 from sccagn_scale.model._prepare import Prepared, part_size
 
 
@@ -23,7 +23,7 @@ def make_loader(
 ) -> Loader:
     """Divide the graph Â [n, n] into batches of about `size` cells; None: one batch holds it all."""
     if size is None or len(prepared.pcs) <= size:
-        x = prepared.x[:] if isinstance(prepared.x, StoredRows) else prepared.x
+        x = prepared.x[:] if isinstance(prepared.x, CellsOnDisk) else prepared.x
         return FullLoader(x, normalized, device)
     generator = np.random.default_rng(random_state)
     if config.loader == "neighbor":

@@ -22,7 +22,7 @@ from sccagn_scale._progress import SILENT_STAGE, Stage
 from sccagn_scale._threads import mapped
 from sccagn_scale.config import Config, InputKind
 from sccagn_scale.io import CellStore, CellStoreWriter
-from sccagn_scale.loader import Cells, StoredRows
+from sccagn_scale.loader import Cells, CellsOnDisk
 from sccagn_scale.model._needs import Size
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def _represent(
 
 def _genes(
     recipe: Recipe, config: Config, blocks: _Blocks, pcs: np.ndarray, scratch: Scratch, random_state: int
-) -> sp.csr_matrix | StoredRows:
+) -> sp.csr_matrix | CellsOnDisk:
     """Scale the chosen genes; on disk, cells are laid out part by part, as batches of training want them."""
 
     def scaled(block: sp.csr_matrix) -> sp.csr_matrix:
@@ -337,4 +337,4 @@ def _genes(
         with CellStoreWriter(in_parts, len(recipe.chosen), {}) as writer:
             for i in range(0, len(order), pp.BLOCK_SIZE):
                 writer.append(cells.rows(order[i : i + pp.BLOCK_SIZE]))
-        return StoredRows(CellStore.open(in_parts), order)  # whose files stay open, and are gone with it
+        return CellsOnDisk(CellStore.open(in_parts), order)  # whose files stay open, and are gone with it
