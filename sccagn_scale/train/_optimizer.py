@@ -43,14 +43,14 @@ class Optimizer:
         self.module = module
         self._generator = generator
         usual: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
-        critic = [] if module.discriminator is None else list(module.discriminator.parameters())
-        its_own = set(critic)
+        discriminator = [] if module.discriminator is None else list(module.discriminator.parameters())
+        its_own = set(discriminator)
         network = [p for p in module.parameters() if p not in its_own]
         self._network = _Moments(network, partial(adamax, lr=learning_rate, **usual))
         adam_step = partial(
             adam, lr=discriminator_learning_rate, max_exp_avg_sqs=[], amsgrad=False, maximize=False, **usual
         )
-        self._critic = _Moments(critic, adam_step) if critic else None
+        self._discriminator = _Moments(discriminator, adam_step) if discriminator else None
 
     def step(self, batch: Batch, weights: LossWeights, target: Target | None = None) -> Losses:
         """Train on one batch; see `SCCAGNModule.loss` for the parameters. Returns its detached losses.
@@ -66,18 +66,18 @@ class Optimizer:
             self._network.zero_grad()
             losses.total.backward()
             self._network.step()
-        if self._critic is not None and weights.adversarial and len(z) > 1:
-            self._critic_step(z.detach())
+        if self._discriminator is not None and weights.adversarial and len(z) > 1:
+            self._discriminator_step(z.detach())
         return Losses(*(part.detach() for part in losses))
 
-    def _critic_step(self, z: Tensor) -> None:
-        assert self._critic is not None
+    def _discriminator_step(self, z: Tensor) -> None:
+        assert self._discriminator is not None
         assert self.module.discriminator is not None
         prior = torch.randn(z.shape, generator=self._generator, device=z.device, dtype=z.dtype)
         loss = discriminator_loss(self.module.discriminator(prior), self.module.discriminator(z))
-        self._critic.zero_grad()
+        self._discriminator.zero_grad()
         loss.backward()
-        self._critic.step()
+        self._discriminator.step()
 
 
 class _Moments:

@@ -40,19 +40,19 @@ def test_steps_lower_every_loss_they_work_on() -> None:
     assert not any(part.requires_grad for part in losses[-1])
 
 
-def test_the_network_step_leaves_the_critic_alone_and_the_critics_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_steps_of_network_and_discriminator_leave_each_other_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     module, _, batch = toy()
     with_centroids(module)
     steps = optimizer(module)
     before = values(module)
     after_network: dict[str, Tensor] = {}
-    critic_step = Optimizer._critic_step
+    discriminator_step = Optimizer._discriminator_step
 
     def spy(self: Optimizer, z: Tensor) -> None:
         after_network.update(values(module))
-        critic_step(self, z)
+        discriminator_step(self, z)
 
-    monkeypatch.setattr(Optimizer, "_critic_step", spy)
+    monkeypatch.setattr(Optimizer, "_discriminator_step", spy)
     steps.step(batch, WEIGHTS, own_target(module, batch))
     network = {"encoder", "graph", "decoder", "attention", "centroids", "head"}
     by_network = {name.split(".")[0] for name, p in after_network.items() if not torch.equal(p, before[name])}
@@ -60,7 +60,7 @@ def test_the_network_step_leaves_the_critic_alone_and_the_critics_the_network(mo
     assert moved(module, after_network) == {"discriminator"}
 
 
-def test_the_critic_learns_from_the_latent_vectors_of_the_step() -> None:
+def test_the_discriminator_learns_from_the_latent_vectors_of_the_step() -> None:
     module, _, batch = toy()
     steps = Optimizer(module, 1e-12, 1e-2, generator=torch.Generator().manual_seed(0))
     for _ in range(80):
@@ -82,7 +82,7 @@ def test_the_adversarial_loss_moves_z_towards_the_prior() -> None:
 
 
 @pytest.mark.parametrize("weights", [LossWeights(0.1, 0.5, 0.0), WEIGHTS])
-def test_without_adversarial_loss_there_is_no_critic_step(weights: LossWeights) -> None:
+def test_without_adversarial_loss_there_is_no_discriminator_step(weights: LossWeights) -> None:
     module, _, batch = toy(discriminator=weights.adversarial == 0)
     with_centroids(module)
     before = values(module)
@@ -142,9 +142,9 @@ def test_steps_are_those_of_torchs_own_optimizers() -> None:
     steps = optimizer(module)
     same, _, _ = toy()
     assert same.discriminator is not None
-    critic = list(same.discriminator.parameters())
+    discriminator = list(same.discriminator.parameters())
     adamax = torch.optim.Adamax([p for name, p in same.named_parameters() if "discriminator" not in name], lr=1e-2)
-    adam = torch.optim.Adam(critic, lr=1e-3)
+    adam = torch.optim.Adam(discriminator, lr=1e-3)
     generator = torch.Generator().manual_seed(0)
     # in pretraining the fusion gets no gradient: it has taken fewer steps than the rest
     target = Target(1.0, 0.5, 0.0, torch.zeros(60, dtype=torch.int64))
