@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from sccagn_scale.loader._batch import Batch, Cells, Induced, rows, with_row_sums
+from sccagn_scale.loader._batch import Batch, Cells, rows, with_row_sums
 from sccagn_scale.ops import Csr
 
 
@@ -45,7 +45,7 @@ class PartitionLoader:
         device: torch.device,
         generator: np.random.Generator,
     ) -> None:
-        self._x, self._cut = x, Induced(adjacency)
+        self._x, self._cut = x, _Induced(adjacency)
         self._sums = np.asarray(adjacency.sum(axis=1)).ravel()
         order = np.argsort(parts, kind="stable")
         sizes = np.bincount(parts)
@@ -80,3 +80,30 @@ class PartitionLoader:
             torch.from_numpy(n_id).to(self._device),
             len(n_id),
         )
+
+
+class _Induced:
+    """Cuts subgraphs out of a graph: all edges among some cells.
+
+    Parameters
+    ----------
+    adjacency
+        Weights of the whole graph [n_obs, n_obs].
+    """
+
+    def __init__(self, adjacency: sp.csr_matrix) -> None:
+        self._adjacency = adjacency
+        # kept between calls, so that a cut costs what its cells' edges cost, and not a pass over all cells
+        self._position = np.full(adjacency.shape[0], -1, adjacency.indices.dtype)
+
+    def __call__(self, n_id: np.ndarray) -> sp.csr_matrix:
+        """Cut: cells n_id [n], distinct, in any order -> [n, n], numbered by their place in n_id."""
+        n = len(n_id)
+        cut = self._adjacency[n_id]
+        self._position[n_id] = np.arange(n)
+        columns = self._position[cut.indices]
+        self._position[n_id] = -1
+        inside = columns >= 0
+        before = np.zeros(len(inside) + 1, cut.indptr.dtype)
+        np.cumsum(inside, out=before[1:])
+        return sp.csr_matrix((cut.data[inside], columns[inside], before[cut.indptr]), shape=(n, n))
