@@ -40,7 +40,7 @@ class Training:
     prepared
         The cells.
     history
-        Of the losses, step by step.
+        Of the losses, epoch by epoch.
     """
 
     def __init__(
