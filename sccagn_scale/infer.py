@@ -10,14 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sccagn_scale._memory import IN_MEMORY, Scratch
-from sccagn_scale.loader import Batch, WholeGraph
+from sccagn_scale.loader import WholeGraph
 from sccagn_scale.nn import GraphLayer, NodeFeatures, RowSource, SCCAGNModule
 
 
 @torch.no_grad()
-def embed(
-    module: SCCAGNModule, whole: WholeGraph | Batch, *, block_size: int = 16_384, scratch: Scratch = IN_MEMORY
-) -> Tensor:
+def embed(module: SCCAGNModule, whole: WholeGraph, *, block_size: int = 16_384, scratch: Scratch = IN_MEMORY) -> Tensor:
     """Compute z of every cell [n_obs, n_latent] over the full graph, one layer after the other, in blocks of cells.
 
     z needs only the encoder and the first two layers of the graph network, so attention and decoder do not run. Of the

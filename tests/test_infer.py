@@ -13,14 +13,14 @@ from sccagn_scale._memory import Scratch
 from sccagn_scale.config import Conv
 from sccagn_scale.graph import adjacency, neighbors, normalized
 from sccagn_scale.infer import embed
-from sccagn_scale.loader import Batch, FullLoader
+from sccagn_scale.loader import WholeGraph, whole_graph
 from sccagn_scale.nn import SCCAGNModule
 
 
 @pytest.fixture
-def whole() -> Batch:
+def whole() -> WholeGraph:
     x = np.random.default_rng(0).random((50, 6), dtype=np.float32)
-    return next(iter(FullLoader(sp.csr_matrix(x), normalized(adjacency(neighbors(x, 5))), torch.device("cpu"))))
+    return whole_graph(sp.csr_matrix(x), normalized(adjacency(neighbors(x, 5))), torch.device("cpu"))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def module() -> SCCAGNModule:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_embedding_is_the_encoders_and_leaves_the_mode_alone(
-    module: SCCAGNModule, whole: Batch, training: bool
+    module: SCCAGNModule, whole: WholeGraph, training: bool
 ) -> None:
     module.train(training)
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -51,14 +51,14 @@ def test_embedding_in_blocks_is_that_of_the_whole_graph(
 ) -> None:
     values = np.random.default_rng(0).random((50, 6), dtype=np.float32) * (np.arange(300).reshape(50, 6) % 7 > 2)
     graph = normalized(adjacency(neighbors(values, 5)))
-    whole = next(iter(FullLoader(sp.csr_matrix(values) if sparse else values, graph, torch.device("cpu"))))
+    whole = whole_graph(sp.csr_matrix(values) if sparse else values, graph, torch.device("cpu"))
     torch.manual_seed(0)
     module = SCCAGNModule(6, widths, 4, conv=conv)
     expected = module.encode(whole.x, whole.adjacency).z.detach()
     torch.testing.assert_close(embed(module, whole, block_size=block_size), expected)
 
 
-def test_what_all_cells_have_is_held_in_the_scratch(module: SCCAGNModule, whole: Batch, tmp_path: Path) -> None:
+def test_what_all_cells_have_is_held_in_the_scratch(module: SCCAGNModule, whole: WholeGraph, tmp_path: Path) -> None:
     made: list[tuple[int, ...]] = []
 
     class Known(Scratch):

@@ -9,7 +9,7 @@ from torch import Tensor
 from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale._progress import Stage
 from sccagn_scale.infer import embed
-from sccagn_scale.loader import Batch, Loader, WholeGraph
+from sccagn_scale.loader import Loader, WholeGraph
 from sccagn_scale.nn import LossWeights, Target
 from sccagn_scale.ops import student_t_column_sums, student_t_label
 from sccagn_scale.train._epoch import run_epoch
@@ -28,7 +28,7 @@ class JointResult(NamedTuple):
 def train_jointly(
     optimizer: Optimizer,
     loader: Loader,
-    whole: WholeGraph | Batch,
+    whole: WholeGraph,
     *,
     z: Tensor,
     weights: LossWeights,
