@@ -1,15 +1,16 @@
-"""What a seed may be."""
+"""What a seed may be, and torch's global generator seeded for a while."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from sccagn_scale._errors import InputError
 
-TORCH_GENERATOR = threading.RLock()
-"""Held while torch's global generator is seeded and drawn from: there is one for all threads."""
+_GENERATOR = threading.RLock()  # torch has one for all threads
 
 
 def checked_random_state(random_state: int) -> int:
@@ -19,3 +20,13 @@ def checked_random_state(random_state: int) -> int:
     if not 0 <= random_state < 2**32:
         raise InputError(f"`random_state` must be at least 0 and below 2³²; it is {random_state}.")
     return int(random_state)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let torch's global generator of the CPU start from a seed, and leave it as it was; one thread at a time."""
+    import torch
+
+    with _GENERATOR, torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
+        yield

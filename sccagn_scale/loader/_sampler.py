@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.sampler import BaseSampler, EdgeSamplerInput, NodeSamplerInput, SamplerOutput
 
-from sccagn_scale._seed import TORCH_GENERATOR
+from sccagn_scale._seed import seeded
 
 
 class CsrSampler(BaseSampler):
@@ -87,8 +87,7 @@ class SeededSampler(BaseSampler):
     def sample_from_nodes(self, index: NodeSamplerInput, **kwargs: Any) -> SamplerOutput:
         """Sample, and leave the global generator as it was."""
         seed = int(torch.randint(2**62, (), generator=self._generator))
-        with TORCH_GENERATOR, torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             return self._sampler.sample_from_nodes(index, **kwargs)
 
     def sample_from_edges(self, index: EdgeSamplerInput, *args: Any, **kwargs: Any) -> SamplerOutput:

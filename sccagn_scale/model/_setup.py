@@ -1,4 +1,4 @@
-"""What has to be right before a run starts: device, number of clusters, batches, seed."""
+"""What has to be right before a run starts: device, number of clusters, batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ from anndata import AnnData
 from sccagn_scale import graph, pp
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
-from sccagn_scale._seed import TORCH_GENERATOR
 from sccagn_scale.config import Config, Device, Preset
 from sccagn_scale.io import Atlas
 from sccagn_scale.loader import check_sampler
@@ -26,23 +25,6 @@ log = logging.getLogger("sccagn_scale")
 
 _OLDEST_HARMONYPY = (2, 1)
 """The first to take a number of threads without changing the environment; before 2.0 it seeded global generators."""
-
-
-class Seeded:
-    """Initialise parameters, on the CPU, from a seed and leave torch's global generators as they were."""
-
-    def __init__(self, seed: int) -> None:
-        self._fork = torch.random.fork_rng(devices=())
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        TORCH_GENERATOR.acquire()
-        self._fork.__enter__()
-        torch.default_generator.manual_seed(self._seed)  # torch.manual_seed would seed the GPUs too
-
-    def __exit__(self, *error: Any) -> None:
-        self._fork.__exit__(*error)
-        TORCH_GENERATOR.release()
 
 
 @contextmanager

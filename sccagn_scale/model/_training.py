@@ -9,11 +9,11 @@ import torch
 from sccagn_scale import clustering, train
 from sccagn_scale._memory import Scratch
 from sccagn_scale._progress import Stage
+from sccagn_scale._seed import seeded
 from sccagn_scale.config import Config
 from sccagn_scale.loader import Loader, WholeGraph
 from sccagn_scale.model._batches import make_loader
 from sccagn_scale.model._prepare import Prepared
-from sccagn_scale.model._setup import Seeded
 from sccagn_scale.nn import LossWeights, SCCAGNModule, Target, transform_latent
 
 
@@ -84,7 +84,7 @@ class Training:
             transform = clustering.sphering(z, initial)
             transform_latent(self._module, torch.from_numpy(transform).to(self._device))
             z = z @ transform
-        with Seeded(self._seed):
+        with seeded(self._seed):
             self._module.set_centroids(torch.from_numpy(clustering.centers(z, initial)).to(self._device))
         return z
 

@@ -12,7 +12,8 @@ import torch
 from model_samples import TINY, planted
 
 from sccagn_scale import SCCAGN, Config, train
-from sccagn_scale.model._setup import Seeded, pick_device
+from sccagn_scale._seed import seeded
+from sccagn_scale.model._setup import pick_device
 
 
 @pytest.mark.parametrize("fusion", ["attention", "add", "concat", "multiply", "none"])
@@ -171,7 +172,7 @@ def test_parameters_come_from_the_seed_and_no_global_generator_moves(monkeypatch
     before = torch.get_rng_state()
     drawn = []
     for seed in (0, 0, 1):
-        with Seeded(seed):
+        with seeded(seed):
             drawn.append(torch.rand(3))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
