@@ -72,14 +72,14 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
 
 def method_names(n_obs: int, named: list[str] | None = None) -> list[str]:
     """Methods that are run at a size: those named or all, less what cannot run here or would take too long."""
-    from sccagn_scale.graph import ALGORITHMS, missing
+    from sccagn_scale.graph import ALGORITHMS, why_unavailable
 
     known = ["auto", *ALGORITHMS, *PEERS]
     able = []
     for name in chosen("methods", named, known):
         reason = None
         if name in ALGORITHMS:
-            reason = missing(name)  # type: ignore[arg-type]
+            reason = why_unavailable(name)  # type: ignore[arg-type]
             if reason is None and n_obs > LARGEST.get(name, n_obs):
                 reason = f"takes too long beyond {LARGEST[name]:,}"
         elif name == "hnswlib":
@@ -138,12 +138,12 @@ def ours_job(base: str, n_obs: int, backend: str, device: str) -> Outcome:
     """Target: one of our backends, or the one that `auto` chooses for the device."""
     import torch
 
-    from sccagn_scale.graph import choose_backend, neighbors
+    from sccagn_scale.graph import neighbors, resolved_backend
 
-    chosen = choose_backend(n_obs, device) if backend == "auto" else backend
+    chosen = resolved_backend(backend, n_obs, device)  # type: ignore[arg-type]
 
     def find(points: np.ndarray) -> np.ndarray:
-        return neighbors(points, N_NEIGHBORS, chosen, device=torch.device(device)).indices  # type: ignore[arg-type]
+        return neighbors(points, N_NEIGHBORS, chosen, device=torch.device(device)).indices
 
     if device == "cuda":
         find(draw(base, 5000))  # CUDA and FAISS set themselves up when they are first used

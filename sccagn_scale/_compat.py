@@ -13,7 +13,7 @@ from typing import Any
 
 from sccagn_scale._errors import first_line
 
-__all__ = ["OptionalPart", "cuda_devices", "optional_parts", "package_version", "probe"]
+__all__ = ["OptionalPart", "cuda_devices", "faiss_gpu", "optional_parts", "package_version", "probe"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def probe(name: str) -> OptionalPart:
 
 def optional_parts() -> list[OptionalPart]:
     """Try everything optional: compiled packages, harmonypy, Dask, FAISS on the GPU and CUDA."""
-    return [*(probe(name) for name in _PACKAGES), _faiss_gpu(), _cuda()]
+    return [*(probe(name) for name in _PACKAGES), faiss_gpu(), _cuda()]
 
 
 def cuda_devices() -> list[str]:
@@ -95,7 +95,8 @@ def _describe(device: Any) -> str:
     return f"{device.name}, {device.total_memory / 1e9:.0f} GB, compute capability {device.major}.{device.minor}"
 
 
-def _faiss_gpu() -> OptionalPart:
+def faiss_gpu() -> OptionalPart:
+    """Ask FAISS whether it searches on a GPU."""
     name, purpose = "faiss GPU", "nearest neighbours on the GPU"
     try:
         import faiss

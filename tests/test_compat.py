@@ -66,15 +66,15 @@ def test_faiss_gpu_and_cuda_follow_what_the_libraries_say(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "faiss", faiss)
     assert _compat.cuda_devices() == ["Card, 86 GB, compute capability 9.0"]
     assert _compat._cuda() == _compat.OptionalPart("CUDA", "training on the GPU", True, "CUDA 12.8, 1 GPU")
-    assert _compat._faiss_gpu().detail == "2 usable GPUs"
+    assert _compat.faiss_gpu().detail == "2 usable GPUs"
 
     cuda.is_available = lambda: False
     faiss.get_num_gpus = lambda: 0
     assert _compat.cuda_devices() == []
     assert not _compat._cuda().present
-    assert not _compat._faiss_gpu().present
+    assert not _compat.faiss_gpu().present
     del faiss.StandardGpuResources
-    assert "without GPU support" in _compat._faiss_gpu().detail
+    assert "without GPU support" in _compat.faiss_gpu().detail
     torch.version.cuda = None
     assert _compat._cuda().detail == "torch 2.9 was built without CUDA"
 
@@ -88,4 +88,4 @@ def test_broken_required_package_is_reported(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert _compat._cuda().detail.startswith("torch cannot be imported: ")
-    assert _compat._faiss_gpu().detail.startswith("faiss cannot be imported: ")
+    assert _compat.faiss_gpu().detail.startswith("faiss cannot be imported: ")

@@ -11,13 +11,13 @@ from sccagn_scale import ops
 from sccagn_scale._errors import InputError
 from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale.config import Backend, Metric
-from sccagn_scale.graph._algorithms import ALGORITHMS, ivf, missing, torch_exact
+from sccagn_scale.graph._algorithms import ALGORITHMS, ivf, torch_exact, why_unavailable
 from sccagn_scale.graph._recall import knn_recall
 
-EXACT_UP_TO = 30_000
+_EXACT_UP_TO = 30_000
 """Largest number of cells for which every pair is compared."""
 
-EXACT_ON_GPU_UP_TO = 500_000
+_EXACT_ON_GPU_UP_TO = 500_000
 """The same on a GPU."""
 
 _BLOCK = 262_144
@@ -30,20 +30,22 @@ class Neighbors(NamedTuple):
     distances: np.ndarray  # float32 [n_obs, n_neighbors], column 0 is zero
 
 
-def choose_backend(n_obs: int, device_type: str = "cpu") -> Backend:
-    """Choose the kNN backend by the number of cells and the type of device that the caller computes on.
+def resolved_backend(backend: Literal["auto", Backend], n_obs: int, device_type: str = "cpu") -> Backend:
+    """The kNN backend itself; for `"auto"` the one for this many cells and the type of device that is computed on.
 
     On a GPU: FAISS's exact search, beyond 500,000 cells CAGRA or else inverted lists; where FAISS has no GPU, torch's
     exact search up to 500,000 cells. Everywhere else the CPU's: exact search, beyond 30,000 cells `"ivf"` where its
     operator is compiled, `"ivf_graph"` where it is not.
     """
+    if backend != "auto":
+        return backend
     if device_type == "cuda":
-        few = n_obs <= EXACT_ON_GPU_UP_TO
-        if missing("flat_gpu") is None:
-            return "flat_gpu" if few else "ivf_gpu" if missing("cagra_gpu") else "cagra_gpu"
+        few = n_obs <= _EXACT_ON_GPU_UP_TO
+        if why_unavailable("flat_gpu") is None:
+            return "flat_gpu" if few else "ivf_gpu" if why_unavailable("cagra_gpu") else "cagra_gpu"
         if few:
             return "torch_exact"
-    if n_obs <= EXACT_UP_TO:
+    if n_obs <= _EXACT_UP_TO:
         return "exact"
     return "ivf" if ops.is_compiled("list_neighbors", "cpu") else "ivf_graph"
 
@@ -66,7 +68,7 @@ def neighbors(
     n_neighbors
         Neighbours of each cell, the cell itself counted (as in scanpy).
     backend
-        `"auto"` chooses by the number of cells and the device, see `choose_backend`. `"exact"`, `"hnsw"`, `"ivf"` and
+        `"auto"` chooses by the number of cells and the device, see `resolved_backend`. `"exact"`, `"hnsw"`, `"ivf"` and
         `"ivf_graph"` run on the CPU, `"flat_gpu"`, `"ivf_gpu"` and `"cagra_gpu"` on a GPU by FAISS, `"torch_exact"`
         on `device`.
     metric
@@ -89,8 +91,8 @@ def neighbors(
         )
     points = _unit(x, metric, scratch)
     device = torch.device(device)
-    chosen = choose_backend(n_obs, device.type) if backend == "auto" else backend
-    if reason := missing(chosen):
+    chosen = resolved_backend(backend, n_obs, device.type)
+    if reason := why_unavailable(chosen):
         raise InputError(f"`backend` must be one that can run here, but {chosen!r} cannot: {reason}.")
     if chosen == "torch_exact":
         indices, distances = torch_exact.search(points, n_neighbors, device)

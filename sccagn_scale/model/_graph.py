@@ -12,7 +12,7 @@ import torch
 
 from sccagn_scale import graph
 from sccagn_scale._memory import IN_MEMORY, Scratch
-from sccagn_scale.config import Backend, Config
+from sccagn_scale.config import Config
 
 log = logging.getLogger("sccagn_scale")
 
@@ -20,14 +20,10 @@ _MOST_SCORED = 10_000
 _FEWEST_NEIGHBORS = 5  # in a scoring graph, the cell itself included
 
 
-def search(
-    points: np.ndarray, config: Config, device: torch.device, scratch: Scratch = IN_MEMORY
-) -> tuple[Backend, graph.Neighbors]:
-    """Search the neighbours of the points [n, d], kept in `scratch`, all points where they are few; say how."""
-    backend = graph.choose_backend(len(points), device.type) if config.knn_backend == "auto" else config.knn_backend
-    n_neighbors = min(config.n_neighbors, len(points))
-    found = graph.neighbors(points, n_neighbors, backend, metric=config.metric, device=device, scratch=scratch)
-    return backend, found
+def search(points: np.ndarray, config: Config, device: torch.device, scratch: Scratch = IN_MEMORY) -> graph.Neighbors:
+    """Search the neighbours of the points [n, d], kept in `scratch`; all points where they are few."""
+    n_neighbors, backend = min(config.n_neighbors, len(points)), config.knn_backend
+    return graph.neighbors(points, n_neighbors, backend, metric=config.metric, device=device, scratch=scratch)
 
 
 def build_graph(
@@ -39,8 +35,9 @@ def build_graph(
     -------
     Neighbours and adjacency, in `scratch`, and what `uns` says of them.
     """
-    backend, found = search(points, config, device, scratch)
+    found = search(points, config, device, scratch)
     adjacency = scratch.keep_csr(graph.adjacency(found, prune=config.prune))
+    backend = graph.resolved_backend(config.knn_backend, len(points), device.type)
     recall = 1.0
     if backend not in graph.EXACT_BACKENDS:
         recall = graph.sampled_recall(points, found, metric=config.metric, random_state=random_state, scratch=scratch)
@@ -93,7 +90,7 @@ def scoring_graph(
     n_obs = len(points)
     if n_obs > _MOST_SCORED:
         cells = np.sort(np.random.default_rng(random_state).choice(n_obs, _MOST_SCORED, replace=False))
-        found = search(points[cells], config, device)[1]
+        found = search(points[cells], config, device)
         return ScoringGraph(cells, graph.adjacency(found, prune=config.prune), f"on {_MOST_SCORED:,} cells")
     n_nearest = max(_FEWEST_NEIGHBORS, math.isqrt(n_obs) // 2)
     if n_nearest >= found.indices.shape[1]:

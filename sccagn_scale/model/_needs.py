@@ -14,7 +14,7 @@ import numpy as np
 from sccagn_scale import clustering, ops, pp
 from sccagn_scale._threads import n_workers
 from sccagn_scale.config import Config
-from sccagn_scale.graph import choose_backend
+from sccagn_scale.graph import resolved_backend
 from sccagn_scale.io import Copies
 
 _PROCESS = 310_000_000
@@ -109,7 +109,7 @@ def needs(size: Size, config: Config, *, on_disk: bool, device_type: str, correc
     graph = lists + 2 * edges
     layers = 4 * n * (config.n_hidden[0] + 3 * config.n_latent)
 
-    backend = choose_backend(n, device_type) if config.knn_backend == "auto" else config.knn_backend
+    backend = resolved_backend(config.knn_backend, n, device_type)
 
     def search(width: int) -> tuple[float, float]:
         """Bytes that are kept, and others, while neighbours are searched in so many dimensions."""

@@ -156,7 +156,7 @@ def _seconds(
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         # the search that many cells are given, whose time grows otherwise than that of few
-        backend = graph.choose_backend(n_obs, place.type) if config.knn_backend == "auto" else config.knn_backend
+        backend = graph.resolved_backend(config.knn_backend, n_obs, place.type)
         if place.type == "cuda":  # which sets itself up once, however many cells there are
             points = np.random.default_rng(0).standard_normal((_SET_UP_ON, 50), np.float32)
             graph.neighbors(points, backend=backend, device=place)

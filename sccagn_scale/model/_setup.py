@@ -49,7 +49,7 @@ def usual_numerics() -> Iterator[None]:
 def checked_config(config: Config | Preset | None) -> Config:
     """Return the settings, or refuse a search or sampling of neighbours that this machine cannot do."""
     config = config if isinstance(config, Config) else Config.preset(config or "default")
-    if config.knn_backend != "auto" and (reason := graph.missing(config.knn_backend)):
+    if config.knn_backend != "auto" and (reason := graph.why_unavailable(config.knn_backend)):
         raise InputError(f"`knn_backend` must be one that can run here, but {config.knn_backend!r} cannot: {reason}.")
     if config.loader == "neighbor":
         check_sampler(config.neighbor_sampler)
@@ -63,7 +63,7 @@ def usable_config(config: Config) -> Config:
             check_sampler(config.neighbor_sampler)
         except InputError:  # a loaded model samples nothing
             config = dataclasses.replace(config, neighbor_sampler="torch")
-    if config.knn_backend != "auto" and (reason := graph.missing(config.knn_backend)):
+    if config.knn_backend != "auto" and (reason := graph.why_unavailable(config.knn_backend)):
         log.info(
             "The model's `knn_backend`, %s, cannot run here (%s): auto takes its place.", config.knn_backend, reason
         )

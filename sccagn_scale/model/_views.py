@@ -102,7 +102,7 @@ def _size(points: np.ndarray) -> np.float32:
 
 
 def _cell_graph(points: np.ndarray, config: Config, device: torch.device, scratch: Scratch) -> sp.csr_matrix:
-    return scratch.keep_csr(graph.adjacency(search(points, config, device, scratch)[1], prune=config.prune))
+    return scratch.keep_csr(graph.adjacency(search(points, config, device, scratch), prune=config.prune))
 
 
 def _averaged(pcs: np.ndarray, adjacency: sp.csr_matrix, config: Config, scratch: Scratch) -> np.ndarray:

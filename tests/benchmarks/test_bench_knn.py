@@ -56,7 +56,7 @@ def test_methods_that_take_too_long_or_cannot_run_are_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(knn, "_not_installed", lambda name: f"pip install {name}")
-    monkeypatch.setattr("sccagn_scale.graph.missing", lambda name: "no GPU" if name.endswith("_gpu") else None)
+    monkeypatch.setattr("sccagn_scale.graph.why_unavailable", lambda name: "no GPU" if name.endswith("_gpu") else None)
     assert knn.method_names(10_000) == ["auto", "exact", "hnsw", "ivf", "ivf_graph", "torch_exact", "scanpy"]
     assert knn.method_names(1_000_000) == ["auto", "ivf", "ivf_graph", "scanpy"]
     said = capsys.readouterr().out

@@ -147,8 +147,9 @@ def test_a_sample_is_treated_as_that_many_cells_would_be(
 def test_a_gpu_is_planned_for_where_one_will_be_used(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def choose(n_obs: int, device_type: str) -> str:
-        asked.append((n_obs, device_type))
+    def choose(backend: str, n_obs: int, device_type: str) -> str:
+        if backend == "auto":
+            asked.append((n_obs, device_type))
         return "exact"
 
     class OnCpu(SCCAGN):
@@ -158,7 +159,7 @@ def test_a_gpu_is_planned_for_where_one_will_be_used(cells: Path, monkeypatch: p
 
     monkeypatch.setattr(_plan, "SCCAGN", OnCpu)
     monkeypatch.setattr(_plan, "pick_device", lambda device: torch.device("cuda", 0))
-    monkeypatch.setattr(graph, "choose_backend", choose)
+    monkeypatch.setattr(graph, "resolved_backend", choose)
     search = graph.neighbors
 
     def searched(points: np.ndarray, *given: Any, device: torch.device, **more: Any) -> graph.Neighbors:

@@ -24,15 +24,15 @@ from sccagn_scale.graph import (
     EXACT_BACKENDS,
     Neighbors,
     _algorithms,
-    choose_backend,
-    missing,
     neighbors,
+    resolved_backend,
     sampled_recall,
+    why_unavailable,
 )
 from sccagn_scale.graph._algorithms import _lists, ivf, ivf_graph, torch_exact
 
 BACKENDS = [
-    pytest.param(name, marks=pytest.mark.skipif(missing(name) is not None, reason=str(missing(name))))
+    pytest.param(name, marks=pytest.mark.skipif(why_unavailable(name) is not None, reason=str(why_unavailable(name))))
     for name in ALGORITHMS
 ]
 
@@ -178,7 +178,7 @@ def test_the_number_of_cells_and_what_is_compiled_choose_the_backend(
     monkeypatch: pytest.MonkeyPatch, n_obs: int, compiled: bool, backend: str
 ) -> None:
     monkeypatch.setattr(ops, "is_compiled", lambda operator, device: compiled)
-    assert choose_backend(n_obs) == backend
+    assert resolved_backend("auto", n_obs) == backend
 
 
 @pytest.mark.parametrize(
@@ -186,16 +186,16 @@ def test_the_number_of_cells_and_what_is_compiled_choose_the_backend(
     [
         ([], "flat_gpu", "cagra_gpu"),
         (["cagra_gpu"], "flat_gpu", "ivf_gpu"),
-        (["cagra_gpu", "ivf_gpu", "flat_gpu"], "torch_exact", choose_backend(10**6)),
+        (["cagra_gpu", "ivf_gpu", "flat_gpu"], "torch_exact", resolved_backend("auto", 10**6)),
     ],
 )
 def test_on_a_gpu_the_best_that_is_there_is_chosen(
     monkeypatch: pytest.MonkeyPatch, without: list[str], few: str, many: str
 ) -> None:
-    monkeypatch.setattr("sccagn_scale.graph._neighbors.missing", lambda name: "no" if name in without else None)
-    assert choose_backend(1000, "cuda") == few
-    assert choose_backend(1_000_000, "cuda") == many
-    assert choose_backend(1000) == "exact"
+    monkeypatch.setattr("sccagn_scale.graph._neighbors.why_unavailable", lambda name: "no" if name in without else None)
+    assert resolved_backend("auto", 1000, "cuda") == few
+    assert resolved_backend("auto", 1_000_000, "cuda") == many
+    assert resolved_backend("auto", 1000) == "exact"
 
 
 def test_faiss_says_which_backends_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,17 +208,18 @@ def test_faiss_says_which_backends_are_missing(monkeypatch: pytest.MonkeyPatch) 
 
     fake = Fake()
     monkeypatch.setattr(_algorithms, "faiss", fake)
-    assert missing("flat_gpu") == "faiss sees no GPU"
+    monkeypatch.setitem(sys.modules, "faiss", fake)
+    assert why_unavailable("flat_gpu") == "faiss sees no GPU"
     fake.count = 1
-    assert missing("flat_gpu") is missing("ivf_gpu") is missing("exact") is None
-    assert "without cuVS" in str(missing("cagra_gpu"))
-    monkeypatch.setattr(_algorithms, "faiss", object())
-    assert "without GPU support" in str(missing("flat_gpu"))
-    assert missing("ivf_graph") is None
+    assert why_unavailable("flat_gpu") is why_unavailable("ivf_gpu") is why_unavailable("exact") is None
+    assert "without cuVS" in str(why_unavailable("cagra_gpu"))
+    monkeypatch.setitem(sys.modules, "faiss", object())
+    assert "without GPU support" in str(why_unavailable("flat_gpu"))
+    assert why_unavailable("ivf_graph") is None
 
 
 def test_a_backend_that_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sccagn_scale.graph._neighbors.missing", lambda name: "faiss sees no GPU")
+    monkeypatch.setattr("sccagn_scale.graph._neighbors.why_unavailable", lambda name: "faiss sees no GPU")
     with pytest.raises(InputError, match="'flat_gpu' cannot: faiss sees no GPU"):
         neighbors(np.zeros((10, 2)), 3, "flat_gpu")
 
@@ -416,7 +417,7 @@ def test_faiss_searches_on_the_gpu_of_the_run(
         asked.append(device)
         return _algorithms.ALGORITHMS["exact"](points, k)
 
-    monkeypatch.setattr("sccagn_scale.graph._neighbors.missing", lambda name: None)
+    monkeypatch.setattr("sccagn_scale.graph._neighbors.why_unavailable", lambda name: None)
     monkeypatch.setitem(_algorithms.ALGORITHMS, backend, search)
     neighbors(cells[:50], 5, backend, device=device)
     assert asked == [number]

@@ -208,7 +208,9 @@ def test_the_largest_seed_is_taken_everywhere(changes: dict[str, Any]) -> None:
 
 
 def test_a_search_that_cannot_run_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sccagn_scale.graph.missing", lambda name: "faiss sees no GPU" if name == "flat_gpu" else None)
+    monkeypatch.setattr(
+        "sccagn_scale.graph.why_unavailable", lambda name: "faiss sees no GPU" if name == "flat_gpu" else None
+    )
     with pytest.raises(InputError, match="`knn_backend` must be one that can run here, but 'flat_gpu' cannot: faiss"):
         SCCAGN(planted(), 3, dataclasses.replace(TINY, knn_backend="flat_gpu"))
 

@@ -117,7 +117,7 @@ def test_a_model_is_not_bound_to_the_search_that_it_was_trained_with(
     trained = SCCAGN(adata, 3, TINY).train()
     trained.config = dataclasses.replace(TINY, **changes)  # as on a machine that has it all
     trained.save(tmp_path / "kept")
-    monkeypatch.setattr(graph, "missing", lambda backend: "no such thing" if backend == "exact" else None)
+    monkeypatch.setattr(graph, "why_unavailable", lambda backend: "no such thing" if backend == "exact" else None)
     monkeypatch.setattr(_neighbor, "probe", lambda name: OptionalPart(name, "", False, "not here"))
     with pytest.raises(InputError, match="knn_backend"):
         SCCAGN(adata, 3, trained.config)

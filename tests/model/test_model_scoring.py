@@ -81,7 +81,13 @@ def test_cells_that_are_drawn_are_searched_on_the_device_of_the_run(monkeypatch:
     points = drawn(400)
     found = graph.neighbors(points, 15, "exact")
     monkeypatch.setattr(_graph, "_MOST_SCORED", 300)
-    monkeypatch.setattr(graph, "choose_backend", lambda *given: asked.append(given) or "exact")
+    search = graph.neighbors
+
+    def searched(points: np.ndarray, *given: Any, device: torch.device, **more: Any) -> graph.Neighbors:
+        asked.append((len(points), device.type))
+        return search(points, *given, **more)
+
+    monkeypatch.setattr(graph, "neighbors", searched)
     scoring_graph(points, found, graph.adjacency(found), Config(), device=torch.device("cuda"), random_state=0)
     assert asked == [(300, "cuda")]
 

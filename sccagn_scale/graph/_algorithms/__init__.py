@@ -13,6 +13,7 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 
+from sccagn_scale._compat import faiss_gpu
 from sccagn_scale.config import Backend
 from sccagn_scale.graph._algorithms import cagra_gpu, exact, flat_gpu, hnsw, ivf, ivf_gpu, ivf_graph, torch_exact
 
@@ -32,14 +33,13 @@ EXACT_BACKENDS = frozenset({"exact", "torch_exact", "flat_gpu"})
 """Those that compare all pairs."""
 
 
-def missing(backend: Backend) -> str | None:
+def why_unavailable(backend: Backend) -> str | None:
     """Say why a backend cannot run here, or None when it can."""
     if not backend.endswith("_gpu"):
         return None
-    if not hasattr(faiss, "StandardGpuResources"):
-        return "this faiss was built without GPU support (install faiss-gpu in place of faiss-cpu)"
-    if not faiss.get_num_gpus():
-        return "faiss sees no GPU"
+    gpu = faiss_gpu()
+    if not gpu.present:
+        return gpu.detail
     if backend == "cagra_gpu" and not hasattr(faiss, "GpuIndexCagra"):
         return "this faiss was built without cuVS (install faiss-gpu-cuvs in its place)"
     return None
