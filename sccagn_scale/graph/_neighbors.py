@@ -11,7 +11,7 @@ from sccagn_scale import ops
 from sccagn_scale._errors import InputError
 from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale.config import Backend, Metric
-from sccagn_scale.graph._algorithms import ALGORITHMS, ivf, torch_exact, why_unavailable
+from sccagn_scale.graph._algorithms import ALGORITHMS, torch_exact, why_unavailable
 from sccagn_scale.graph._recall import knn_recall
 
 _EXACT_UP_TO = 30_000
@@ -94,17 +94,9 @@ def neighbors(
     chosen = resolved_backend(backend, n_obs, device.type)
     if reason := why_unavailable(chosen):
         raise InputError(f"`backend` must be one that can run here, but {chosen!r} cannot: {reason}.")
-    if chosen == "torch_exact":
-        indices, distances = torch_exact.search(points, n_neighbors, device)
-    elif chosen == "ivf":
-        indices, distances = ivf.search(points, n_neighbors, scratch)
-    elif chosen.endswith("_gpu"):
-        indices, distances = ALGORITHMS[chosen](points, n_neighbors, device.index or 0)
-    else:
-        indices, distances = ALGORITHMS[chosen](points, n_neighbors)
-    found = Neighbors(indices.astype(np.int64, copy=False), distances)
+    found = Neighbors(*ALGORITHMS[chosen](points, n_neighbors, device=device, scratch=scratch))
     _put_self_first(found)
-    return found if chosen == "ivf" else Neighbors(*map(scratch.keep, found))
+    return found
 
 
 def sampled_recall(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import faiss
 import numpy as np
@@ -117,7 +120,7 @@ def test_identical_cells_are_each_others_neighbours(backend: Backend) -> None:
 def test_places_that_a_search_leaves_empty_name_the_cell_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     indices = np.array([[1, 0, -1], [2, -1, -1], [2, 1, 0]])
     distances = np.array([[0, 0, np.inf], [3, np.inf, np.inf], [0, 3, 4]], np.float32)
-    monkeypatch.setitem(ALGORITHMS, "exact", lambda points, k: (indices, distances))
+    monkeypatch.setitem(ALGORITHMS, "exact", lambda points, k, **place: (indices, distances))
     found = neighbors(np.zeros((3, 2)), 3, "exact")
     assert found.indices.tolist() == [[0, 1, 0], [1, 2, 1], [2, 1, 0]]
     assert found.distances.tolist() == [[0, 0, 0], [0, 3, 0], [0, 3, 4]]
@@ -307,7 +310,7 @@ def test_lists_taken_in_blocks_and_results_on_disk_are_the_same(
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("backend", ["exact", "ivf", "ivf_graph"])
+@pytest.mark.parametrize("backend", ["exact", "hnsw", "ivf", "ivf_graph", "torch_exact"])
 def test_results_are_kept_where_they_are_asked_for(cells: np.ndarray, tmp_path: Path, backend: Backend) -> None:
     kept: list[tuple[int, ...]] = []
 
@@ -370,7 +373,7 @@ def test_links_are_neighbours_then_those_that_list_the_point() -> None:
 def test_torch_takes_the_points_in_tiles(monkeypatch: pytest.MonkeyPatch, cells: np.ndarray, truth: np.ndarray) -> None:
     monkeypatch.setattr(torch_exact, "_QUERIES", 700)
     monkeypatch.setattr(torch_exact, "_TILE", 9)
-    indices, distances = torch_exact.search(cells[:1500], 15)
+    indices, distances = neighbors(cells[:1500], 15, "torch_exact")
     np.testing.assert_array_equal(indices, brute_force(cells[:1500], 15)[0])
     np.testing.assert_allclose(distances, brute_force(cells[:1500], 15)[1], rtol=1e-6)
 
@@ -388,6 +391,7 @@ def test_torch_multiplies_with_all_digits(setting: str) -> None:
     """Scores of a few digits would lose neighbours of what counts as exact search. Settings are of the process."""
     code = f"""
 import numpy as np, torch
+from sccagn_scale.graph import neighbors
 from sccagn_scale.graph._algorithms import torch_exact
 {setting}
 backends, addmm, during = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul), torch.addmm, []
@@ -397,7 +401,7 @@ def seen(*a, **k):
     return addmm(*a, **k)
 torch.addmm = seen
 cells = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
-found = torch_exact.search(cells, 5)[0]
+found = neighbors(cells, 5, "torch_exact").indices
 assert (torch_exact.search_some(cells, np.array([3]), 5) == found[[3]]).all()
 assert during == ["ieee"] * 4, during
 assert [one.fp32_precision for one in backends] == before != ["ieee"] * 2, before
@@ -411,16 +415,25 @@ assert [one.fp32_precision for one in backends] == before != ["ieee"] * 2, befor
 def test_faiss_searches_on_the_gpu_of_the_run(
     monkeypatch: pytest.MonkeyPatch, backend: Backend, device: str, number: int, cells: np.ndarray
 ) -> None:
-    asked = []
+    made = []
 
-    def search(points: np.ndarray, k: int, device: int) -> tuple[np.ndarray, np.ndarray]:
-        asked.append(device)
-        return _algorithms.ALGORITHMS["exact"](points, k)
+    class Gpu:
+        """Indices are what they are made of, and settings no more than names."""
 
+        def __getattr__(self, name: str) -> Any:
+            return SimpleNamespace if not name.startswith("GpuIndex") or name.endswith("Config") else self.index
+
+        def index(self, *given: Any) -> Any:
+            made.append(given[-1].device)
+            return SimpleNamespace(train=len, add=len)
+
+    module = importlib.import_module(f"sccagn_scale.graph._algorithms.{backend}")
+    found = neighbors(cells, 5, "exact")
     monkeypatch.setattr("sccagn_scale.graph._neighbors.why_unavailable", lambda name: None)
-    monkeypatch.setitem(_algorithms.ALGORITHMS, backend, search)
-    neighbors(cells[:50], 5, backend, device=device)
-    assert asked == [number]
+    monkeypatch.setattr(module, "gpu", Gpu())
+    monkeypatch.setattr(module, "search_in_blocks", lambda *given, **options: found)
+    neighbors(cells, 5, backend, device=device)
+    assert made == [number]
 
 
 def test_torch_keeps_small_distances_far_from_the_origin() -> None:

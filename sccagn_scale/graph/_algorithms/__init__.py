@@ -1,23 +1,33 @@
 """kNN backends: one file each, and one table.
 
-A backend takes points [n, d] float32 C-contiguous and k, and returns `(indices, distances)` [n, k] int and float32, the
-caller's own: for every point its k nearest by Euclidean distance, the point itself usually but not certainly among
-them, and −1 for what could not be found. Those that run on a GPU take its number, `torch_exact` a device, and `ivf` a
-place for its results.
+A backend takes points [n, d] float32 C-contiguous, k, the `device` that the caller computes on, and where results are
+kept. It returns `(indices, distances)` [n, k] int64 and float32, which are in `scratch` and the caller's own: for every
+point its k nearest by Euclidean distance, the point itself usually but not certainly among them, and −1 for what could
+not be found. FAISS takes the first GPU where `device` is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import faiss
 import numpy as np
+import torch
 
 from sccagn_scale._compat import faiss_gpu
+from sccagn_scale._memory import Scratch
 from sccagn_scale.config import Backend
 from sccagn_scale.graph._algorithms import cagra_gpu, exact, flat_gpu, hnsw, ivf, ivf_gpu, ivf_graph, torch_exact
 
-Search = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+class Search(Protocol):
+    """How a backend is called."""
+
+    def __call__(
+        self, points: np.ndarray, k: int, /, *, device: torch.device, scratch: Scratch
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Find the k nearest points of every point."""
+
 
 ALGORITHMS: dict[Backend, Search] = {
     "exact": exact.search,

@@ -6,7 +6,9 @@ from typing import Any
 
 import faiss
 import numpy as np
+import torch
 
+from sccagn_scale._memory import Scratch
 from sccagn_scale.graph._algorithms import flat_gpu
 from sccagn_scale.graph._algorithms._blocks import search_in_blocks
 
@@ -17,12 +19,12 @@ _WIDTH = 128
 _LARGEST_K = 256  # the search keeps at most twice as many
 
 
-def search(points: np.ndarray, k: int, device: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Find about the k nearest points of every point on that GPU; see the package for the contract."""
+def search(points: np.ndarray, k: int, *, device: torch.device, scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:
+    """Find about the k nearest points of every point on the GPU; see the package for the contract."""
     if len(points) < _SMALLEST or k > _LARGEST_K:
-        return flat_gpu.search(points, k, device)
+        return flat_gpu.search(points, k, device=device, scratch=scratch)
     config = gpu.GpuIndexCagraConfig()
-    config.device = device
+    config.device = device.index or 0
     config.graph_degree, config.intermediate_graph_degree = _DEGREE, 2 * _DEGREE
     config.build_algo = gpu.graph_build_algo_IVF_PQ  # NN-descent differs from run to run
     resources = gpu.StandardGpuResources()
@@ -31,4 +33,4 @@ def search(points: np.ndarray, k: int, device: int = 0) -> tuple[np.ndarray, np.
     parameters = gpu.SearchParametersCagra()
     parameters.algo = gpu.search_algo_SINGLE_CTA  # whichever way is chosen by itself depends on the number of queries
     parameters.itopk_size = max(_WIDTH, -(-2 * k // 32) * 32)
-    return search_in_blocks(index, points, k, params=parameters)
+    return search_in_blocks(index, points, k, scratch, params=parameters)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import faiss
 import numpy as np
+import torch
+
+from sccagn_scale._memory import Scratch
 
 
-def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def search(points: np.ndarray, k: int, *, device: torch.device, scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:
     """Find the k nearest points of every point; see the package for the contract."""
     squared, indices = faiss.knn(points, points, k)
-    return indices, np.sqrt(np.maximum(squared, 0.0))
+    return scratch.keep(indices), scratch.keep(np.sqrt(np.maximum(squared, 0.0)))

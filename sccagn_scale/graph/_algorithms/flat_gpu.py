@@ -6,16 +6,18 @@ from typing import Any
 
 import faiss
 import numpy as np
+import torch
 
+from sccagn_scale._memory import Scratch
 from sccagn_scale.graph._algorithms._blocks import search_in_blocks
 
 gpu: Any = faiss  # a build for the CPU, and its types, lack what is used here
 
 
-def search(points: np.ndarray, k: int, device: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Find the k nearest points of every point on that GPU; see the package for the contract."""
+def search(points: np.ndarray, k: int, *, device: torch.device, scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:
+    """Find the k nearest points of every point on the GPU; see the package for the contract."""
     resources, config = gpu.StandardGpuResources(), gpu.GpuIndexFlatConfig()
-    config.device = device
+    config.device = device.index or 0
     index = gpu.GpuIndexFlatL2(resources, points.shape[1], config)
     index.add(points)
-    return search_in_blocks(index, points, k)
+    return search_in_blocks(index, points, k, scratch)

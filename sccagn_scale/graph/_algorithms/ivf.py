@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from sccagn_scale import ops
-from sccagn_scale._memory import IN_MEMORY, Scratch, give_back
+from sccagn_scale._memory import Scratch, give_back
 from sccagn_scale.graph._algorithms import exact, torch_exact
 from sccagn_scale.graph._algorithms._lists import make_lists, probing
 
@@ -35,12 +35,11 @@ _RECALL = 0.96
 _BLOCK = 131_072  # points
 
 
-def search(points: np.ndarray, k: int, scratch: Scratch = IN_MEMORY) -> tuple[np.ndarray, np.ndarray]:
+def search(points: np.ndarray, k: int, *, device: torch.device, scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:
     """Find about the k nearest points of every point; see the package for the contract."""
     n = len(points)
     if n < max(_SMALLEST, 8 * k):
-        indices, distances = exact.search(points, k)
-        return scratch.keep(indices), scratch.keep(distances)
+        return exact.search(points, k, device=device, scratch=scratch)
     lists = make_lists(points, _LIST_SIZE, _GROUPS_PROBED)
     near = _Near(lists.quantizer)
     n_probes = _n_probes(points, k, lists.of_point, near)

@@ -6,7 +6,9 @@ from typing import Any
 
 import faiss
 import numpy as np
+import torch
 
+from sccagn_scale._memory import Scratch
 from sccagn_scale.graph._algorithms._blocks import search_in_blocks
 
 gpu: Any = faiss  # a build for the CPU, and its types, lack what is used here
@@ -15,17 +17,17 @@ _PROBED_SHARE = 1 / 32
 _MIN_PROBED = 16
 
 
-def search(points: np.ndarray, k: int, device: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Find about the k nearest points of every point on that GPU; see the package for the contract."""
+def search(points: np.ndarray, k: int, *, device: torch.device, scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:
+    """Find about the k nearest points of every point on the GPU; see the package for the contract."""
     n, d = points.shape
     n_lists, n_probed = n_lists_and_probed(n)
     resources, config = gpu.StandardGpuResources(), gpu.GpuIndexIVFFlatConfig()
-    config.device = device
+    config.device = device.index or 0
     index = gpu.GpuIndexIVFFlat(resources, d, n_lists, faiss.METRIC_L2, config)
     index.train(points)
     index.add(points)
     index.nprobe = n_probed
-    return search_in_blocks(index, points, k)
+    return search_in_blocks(index, points, k, scratch)
 
 
 def n_lists_and_probed(n_obs: int) -> tuple[int, int]:

@@ -17,8 +17,9 @@ from typing import Any
 import faiss
 import numpy as np
 import scipy.sparse as sp
+import torch
 
-from sccagn_scale._memory import give_back
+from sccagn_scale._memory import Scratch, give_back
 from sccagn_scale.graph._algorithms import exact
 from sccagn_scale.graph._algorithms._lists import Lists, make_lists
 from sccagn_scale.graph._recall import knn_recall
@@ -34,19 +35,18 @@ _RECALL = 0.96
 _BLOCK = 65_536
 
 
-def search(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def search(points: np.ndarray, k: int, *, device: torch.device, scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:
     """Find about the k nearest points of every point; see the package for the contract."""
     n = len(points)
     if n < max(_SMALLEST, 8 * k):
-        return exact.search(points, k)
+        return exact.search(points, k, device=device, scratch=scratch)
     lists = make_lists(points, _LIST_SIZE, _GROUPS_PROBED)
     order = lists.order
     first = _search_lists(points, lists, _LINKS // 2)
     del lists
     give_back()  # the lists, thousands of small arrays
     found, squared = _walk(points, order, first, k)
-    indices = np.empty_like(found)
-    distances = np.empty_like(squared)
+    indices, distances = scratch.empty((n, k), np.int64), scratch.empty((n, k))
     for i in range(0, n, _BLOCK):
         rows = slice(i, i + _BLOCK)
         indices[order[rows]] = np.where(found[rows] < 0, -1, order[found[rows]])

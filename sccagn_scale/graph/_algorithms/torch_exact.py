@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sccagn_scale._memory import Scratch
+
 _QUERIES = 4096
 _TILE = 16_384
 _SPARE = 8  # more than k are kept, since ‖y‖² − 2xᵀy loses digits; the order among them comes from x − y
-_CPU = torch.device("cpu")
 
 
-def search(points: np.ndarray, k: int, device: torch.device = _CPU) -> tuple[np.ndarray, np.ndarray]:
-    """Find the k nearest points of every point on that device; see the package for the contract."""
+def search(points: np.ndarray, k: int, *, device: torch.device, scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:
+    """Find the k nearest points of every point on the device; see the package for the contract."""
     x = torch.from_numpy(points).to(device)
-    indices, distances = np.empty((len(x), k), np.int64), np.empty((len(x), k), np.float32)
+    indices, distances = scratch.empty((len(x), k), np.int64), scratch.empty((len(x), k))
     with _full_precision():
         for i in range(0, len(x), _QUERIES):
             rows = slice(i, i + _QUERIES)
