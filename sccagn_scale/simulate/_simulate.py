@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import Progress
 from sccagn_scale._seed import checked_random_state
-from sccagn_scale._threads import n_threads
+from sccagn_scale._threads import mapped
 from sccagn_scale.io import RowWriter, check_writable, read, replacing_hdf5
 from sccagn_scale.simulate._h5ad import write_annotation
 from sccagn_scale.simulate._mixture import make_mixture_model
@@ -28,7 +26,7 @@ from sccagn_scale.simulate._tree import make_tree_model
 _DEFAULT_N_VARS = 20_000
 _DEFAULT_N_TYPES = 10
 _DEFAULT_MEDIAN_COUNTS = 3000.0
-_CHUNK = 64  # cells that share one random stream: fixed, so that `block_size` never changes a cell
+_CHUNK = 64  # cells that share one random stream: another number would change every cell
 _MAX_THREADS = 8  # one thread writes, and it keeps up with about so many
 
 
@@ -41,7 +39,6 @@ def simulate(
     source: AnnData | str | os.PathLike[str] | None = None,
     label: str | None = None,
     median_counts: float | None = None,
-    block_size: int = 4096,
     random_state: int = 0,
     progress: Progress | bool = False,
 ) -> None:
@@ -74,8 +71,6 @@ def simulate(
         Column of the source's `obs` with the types. Cells without a value are left out, with a warning.
     median_counts
         Median UMIs of a cell, above 0. None: 3,000, or the source's.
-    block_size
-        Cells that are held in memory at once, drawn but not yet written; at least 64 are. Does not change the result.
     random_state
         Seed, from 0 up. The same seed and parameters give the same cells.
     progress
@@ -94,7 +89,6 @@ def simulate(
     path, listener = Path(path), checked_listener(progress)
     random_state = checked_random_state(random_state)
     _check_whole("n_obs", n_obs, least=1)
-    _check_whole("block_size", block_size, least=1)
     if n_vars is not None:
         _check_whole("n_vars", n_vars, least=1)
     if n_types is not None:
@@ -130,7 +124,7 @@ def simulate(
             write_annotation(file, types, model.type_names, var_names=model.var_names, uns=uns)
             rows = RowWriter(file, (n_obs, len(model.var_names)), np.float32)
             # closed at once when something fails, rather than when the traceback is forgotten
-            with closing(_draw_in_order(model, types, cell_seed, n_ahead=-(-block_size // _CHUNK))) as chunks:
+            with closing(_draw_in_order(model, types, cell_seed)) as chunks:
                 for chunk in chunks:
                     rows.append(chunk)
                     stage.advance(chunk.shape[0])
@@ -205,22 +199,12 @@ def _spread_types(
 
 
 def _draw_in_order(
-    model: Sampler, types: npt.NDArray[np.signedinteger], seed: np.random.SeedSequence, *, n_ahead: int
+    model: Sampler, types: npt.NDArray[np.signedinteger], seed: np.random.SeedSequence
 ) -> Generator[sp.csr_matrix]:
-    """Draw chunks of cells on several threads (numpy frees the interpreter), at most `n_ahead` before their turn."""
+    """Draw chunks of cells on several threads (numpy frees the interpreter)."""
 
     def draw(start: int) -> sp.csr_matrix:
         stream = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, start // _CHUNK))
         return model.draw(types[start : start + _CHUNK], np.random.default_rng(stream))
 
-    pending: deque[Future[sp.csr_matrix]] = deque()
-    pool = ThreadPoolExecutor(min(n_threads(), _MAX_THREADS, n_ahead))
-    try:
-        for start in range(0, len(types), _CHUNK):
-            pending.append(pool.submit(draw, start))
-            if len(pending) == n_ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return mapped(draw, range(0, len(types), _CHUNK), _MAX_THREADS)

@@ -95,10 +95,13 @@ def test_backed_mode_reads_the_same_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("from_source", [False, True])
-def test_the_seed_decides_and_the_block_size_does_not(tmp_path: Path, from_source: bool) -> None:
+def test_the_seed_decides_and_the_number_of_threads_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_source: bool
+) -> None:
     kwargs = {"source": real_cells(), "label": "kind"} if from_source else {"n_vars": 200, "n_types": 3}
-    for name, seed, block_size in (("a", 1, 4096), ("b", 1, 4096), ("c", 1, 1), ("d", 1, 333), ("e", 2, 4096)):
-        simulate(tmp_path / f"{name}.h5ad", 500, random_state=seed, block_size=block_size, **kwargs)
+    for name, seed, n_threads in (("a", 1, "2"), ("b", 1, "2"), ("c", 1, "1"), ("d", 1, "5"), ("e", 2, "2")):
+        monkeypatch.setenv("OMP_NUM_THREADS", n_threads)
+        simulate(tmp_path / f"{name}.h5ad", 500, random_state=seed, **kwargs)
     for name in "bcd":
         assert same(tmp_path / "a.h5ad", tmp_path / f"{name}.h5ad")
     assert not same(tmp_path / "a.h5ad", tmp_path / "e.h5ad")
@@ -108,7 +111,7 @@ def test_memory_does_not_grow_with_the_cells(tmp_path: Path) -> None:
     def peak(n_obs: int) -> int:
         tracemalloc.start()
         try:
-            simulate(tmp_path / "a.h5ad", n_obs, source=source, label="kind", block_size=512)
+            simulate(tmp_path / "a.h5ad", n_obs, source=source, label="kind")
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -187,7 +190,6 @@ def _with_x(change: str) -> anndata.AnnData:
         ({"n_types": 1}, "`n_types` must be a whole number of at least 2, got 1"),
         ({"n_obs": 4, "n_types": 5}, "`n_types` must be at most `n_obs`"),
         ({"n_obs": 4}, "`n_obs` must be at least the number of cell types, 10, got 4"),
-        ({"block_size": 0}, "`block_size` must be"),
         ({"random_state": -1}, "`random_state` must be"),
         ({"label": "kind"}, "`label` needs a `source`"),
         ({"source": real_cells()}, "`label` must name the column"),
