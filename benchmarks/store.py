@@ -88,8 +88,8 @@ def make(folder: str, n_obs: int, n_vars: int, n_kept: int) -> Outcome:
     logged = pp.LogExpression(matrix, kept.obs, kept.totals, "counts", pp.median_total(kept.totals[kept.obs]))
     among = np.flatnonzero(kept.var)
     genes = np.sort(among[pp.highest_std_genes(logged.each(pp.moments), n_kept, among)])
-    _save(Path(folder, "all"), matrix.blocks())
-    _save(Path(folder, "kept"), (block[:, genes] for block in matrix.blocks()))
+    _save(Path(folder, "all"), matrix.each(lambda start, block: block))
+    _save(Path(folder, "kept"), matrix.each(lambda start, block: block[:, genes]))
     path.unlink()
     return Outcome({}, dict)
 

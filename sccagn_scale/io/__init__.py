@@ -4,6 +4,7 @@ from ._atlas import Atlas, open_atlas
 from ._atomic import replacing, replacing_hdf5, scratch_folder
 from ._blocks import iter_blocks
 from ._free_keys import free_keys
+from ._layers import find_matrix
 from ._layout import file_facts
 from ._matrix import StoredMatrix
 from ._read import read, read_parts
@@ -26,6 +27,7 @@ __all__ = [
     "check_replaceable",
     "check_writable",
     "file_facts",
+    "find_matrix",
     "free_keys",
     "iter_blocks",
     "open_atlas",

@@ -17,10 +17,11 @@ from sccagn_scale._errors import InputError, InputWarning, first_line
 
 from ._columns import RowsOfColumns, ScratchFolder
 from ._join import join_frames, join_genes
+from ._layers import RAW_NAMES, choices, layers_in, no_layer, place
 from ._layout import HDF5_SUFFIXES, MTX_NAMES, as_path, damaged, file_facts, is_zarr, open_store
 from ._matrix import Part, StoredMatrix
 from ._read import FRAME, read_frame, read_with
-from ._stored import RAW_NAMES, HeldRows, Rows, StoredRows, choices, layers_in
+from ._stored import HeldRows, Rows, StoredRows
 
 
 def open_atlas(
@@ -164,17 +165,14 @@ class Atlas:
         for file in files:
             if layer in file.layers:
                 continue
-            where = f" in {str(file.path)!r}" if len(files) > 1 else ""
-            if layer is None:
-                raise InputError(f"`layer` points at X, which holds no matrix{where}; choose one of {choices(there)}.")
-            raise InputError(f"`layer` must be one of {choices(there)}; there is no '{layer}'{where}.")
+            raise no_layer(layer, there, f" in {str(file.path)!r}" if len(files) > 1 else "")
         is_raw = any(file.is_raw(layer) for file in files)
         genes, columns = join_genes(self.files, [file.genes(layer) for file in files]) if is_raw else self._genes
         parts, start = [], 0
         for file, own in zip(files, columns, strict=True):
             parts.append(Part(file.path, start, self._by_rows(file.rows(layer)), own))
             start += file.n_obs
-        where = "X" if layer is None else "raw.X" if files[0].is_raw(layer) else f"layers['{layer}']"
+        where = place(layer, is_raw=files[0].is_raw(layer))
         return StoredMatrix(parts, genes, where=where, choices=choices(there))
 
     def _by_rows(self, rows: HeldRows | StoredRows) -> Rows:

@@ -19,8 +19,9 @@ from sccagn_scale._errors import InputError
 from sccagn_scale._threads import ahead
 
 from ._atomic import scratch_folder
+from ._layers import choices, layers_in, layers_of
 from ._layout import layout_of, open_store
-from ._stored import HeldRows, Rows, StoredRows, choices, layers_in
+from ._stored import HeldRows, Rows, StoredRows
 from ._transpose import transposed
 
 Block = tuple[int, sparse.csr_matrix]
@@ -83,11 +84,7 @@ def _stored_blocks(rows: StoredRows, block_size: int) -> Iterator[Block]:
 
 
 def _rows_of(adata: AnnData, layer: str | None) -> HeldRows | StoredRows:
-    matrices: dict[str | None, Any] = {None: adata.X, **adata.layers}
-    if matrices[None] is None:
-        del matrices[None]
-    if adata.raw is not None:
-        matrices.setdefault("raw", adata.raw.X)
+    matrices = layers_of(adata)
     if layer not in matrices:
         raise _no_layer(layer, matrices)
     matrix = matrices[layer]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,6 @@ from ._check import as_signed, indices_fault, indptr_fault
 from ._chunks import read_range
 from ._layout import damaged, open_store
 
-RAW_NAMES = ("raw/X", "raw.X")
-"""Where `.raw.X` is; the second before AnnData 0.7."""
-
 _STRETCHES = 16
 """Of the values that stand for all."""
 
@@ -29,7 +26,7 @@ ReadRows = Callable[[int, int], sparse.csr_matrix]
 
 
 class Rows(Protocol):
-    """What `HeldRows` and `StoredRows` have in common."""
+    """What `HeldRows`, `StoredRows` and `RowsOfColumns` have in common."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -205,25 +202,6 @@ class StoredRows:
             raise ValueError(fault)
         data = _in_supported(read_range(group["data"], low, high))
         return sparse.csr_matrix((data, as_signed(indices), indptr - low), shape=(len(indptr) - 1, self.shape[1]))
-
-
-def layers_in(root: Any) -> dict[str | None, str]:
-    """What `layer` can be for an AnnData on disk, each with the matrix's name in the file."""
-    names: dict[str | None, str] = {}
-    # AnnData writes an X that there is not as a null
-    if "X" in root and root["X"].attrs.get("encoding-type") != "null":
-        names[None] = "X"
-    if "layers" in root:
-        names.update({layer: f"layers/{layer}" for layer in root["layers"]})
-    for name in RAW_NAMES:
-        if name in root:
-            names.setdefault("raw", name)
-    return names
-
-
-def choices(layers: Iterable[str | None]) -> str:
-    """What `layer` can be, to be quoted in a message."""
-    return ", ".join("None (X)" if layer is None else f"'{layer}'" for layer in layers) or "none, as there is no matrix"
 
 
 def supported(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -26,6 +26,7 @@ from sccagn_scale.io import (
     StoredMatrix,
     check_replaceable,
     file_facts,
+    find_matrix,
     open_atlas,
     row_range,
     write_made_from,
@@ -62,7 +63,6 @@ class Expression:
     """
 
     shape: tuple[int, int]
-    dtype: np.dtype[Any]  # of the values as they are stored
     nnz: int  # values stored
     names: pd.Index
     where: str  # in the AnnData, for messages
@@ -75,7 +75,7 @@ class Expression:
     @property
     def is_on_disk(self) -> bool:
         """Whether it is in files."""
-        return len(self.files) > 0
+        return self._stored is not None
 
     def value_size(self) -> float:
         """Find out how many bytes the copy takes for a value beside its gene: some values of every file are read."""
@@ -86,21 +86,17 @@ class Expression:
         """What has yet to be copied of files that are stored by columns, before the first pass."""
         return Copies() if self._stored is None else self._stored.copies
 
-    def blocks(self) -> Iterator[sp.csr_matrix]:
-        """Go through the cells: CSR float32 [≤ 4,096, n_vars], sorted, no zeros stored, free to change.
-
-        float32 holds whole numbers up to 2^24 exactly: more than any UMI count.
-        """
-        return self.each(lambda start, block: block)
-
     def each(self, work: Callable[..., T], *of_cells: np.ndarray) -> Iterator[T]:
         """Go through the cells and work on each block in the thread that makes it, several at a time where they may be.
+
+        A block is CSR float32 [≤ 4,096, n_vars], sorted, no zeros stored, free to change. float32 holds whole numbers
+        up to 2^24 exactly: more than any UMI count.
 
         Parameters
         ----------
         work
-            Takes a block's first row, the block, as `blocks` gives it, and the block's part of each of `of_cells`. Must
-            not depend on other blocks, nor, since it may run elsewhere, on what is large.
+            Takes a block's first row, the block, and the block's part of each of `of_cells`. Must not depend on other
+            blocks, nor, since it may run elsewhere, on what is large.
         of_cells
             Arrays [n_obs, ...].
         """
@@ -159,7 +155,6 @@ def select_matrix(
         source = _Stored(stored, store, _origin(stored, layer))
     return Expression(
         stored.shape,
-        stored.dtype,
         stored.nnz,
         stored.names if isinstance(adata, Atlas) else adata.var_names,  # which may have been renamed since
         stored.where,
@@ -189,7 +184,7 @@ def _in_files(adata: AnnData | Atlas, layer: str | None) -> StoredMatrix | None:
 
 
 def _in_memory(adata: AnnData, layer: str | None, stage: Stage) -> Expression:
-    matrix, names, where = _locate(adata, layer)
+    matrix, names, where, choices = find_matrix(adata, layer)
     if 0 in matrix.shape:
         raise InputError(f"The input is empty: {where} has {matrix.shape[0]} cells and {matrix.shape[1]} genes.")
     if matrix.dtype.kind not in "buif":
@@ -197,8 +192,7 @@ def _in_memory(adata: AnnData, layer: str | None, stage: Stage) -> Expression:
     if np.ma.isMaskedArray(matrix):
         raise InputError(f"{where} must not be a masked array, as there is no rule for masked values; fill them.")
     nnz = matrix.nnz if sp.issparse(matrix) else matrix.shape[0] * matrix.shape[1]
-    dtype, choices = np.dtype(matrix.dtype), _choices(adata)
-    return Expression(matrix.shape, dtype, nnz, names, where, choices, (), _Held(matrix), stage)
+    return Expression(matrix.shape, nnz, names, where, choices, (), _Held(matrix), stage)
 
 
 def _origin(stored: StoredMatrix, layer: str | None) -> dict[str, Any]:
@@ -233,29 +227,6 @@ def same_matrices(path: Path, store: Path | None) -> Iterator[None]:
             write_made_from(store, made_from | {"files": made_from["files"] | {name: file_facts(path)}})
     except InputError as error:
         log.info("The cell store will be made anew: %s", error)
-
-
-def _locate(adata: AnnData, layer: str | None) -> tuple[Any, pd.Index, str]:
-    """Matrix, gene names, and where they stand."""
-    if layer is None:
-        matrix, names, where = adata.X, adata.var_names, "X"
-    elif layer in adata.layers:
-        matrix, names, where = adata.layers[layer], adata.var_names, f"layers['{layer}']"
-    elif layer == "raw" and adata.raw is not None:
-        matrix, names, where = adata.raw.X, adata.raw.var_names, "raw.X"
-    else:
-        raise InputError(f"`layer` must be one of {_choices(adata)}; there is no '{layer}'.")
-    if matrix is None:
-        raise InputError(f"`layer` points at {where}, which holds no matrix; choose one of {_choices(adata)}.")
-    return matrix, names, where
-
-
-def _choices(adata: AnnData) -> str:
-    names = ["None (X)"] if adata.X is not None else []
-    names += [f"'{name}'" for name in adata.layers]
-    if adata.raw is not None and "raw" not in adata.layers:
-        names.append("'raw'")
-    return ", ".join(names)
 
 
 def _counted(work: Callable[..., T], start: int, block: sp.csr_matrix, of_cells: OfCells) -> tuple[int, T]:

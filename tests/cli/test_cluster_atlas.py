@@ -130,7 +130,7 @@ def test_results_go_into_the_input(cells: Path) -> None:
 
 def test_results_in_the_input_leave_its_store_good(cells: Path) -> None:
     store = cells.with_name("store")
-    for _ in select_matrix(open_atlas(cells), store=store / CELLS).blocks():
+    for _ in select_matrix(open_atlas(cells), store=store / CELLS).each(lambda start, block: start):
         pass
     before = CellStore.open(store / CELLS).made_from["files"][str(cells)]
     assert _cluster(cells, "--inplace", "--store", store) == 0

@@ -152,7 +152,7 @@ def test_a_value_is_planned_for_as_it_is_packed(
     assert found.value_size == pytest.approx(size, rel=0.01)
     assert [entry.name for entry in tmp_path.iterdir()] == ["cells.h5ad"]  # nothing was copied
     matrix = pp.select_matrix(atlas, None, tmp_path / "store")
-    list(matrix.blocks())
+    list(matrix.each(lambda start, block: block))
     taken = sum(path.stat().st_size for path in (tmp_path / "store").iterdir())
     assert taken == pytest.approx(found.packed, rel=0.02, abs=1000)
     plain = found._replace(value_size=1.0)
