@@ -44,6 +44,21 @@ def damaged(path: Path, reason: str) -> InputError:
     return InputError(f"`path` {str(path)!r} is damaged, incomplete or stored in an unknown way: {reason}.")
 
 
+@contextmanager
+def as_damaged(path: Path, where: str = "") -> Iterator[None]:
+    """Lay what fails in the block on the file, but for errors that do not come of its content.
+
+    Those are our own, a lack of memory or of a package, and warnings that are raised as errors. `where` comes before
+    the reason, such as `in /X, `.
+    """
+    try:
+        yield
+    except (InputError, MemoryError, ImportError, Warning):
+        raise
+    except Exception as error:
+        raise damaged(path, f"{where}{first_line(error)}") from error
+
+
 def layout_of(path: Path) -> Layout:
     """Tell what lies at `path`.
 
@@ -114,9 +129,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        if isinstance(error, PermissionError | BlockingIOError | FileNotFoundError):
-            raise InputError(f"`path` {str(path)!r} cannot be opened: {first_line(error)}.") from error
-        if error.errno:  # of the system, such as no locks on a network's file system
+        if error.errno or isinstance(error, PermissionError | BlockingIOError | FileNotFoundError):  # of the system
             raise InputError(f"`path` {str(path)!r} cannot be opened: {first_line(error)}.") from error
         if h5py.is_hdf5(path):
             raise InputError(f"`path` {str(path)!r} is a truncated or damaged HDF5 file; copy it anew.") from error
@@ -139,10 +152,8 @@ def open_zarr(path: Path) -> zarr.Group:
     """
     import zarr
 
-    try:
+    with as_damaged(path):  # broken metadata fails in as many ways as there are fields
         return zarr.open_group(path, mode="r")
-    except Exception as error:  # broken metadata fails in as many ways as there are fields
-        raise damaged(path, first_line(error)) from error
 
 
 @contextmanager
@@ -154,13 +165,8 @@ def open_store(path: Path) -> Iterator[Any]:
     InputError
         If it cannot be opened, or the block comes upon a broken part of it.
     """
-    with nullcontext(open_zarr(path)) if path.is_dir() else open_hdf5(path) as root:
-        try:
-            yield root
-        except (InputError, MemoryError, Warning):
-            raise
-        except Exception as error:
-            raise damaged(path, first_line(error)) from error
+    with nullcontext(open_zarr(path)) if path.is_dir() else open_hdf5(path) as root, as_damaged(path):
+        yield root
 
 
 def file_facts(path: Path) -> dict[str, int]:

@@ -13,11 +13,11 @@ import h5py
 from anndata.io import read_elem
 from scipy import sparse
 
-from sccagn_scale._errors import InputError, InputWarning, first_line
+from sccagn_scale._errors import InputWarning
 
 from ._blocks import iter_blocks
 from ._check import as_signed, drop_ambiguous_names, matrices_of, matrix_fault, plain_names
-from ._layout import Layout, as_path, damaged, layout_of, open_hdf5, open_store
+from ._layout import Layout, as_damaged, as_path, damaged, layout_of, open_hdf5, open_store
 from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 
 # AnnData asks for what is done here, and warns of the suffixes that do it
@@ -84,14 +84,10 @@ def read_with(
     with warnings.catch_warnings():
         for message in _NAME_WARNINGS:
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
-        try:
+        with as_damaged(path):  # which makes the parsers fail in any way there is
             adata, notes = reader(path, layout)
             plain_names(adata)
             return adata, notes + _make_names_unique(adata)
-        except (InputError, MemoryError, ImportError, Warning):
-            raise
-        except Exception as error:  # a damaged file makes the parsers fail in any way there is
-            raise damaged(path, first_line(error)) from error
 
 
 def _read_whole(path: Path, layout: Layout, *, backed: bool) -> tuple[anndata.AnnData, list[str]]:

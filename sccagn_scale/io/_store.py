@@ -240,7 +240,7 @@ class CellStoreWriter:
         self._files: dict[str, BinaryIO] = {}
 
     def __enter__(self) -> CellStoreWriter:
-        with self._failures(), ExitStack() as stack:
+        with _failures(self._folder), ExitStack() as stack:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
             self._fresh = stack.enter_context(replacing(self._folder))
             self._fresh.mkdir()
@@ -266,7 +266,7 @@ class CellStoreWriter:
         if packed.nnz:
             self._dtype = packed.values.dtype
         moved = {"indptr": packed.indptr[1:].astype(np.int64) + self._nnz, "large_at": packed.large_at + self._nnz}
-        with self._failures():
+        with _failures(self._folder):
             for name, dtype in _dtypes(self._n_vars, packed.values.dtype).items():
                 self._files[name].write(moved.get(name, getattr(packed, name)).astype(dtype, copy=False))
         self._n_obs += block.shape[0]
@@ -277,10 +277,10 @@ class CellStoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            with self._failures():  # closing the files of a full disk fails again
+            with _failures(self._folder):  # closing the files of a full disk fails again
                 self._stack.__exit__(kind, error, trace)
             return
-        with self._failures(), self._stack:
+        with _failures(self._folder), self._stack:
             header = {
                 "format": _FORMAT,
                 "version": _VERSION,
@@ -292,13 +292,6 @@ class CellStoreWriter:
             }
             (self._fresh / _HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(f"`store` {str(self._folder)!r} could not be written: {first_line(error)}.") from error
-
 
 def write_made_from(folder: Path, made_from: dict[str, Any]) -> None:
     """Write down something else for a cell store to be known by; it is whole at every moment.
@@ -309,11 +302,8 @@ def write_made_from(folder: Path, made_from: dict[str, Any]) -> None:
         If `folder` is no cell store, or cannot be written.
     """
     header = _read_header(folder) | {"made_from": made_from}
-    try:
-        with replacing(folder / _HEADER) as fresh:
-            fresh.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"`store` {str(folder)!r} could not be written: {first_line(error)}.") from error
+    with _failures(folder), replacing(folder / _HEADER) as fresh:
+        fresh.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
 
 def check_replaceable(folder: Path) -> None:
@@ -329,6 +319,14 @@ def check_replaceable(folder: Path) -> None:
         raise InputError(
             f"`store` must not be a folder of other things, but {str(folder)!r} is no cell store; name a new folder."
         )
+
+
+@contextmanager
+def _failures(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"`store` {str(folder)!r} could not be written: {first_line(error)}.") from error
 
 
 def _index_dtype(n_vars: int) -> np.dtype[Any]:

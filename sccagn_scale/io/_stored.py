@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from sccagn_scale._errors import InputError, first_line
+from sccagn_scale._errors import InputError
 
 from ._check import as_signed, indices_fault, indptr_fault
 from ._chunks import read_range
-from ._layout import damaged, open_store
+from ._layout import as_damaged, damaged, open_store
 
 _STRETCHES = 16
 """Of the values that stand for all."""
@@ -163,7 +163,7 @@ class StoredRows:
         if not encoding.startswith(("csr", "csc")):
             raise damaged(self.path, f"/{self.name} is no matrix")
         self.layout = "csr" if encoding.startswith("csr") else "csc"
-        try:
+        with as_damaged(self.path, f"in /{self.name}, "):
             n_obs, n_vars = (int(n) for n in attributes["shape" if "shape" in attributes else "h5sparse_shape"])
             arrays = [group[part] for part in ("data", "indices", "indptr")]
             n_values, n_indices = (int(array.shape[0]) for array in arrays[:2])
@@ -173,10 +173,6 @@ class StoredRows:
             n_missing = _n_missing(arrays[0])
             self._lacks_indices = _n_missing(arrays[1]) > 0
             self.indptr(group)
-        except InputError:
-            raise
-        except Exception as error:
-            raise damaged(self.path, f"in /{self.name}, {first_line(error)}") from error
         if n_indices != n_values:
             raise damaged(self.path, f"/{self.name} has {n_values} values but {n_indices} indices")
         if n_missing > 0:
@@ -184,14 +180,10 @@ class StoredRows:
         self.dtype = _number(dtype)
 
     def _read(self, element: Any, start: int, stop: int) -> sparse.csr_matrix:
-        try:
+        with as_damaged(self.path, f"cells {start} to {stop - 1}, "):
             if self.layout == "dense":
                 return _as_csr(element[start:stop])
             return self._read_sparse(element, self.indptr(element)[start : stop + 1])
-        except (InputError, MemoryError):
-            raise
-        except Exception as error:
-            raise damaged(self.path, f"cells {start} to {stop - 1}, {first_line(error)}") from error
 
     def _read_sparse(self, group: Any, indptr: npt.NDArray[np.int64]) -> sparse.csr_matrix:
         """Read the rows between the offsets `indptr` [n + 1]."""

@@ -21,7 +21,7 @@ from sccagn_scale._errors import InputError, first_line
 
 from ._atomic import replacing_hdf5
 from ._chunks import read_range
-from ._layout import damaged
+from ._layout import as_damaged
 from ._stored import StoredRows, supported
 
 _N_HELD = 2**21
@@ -136,21 +136,14 @@ def _pieces(columns: StoredRows, group: Any, *parts: str) -> Iterator[tuple[int,
     n_held = _n_held(columns)
     for low in range(0, columns.nnz, n_held):
         high = min(low + n_held, columns.nnz)
-        try:
+        offsets = columns.indptr(group)
+        first, last = np.searchsorted(offsets, (low, high - 1), side="right") - 1
+        with as_damaged(columns.path, f"all cells' genes {first} to {last}, "):
             arrays = [read_range(group[part], low, high) for part in parts]
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise _damaged_at(columns, group, low, high, first_line(error)) from error
-        fault = columns.fault_in(arrays[0], columns.indptr(group).clip(low, high) - low)
-        if fault is not None:
-            raise _damaged_at(columns, group, low, high, fault)
+            fault = columns.fault_in(arrays[0], offsets.clip(low, high) - low)
+            if fault is not None:
+                raise ValueError(fault)
         yield low, high, arrays
-
-
-def _damaged_at(columns: StoredRows, group: Any, low: int, high: int, reason: str) -> InputError:
-    first, last = np.searchsorted(columns.indptr(group), (low, high - 1), side="right") - 1
-    return damaged(columns.path, f"all cells' genes {first} to {last}, {reason}")
 
 
 def _row_offsets(columns: StoredRows, group: Any) -> Int64s:

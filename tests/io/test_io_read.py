@@ -279,6 +279,21 @@ def test_running_out_of_memory_is_no_damage(
         io.read(tmp_path / "a.h5ad")
 
 
+@pytest.mark.parametrize("error", [MemoryError, ImportError])
+@pytest.mark.parametrize("part", ["io._stored._n_missing", "io._stored.read_range", "io._transpose.read_range"])
+def test_what_a_stored_matrix_lacks_to_be_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, error: type[Exception]
+) -> None:
+    def failing(*_: object) -> None:
+        raise error
+
+    kind = sparse.csc_matrix if "transpose" in part else sparse.csr_matrix
+    anndata.AnnData(kind(np.eye(3, dtype=np.float32))).write_h5ad(tmp_path / "a.h5ad")
+    monkeypatch.setattr(f"sccagn_scale.{part}", failing)
+    with pytest.raises(error):
+        io.open_atlas(tmp_path / "a.h5ad").matrix().read(0, 2)
+
+
 def test_what_the_system_has_against_opening_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "cells.h5ad"
     anndata.AnnData(np.ones((2, 2), np.float32)).write_h5ad(path)
