@@ -9,7 +9,7 @@ import numpy as np
 
 from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
-from sccagn_scale.cli._output import check_distinct, named, write_figure, write_json
+from sccagn_scale.cli._output import check_outputs, named, write_figure, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,9 @@ def run(arguments: argparse.Namespace) -> None:
     from sccagn_scale.metrics import contingency, evaluate
 
     with Console(quiet=arguments.quiet) as console:
-        _check_paths(arguments)
+        check_outputs(
+            {"FILE": arguments.input}, {"file": {"--json": arguments.json}, "folder": {"--plots": arguments.plots}}
+        )
         with named(path="FILE"):
             cells = read_parts(arguments.input, ["obs"] if arguments.plots is None else ["obs", "obsm", "obsp", "uns"])
         obs = cells.obs
@@ -81,16 +83,6 @@ def run(arguments: argparse.Namespace) -> None:
             console.print()
         for i, path in enumerate(written):
             console.fact("" if i else "Written", str(path))
-
-
-def _check_paths(arguments: argparse.Namespace) -> None:
-    from sccagn_scale.io import check_writable
-
-    check_distinct({"FILE": arguments.input}, {"--json": arguments.json, "--plots": arguments.plots})
-    if arguments.json is not None:
-        check_writable(arguments.json, "--json", kind="file")
-    if arguments.plots is not None:
-        check_writable(arguments.plots, "--plots", kind="folder")
 
 
 def _draw(arguments: argparse.Namespace, cells: AnnData, console: Console) -> Figure:

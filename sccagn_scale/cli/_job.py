@@ -16,7 +16,7 @@ from sccagn_scale._keys import Keys
 from sccagn_scale.cli._clusters import described, tabulated
 from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
-from sccagn_scale.cli._output import by_option, check_distinct, named, write_figure, write_json
+from sccagn_scale.cli._output import by_option, check_distinct, check_outputs, named, write_figure, write_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -58,20 +58,13 @@ def check_paths(
             "`--results-only`; give `--output` instead."
         )
     folders = {"--plots": arguments.plots, **writes, "--store": arguments.store}
-    check_distinct(
+    check_outputs(
         {**by_option(arguments.input), **reads},
-        {"--output": arguments.output, "--json": arguments.json, **folders},
+        {"anndata": {"--output": arguments.output}, "file": {"--json": arguments.json}, "folder": folders},
         whole=writes,
     )
-    if arguments.output is not None:
-        check_writable(arguments.output, "--output")
-    else:
+    if arguments.inplace:
         check_writable(arguments.input[0], "INPUT")
-    if arguments.json is not None:
-        check_writable(arguments.json, "--json", kind="file")
-    for option, folder in folders.items():
-        if folder is not None:
-            check_writable(folder, option, kind="folder")
 
 
 def read_input(arguments: argparse.Namespace, console: Console) -> Atlas:

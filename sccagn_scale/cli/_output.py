@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from sccagn_scale._errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Kind = Literal["anndata", "file", "folder"]
 
 
 @contextmanager
@@ -66,6 +68,30 @@ def check_distinct(
             if other in whole and _inside(path, used):
                 raise InputError(f"`{name}` must not be inside `{other}`, but {str(path)!r} is; give another.")
         taken[name] = path
+
+
+def check_outputs(
+    inputs: Mapping[str, Path | None],
+    outputs: Mapping[Kind, Mapping[str, Path | None]],
+    *,
+    whole: Collection[str] = (),
+) -> None:
+    """Refuse outputs that would overwrite an input or one another, or that cannot be written.
+
+    Parameters
+    ----------
+    inputs, whole
+        See `check_distinct`.
+    outputs
+        Those of each kind that `check_writable` knows, by the option that they came in.
+    """
+    from sccagn_scale.io import check_writable
+
+    check_distinct(inputs, {option: path for paths in outputs.values() for option, path in paths.items()}, whole=whole)
+    for kind, paths in outputs.items():
+        for option, path in paths.items():
+            if path is not None:
+                check_writable(path, option, kind=kind)
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

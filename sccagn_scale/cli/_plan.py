@@ -9,7 +9,7 @@ from sccagn_scale._console import Console, duration
 from sccagn_scale._memory import in_words
 from sccagn_scale.cli._inputs import check_inputs, read_cells, read_config
 from sccagn_scale.cli._machine import limit_threads
-from sccagn_scale.cli._output import by_option, check_distinct, named, write_json
+from sccagn_scale.cli._output import by_option, check_outputs, named, write_json
 
 if TYPE_CHECKING:
     from sccagn_scale.model import Plan
@@ -21,11 +21,8 @@ def run(arguments: argparse.Namespace) -> None:
         limit_threads(arguments.threads)
     with Console(quiet=arguments.quiet) as console:
         check_inputs(arguments.input)
-        if arguments.json is not None:
-            from sccagn_scale.io import check_writable
-
-            check_distinct({**by_option(arguments.input), "--config": arguments.config}, {"--json": arguments.json})
-            check_writable(arguments.json, "--json", kind="file")
+        inputs = {**by_option(arguments.input), "--config": arguments.config}
+        check_outputs(inputs, {"file": {"--json": arguments.json}})
         config = read_config(arguments)
         with console.stage("Read"):
             cells = read_cells(arguments.input)

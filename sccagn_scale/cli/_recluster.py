@@ -13,7 +13,7 @@ from sccagn_scale._keys import Keys
 from sccagn_scale.cli._clusters import described, tabulated
 from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
-from sccagn_scale.cli._output import check_distinct, named, write_json
+from sccagn_scale.cli._output import check_outputs, named, write_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -69,10 +69,9 @@ def _check_paths(source: Path, target: Path, arguments: argparse.Namespace) -> N
     from sccagn_scale.io import check_writable
 
     check_inputs([source], called="FILE")
-    check_distinct({"FILE": source}, {"--output": arguments.output, "--json": arguments.json})
-    check_writable(target, "FILE" if arguments.inplace else "--output")
-    if arguments.json is not None:
-        check_writable(arguments.json, "--json", kind="file")
+    check_outputs({"FILE": source}, {"anndata": {"--output": arguments.output}, "file": {"--json": arguments.json}})
+    if arguments.inplace:
+        check_writable(target, "FILE")
 
 
 def _check_kind(cells: Atlas, target: Path) -> None:
