@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sccagn_scale.cli._show import new_table
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
@@ -43,9 +45,7 @@ def tabulated(clusters: Sequence[dict[str, Any]], n_obs: int, n_without: int, *,
     title
         Of the column of names.
     """
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table = new_table()
     table.add_column(title)
     for heading in ("cells", "share", "confidence"):
         table.add_column(heading, justify="right")

@@ -10,6 +10,7 @@ import numpy as np
 from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
 from sccagn_scale.cli._output import check_outputs, named, write_figure, write_json
+from sccagn_scale.cli._show import new_table, show_written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,8 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
             console.print(part)
         if written:
             console.print()
-        for i, path in enumerate(written):
-            console.fact("" if i else "Written", str(path))
+        show_written(written, console)
 
 
 def _draw(arguments: argparse.Namespace, cells: AnnData, console: Console) -> Figure:
@@ -106,9 +106,7 @@ def _column(obs: pd.DataFrame, name: str, option: str) -> pd.Series:
 
 
 def _metrics_table(scores: dict[str, float]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table = new_table(show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(style="dim")
@@ -123,7 +121,6 @@ def _contingency_tables(counts: pd.DataFrame, width: int) -> list[Table]:
 
     Types that have no room beside each other even so are in further tables.
     """
-    from rich.table import Table
     from rich.text import Text
 
     values = counts.to_numpy()
@@ -142,7 +139,7 @@ def _contingency_tables(counts: pd.DataFrame, width: int) -> list[Table]:
     room = max(1, (width - first) // (widest + 2)) if short else len(names)
     for start in range(0, len(names), room):
         shown = range(start, min(start + room, len(names)))
-        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table = new_table()
         table.add_column("cluster", no_wrap=True)
         for j in shown:
             table.add_column(heads[j], justify="right", no_wrap=True)
@@ -152,7 +149,7 @@ def _contingency_tables(counts: pd.DataFrame, width: int) -> list[Table]:
         tables.append(table)
     if not short:
         return tables
-    key = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    key = new_table(show_header=False)
     for head, name in zip(heads, names, strict=True):
         key.add_row(head, name)
     return [*tables, key]

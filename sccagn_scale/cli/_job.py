@@ -17,6 +17,7 @@ from sccagn_scale.cli._clusters import described, tabulated
 from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
 from sccagn_scale.cli._output import by_option, check_distinct, check_outputs, named, write_figure, write_json
+from sccagn_scale.cli._show import show_written
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -290,8 +291,7 @@ def _show(facts: dict[str, Any], how: str, written: Sequence[Path], console: Con
     console.print()
     console.print(tabulated(facts["clusters"], facts["n_obs"], facts["n_obs_without_cluster"]))
     console.print()
-    for i, path in enumerate(written):
-        console.fact("" if i else "Written", str(path))
+    show_written(written, console)
     console.fact("Took", f"{duration(facts['seconds']['total'])}, peak memory {facts['peak_rss_mb']:,.0f} MB")
 
 

@@ -10,6 +10,7 @@ from sccagn_scale._memory import in_words
 from sccagn_scale.cli._inputs import check_inputs, read_cells, read_config
 from sccagn_scale.cli._machine import limit_threads
 from sccagn_scale.cli._output import by_option, check_outputs, named, write_json
+from sccagn_scale.cli._show import new_table
 
 if TYPE_CHECKING:
     from sccagn_scale.model import Plan
@@ -64,9 +65,7 @@ def _facts(arguments: argparse.Namespace, planned: Plan) -> dict[str, Any]:
 
 
 def _show(planned: Plan, console: Console) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table = new_table()
     for title in ("stage", "memory", "disk", "time"):
         table.add_column(title, justify="left" if title == "stage" else "right")
     for step in planned.steps:

@@ -14,6 +14,7 @@ from sccagn_scale.cli._clusters import described, tabulated
 from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
 from sccagn_scale.cli._output import check_outputs, named, write_json
+from sccagn_scale.cli._show import show_written
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,8 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.json is not None:
             write_json(facts, arguments.json)
         _show(facts, console)
-        for i, path in enumerate(filter(None, (target, arguments.json))):
-            console.fact("" if i else "Written", str(path))
+        show_written(filter(None, (target, arguments.json)), console)
 
 
 def _check_paths(source: Path, target: Path, arguments: argparse.Namespace) -> None:
