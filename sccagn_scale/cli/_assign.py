@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
         cells = read_input(arguments, console)
         from sccagn_scale.model import SCCAGN
 
-        with named(**OPTIONS, folder="--model", adata="INPUT"):
+        with named(*OPTIONS, scratch="--output", path="INPUT", folder="--model", adata="INPUT"):
             model = SCCAGN.load(arguments.model, cells, **model_options(arguments, console))
             model.write_to(cells.adata, key_added=arguments.key_added)
         with console.stage("Write"):

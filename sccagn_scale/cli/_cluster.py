@@ -54,8 +54,7 @@ def _train(arguments: argparse.Namespace, cells: Atlas, config: Config, console:
     if arguments.model is not None:
         with named(folder="--model"):
             checked_folder(arguments.model)
-    own = {"n_clusters": "--n-clusters", "random_state": "--seed", "batch_key": "--batch-key"}
-    with named(**OPTIONS, **own):
+    with named(*OPTIONS, "n_clusters", "batch_key", scratch="--output", path="INPUT", random_state="--seed"):
         model = SCCAGN(
             cells,
             arguments.n_clusters,

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         obs = cells.obs
         truth = _column(obs, arguments.truth, "--truth")
         labels = _column(obs, arguments.key, "--key")
-        with named(truth="--truth", labels="--key"):
+        with named("truth", labels="--key"):
             scores = evaluate(truth, labels)
             table = contingency(truth, labels)
         n_compared = int(truth.notna().sum())

@@ -25,17 +25,8 @@ if TYPE_CHECKING:
 
     from sccagn_scale.io import Atlas
 
-OPTIONS = {
-    "layer": "--layer",
-    "device": "--device",
-    "memory": "--memory",
-    "store": "--store",
-    "scratch": "--output",
-    "dask": "--dask",
-    "key_added": "--key-added",
-    "path": "INPUT",
-}
-"""Parameter → option, of `model_options` and of what writes the results."""
+OPTIONS = ("layer", "device", "memory", "store", "dask", "key_added")
+"""Parameters of `model_options` and of what writes the results that are options of the same name."""
 
 
 def check_paths(
@@ -78,7 +69,7 @@ def read_input(arguments: argparse.Namespace, console: Console) -> Atlas:
         _check_output(arguments, cells)
         from sccagn_scale.io import free_keys
 
-        with named(key_added="--key-added"):
+        with named("key_added"):
             free_keys(arguments.key_added, cells.adata)
         if _is_written_anew(arguments, cells):
             with _named_as_input():  # rather than after the work, of which it may be no part

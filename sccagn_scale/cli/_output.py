@@ -21,8 +21,17 @@ Kind = Literal["anndata", "file", "folder"]
 
 
 @contextmanager
-def named(**options: str) -> Iterator[None]:
-    """Name the command line's options in errors from inside, in place of the parameters that they are passed to."""
+def named(*same: str, **others: str) -> Iterator[None]:
+    """Name the command line's options in errors from inside, in place of the parameters that they are passed to.
+
+    Parameters
+    ----------
+    same
+        Parameters whose options have their names: `--n-clusters` for `n_clusters`.
+    others
+        Parameter → option.
+    """
+    options = {parameter: f"--{parameter.replace('_', '-')}" for parameter in same} | others
     try:
         yield
     except InputError as error:

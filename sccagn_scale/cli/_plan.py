@@ -29,8 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
             cells = read_cells(arguments.input)
         from sccagn_scale.model import plan
 
-        options = ("layer", "batch_key", "memory", "n_clusters", "device")
-        with named(**{name: "--" + name.replace("_", "-") for name in options}, path="INPUT"):
+        with named("layer", "batch_key", "memory", "n_clusters", "device", path="INPUT"):
             planned = plan(
                 cells,
                 arguments.n_clusters,

@@ -37,15 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
             _check_kind(cells, target)
         from sccagn_scale.model import recluster
 
-        options = {
-            "n_clusters": "--n-clusters",
-            "factor": "--factor",
-            "key": "--key",
-            "key_added": "--key-added",
-            "random_state": "--seed",
-        }
         adata = cells.adata
-        with console.stage("Recluster"), named(**options):
+        with console.stage("Recluster"), named("n_clusters", "factor", "key", "key_added", random_state="--seed"):
             name = recluster(
                 adata,
                 arguments.n_clusters,
