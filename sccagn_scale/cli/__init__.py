@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sccagn_scale._errors import InputError
+from sccagn_scale.cli._machine import limit_threads
 from sccagn_scale.cli._parser import PROGRAM, build_parser
 
 __all__ = ["main"]
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _MISTAKE
     try:
         with _ending_in_order():
+            if getattr(arguments, "threads", None) is not None:  # an option of some verbs
+                limit_threads(arguments.threads)
             importlib.import_module(f"sccagn_scale.cli._{arguments.verb}").run(arguments)
             if sys.stdout is not None:  # as where a daemon has closed it
                 sys.stdout.flush()

@@ -8,15 +8,12 @@ import time
 from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
 from sccagn_scale.cli._job import OPTIONS, check_paths, conclude, model_options, read_input, write_cells
-from sccagn_scale.cli._machine import limit_threads
 from sccagn_scale.cli._output import named
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Assign, write, and say what came of it."""
     start = time.perf_counter()
-    if arguments.threads is not None:
-        limit_threads(arguments.threads)
     with Console(quiet=arguments.quiet) as console:
         if not arguments.model.is_dir():
             raise InputError(

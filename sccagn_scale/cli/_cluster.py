@@ -13,7 +13,6 @@ from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
 from sccagn_scale.cli._inputs import read_config
 from sccagn_scale.cli._job import OPTIONS, check_paths, conclude, model_options, read_input, write_cells
-from sccagn_scale.cli._machine import limit_threads
 from sccagn_scale.cli._output import named
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace) -> None:
     """Cluster, write, and say what came of it."""
     start = time.perf_counter()
-    if arguments.threads is not None:
-        limit_threads(arguments.threads)
     with Console(quiet=arguments.quiet) as console:
         if arguments.model is not None and arguments.batch_key is not None:
             raise InputError(

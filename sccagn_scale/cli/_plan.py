@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from sccagn_scale._console import Console, duration
 from sccagn_scale._memory import in_words
 from sccagn_scale.cli._inputs import check_inputs, read_cells, read_config
-from sccagn_scale.cli._machine import limit_threads
 from sccagn_scale.cli._output import by_option, check_outputs, named, write_json
 from sccagn_scale.cli._show import new_table
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 def run(arguments: argparse.Namespace) -> None:
     """Plan, and show the plan."""
-    if arguments.threads is not None:
-        limit_threads(arguments.threads)
     with Console(quiet=arguments.quiet) as console:
         check_inputs(arguments.input)
         inputs = {**by_option(arguments.input), "--config": arguments.config}
