@@ -1,4 +1,4 @@
-"""What `cluster` and `plan` take in: cells and settings."""
+"""What the verbs take in: cells and settings."""
 
 from __future__ import annotations
 

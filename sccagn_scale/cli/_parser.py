@@ -1,4 +1,4 @@
-"""Arguments and their help. Imports nothing heavy, so that `--help` comes at once."""
+"""Arguments of each verb. Imports nothing heavy, so that `--help` comes at once."""
 
 from __future__ import annotations
 
@@ -8,151 +8,12 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from sccagn_scale import __version__
+from sccagn_scale.cli import _help
 from sccagn_scale.config import Device, Preset
 
 PROGRAM = "sccagn-scale"
 
 _MOST_THREADS = 65_536
-
-_DESCRIPTION = """\
-Cluster single-cell RNA-seq data, from a count matrix to clusters in one
-command, for hundreds of cells to millions. The method is scCAGN: an adversarial
-autoencoder and a graph network over the cells' nearest neighbours, joined by
-cross-attention."""
-
-_EXAMPLES = """\
-examples:
-  sccagn-scale cluster cells.h5ad -o clustered.h5ad
-  sccagn-scale evaluate clustered.h5ad --truth cell_type
-  sccagn-scale assign more.h5ad --model model/ -o assigned.h5ad
-  sccagn-scale recluster clustered.h5ad --inplace --factor 2
-  sccagn-scale plan atlas.h5ad --memory 8G
-  sccagn-scale simulate -o atlas.h5ad --cells 100000
-  sccagn-scale info
-
-`sccagn-scale VERB --help` explains each verb."""
-
-_CLUSTER = """\
-Cluster the cells of INPUT and write them, with clusters and embedding, to a
-new file.
-
-INPUT is an AnnData file (.h5ad, .zarr), a 10x .h5 file or a 10x folder
-(matrix.mtx, features.tsv, barcodes.tsv). It should hold counts; values that are
-already log-normalised are recognised, and you are told.
-
-Several files, or a folder of them, are treated as one atlas: it has the genes
-that all files share, and obs["file"] says which file a cell is from. OUT then
-has X but no layers or raw.
-
-X is never loaded whole. A run that would take more than --memory keeps its
-large arrays on disk; `sccagn-scale plan` tells you beforehand."""
-
-_CLUSTER_END = """\
-written into the AnnData, with the default --key-added:
-  obs["sccagn"]             cluster of each cell; missing for cells that fail
-                            quality control
-  obs["sccagn_confidence"]  how sure the model is of the cluster, 0 to 1
-  obsm["X_sccagn"]          embedding
-  obsm["X_pca"], obsp["distances"], obsp["connectivities"], uns["neighbors"]
-                            as scanpy writes them, so its tools can use them
-  uns["sccagn"]             parameters, versions, seed, training history and
-                            what speaks for the number of clusters
-
-examples:
-  sccagn-scale cluster cells.h5ad -o clustered.h5ad
-  sccagn-scale cluster cells.h5ad -o clustered.h5ad --n-clusters 12 --seed 1
-  sccagn-scale cluster cells.h5ad -o clustered.h5ad --layer counts \\
-      --plots figures --json run.json
-  sccagn-scale cluster cells.h5ad -o clustered.h5ad --batch-key donor
-  sccagn-scale cluster atlas.h5ad --inplace --memory 8G --store scratch/
-  sccagn-scale cluster lung.h5ad liver.h5ad -o both.h5ad --batch-key file
-  sccagn-scale cluster 10x_folder/ -o clustered.h5ad --preset paper
-
-Exit code: 0 on success; 2 after a mistake in the input or an option, with one
-sentence on what is wrong, and nothing written. If INPUT is changed by others
-during the run, it ends the same way, but its results are kept, without X."""
-
-_ASSIGN = """\
-Assign the cells of INPUT to the clusters of a model kept by `cluster --model`,
-without training. Cells of another sample or a later day get the same clusters,
-with the same names.
-
-INPUT is as in `cluster`, and must have the genes that the model knows. It is
-preprocessed as the model's cells were. Every cell gets a cluster, even one
-unlike all that the model has seen: look at the confidence."""
-
-_ASSIGN_END = """\
-written into the AnnData: the same as `cluster` writes, see its help
-
-example:
-  sccagn-scale cluster monday.h5ad -o clustered.h5ad --model model/
-  sccagn-scale assign tuesday.h5ad --model model/ -o assigned.h5ad"""
-
-_RECLUSTER = """\
-Split or merge the clusters that `cluster` found, without training. It takes
-seconds and does not read X.
-
-New clusters are parts or unions of the existing ones. Clusters that stay keep
-their names; a union of 1 and 4 is called 1+4, and parts of 3 are called 3,0,
-3,1, and so on."""
-
-_RECLUSTER_END = """\
-added to the AnnData (here for 20 clusters):
-  obs["sccagn_k20"]             cluster of each cell
-  obs["sccagn_k20_confidence"]  soft assignment of the cell to its cluster
-
-examples:
-  sccagn-scale recluster clustered.h5ad --inplace --n-clusters 20
-  sccagn-scale recluster clustered.h5ad -o fine.h5ad --factor 2 \\
-      --key-added fine"""
-
-_PLAN = """\
-Predict what `cluster` will need for INPUT, stage by stage, before any work:
-memory, disk and time, and whether it fits. Nothing is written.
-
-Memory and disk follow from the sizes of the arrays. Time is measured on 25,000
-of the cells and extrapolated to all of them, stage by stage. If you will give
-`cluster` the number of clusters or --batch-key, give it here too: such a run
-takes longer and more memory."""
-
-_PLAN_END = """\
-examples:
-  sccagn-scale plan atlas.h5ad
-  sccagn-scale plan atlas.h5ad --n-clusters 20
-  sccagn-scale plan atlas.h5ad --memory 8G --json plan.json"""
-
-_EVALUATE = """\
-Compare the clusters in FILE with known cell types. This is a separate step:
-training never sees the types.
-
-Prints NMI (arithmetic), ARI, AMI, completeness and accuracy (with the best
-one-to-one pairing of clusters and types), and how many cells of each type each
-cluster has. Cells without a type are left out. Cells without a cluster count
-as one more cluster, so that leaving cells out does not pay."""
-
-_EVALUATE_END = """\
-example:
-  sccagn-scale evaluate clustered.h5ad --truth cell_type \\
-      --json metrics.json --plots figures"""
-
-_SIMULATE = """\
-Write a synthetic atlas with known types, block by block: its size is limited by
-the disk, not by memory. The types are in obs["cell_type"].
-
-Without --from, types lie on a tree and counts are negative binomial. With
---from, counts are Poisson draws around mixtures of two real cells of one type,
-with real library sizes; about a fifth fewer genes are detected in a cell than
-in the real data."""
-
-_SIMULATE_END = """\
-examples:
-  sccagn-scale simulate -o atlas.h5ad --cells 1000000 --genes 20000 --types 30
-  sccagn-scale simulate -o like_mine.h5ad --cells 100000 \\
-      --from mine.h5ad --label cell_type"""
-
-_INFO = """\
-Print versions, the machine, optional parts, and the implementation that each
-operator will use: what a bug report needs."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -166,8 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line; the chosen verb is in `verb`, None without one."""
     parser = _Parser(
         PROGRAM,
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
+        description=_help.DESCRIPTION,
+        epilog=_help.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -196,7 +57,7 @@ def _add_verb(verbs: Any, name: str, description: str, *, epilog: str = "", summ
 
 
 def _add_cluster(verbs: Any) -> None:
-    parser = _add_verb(verbs, "cluster", _CLUSTER, epilog=_CLUSTER_END, summary="cluster the cells of a file")
+    parser = _add_verb(verbs, "cluster", _help.CLUSTER, epilog=_help.CLUSTER_END, summary="cluster the cells of a file")
     _add_input(parser)
     _add_where(parser, "INPUT")
     model = parser.add_argument_group("what to do")
@@ -204,7 +65,7 @@ def _add_cluster(verbs: Any) -> None:
     _add_layer(model)
     _add_batch_key(model)
     _add_settings(model)
-    model.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
+    _add_seed(model)
     _add_device(model)
     _add_threads(model)
     _add_limits(parser)
@@ -214,7 +75,7 @@ def _add_cluster(verbs: Any) -> None:
 
 def _add_assign(verbs: Any) -> None:
     summary = "assign other cells to the clusters of a kept model"
-    parser = _add_verb(verbs, "assign", _ASSIGN, epilog=_ASSIGN_END, summary=summary)
+    parser = _add_verb(verbs, "assign", _help.ASSIGN, epilog=_help.ASSIGN_END, summary=summary)
     _add_input(parser)
     parser.add_argument("--model", metavar="DIR", type=_path, required=True, help="folder written by `cluster --model`")
     _add_where(parser, "INPUT")
@@ -253,7 +114,7 @@ def _add_results(parser: argparse.ArgumentParser, pictures: str) -> Any:
     results.add_argument(
         "--plots", metavar="DIR", type=_path, help=f"folder for pictures, in place of an earlier run's: {pictures}"
     )
-    results.add_argument("-q", "--quiet", action="store_true", help="print only errors, and notes about the input")
+    _add_quiet(results)
     return results
 
 
@@ -313,6 +174,14 @@ def _add_threads(group: Any) -> None:
     group.add_argument("--threads", metavar="N", type=_threads, help="CPU threads to use (default: all)")
 
 
+def _add_seed(group: Any) -> None:
+    group.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
+
+
+def _add_quiet(group: Any) -> None:
+    group.add_argument("-q", "--quiet", action="store_true", help="print only errors and notes")
+
+
 def _add_memory(group: Any) -> None:
     group.add_argument(
         "--memory",
@@ -324,7 +193,7 @@ def _add_memory(group: Any) -> None:
 
 def _add_recluster(verbs: Any) -> None:
     summary = "split or merge clusters without training"
-    parser = _add_verb(verbs, "recluster", _RECLUSTER, epilog=_RECLUSTER_END, summary=summary)
+    parser = _add_verb(verbs, "recluster", _help.RECLUSTER, epilog=_help.RECLUSTER_END, summary=summary)
     parser.add_argument("input", metavar="FILE", type=_path, help="clustered cells, .h5ad or .zarr")
     _add_where(parser, "FILE")
     how_many = parser.add_mutually_exclusive_group(required=True)
@@ -336,14 +205,14 @@ def _add_recluster(verbs: Any) -> None:
     parser.add_argument(
         "--key-added", metavar="NAME", help="name of the new results (default: that of --key, then _kK)"
     )
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
+    _add_seed(parser)
     parser.add_argument("--json", metavar="FILE", type=_path, help="write what became of each cluster")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print only errors")
+    _add_quiet(parser)
 
 
 def _add_plan(verbs: Any) -> None:
     summary = "predict what `cluster` will need: memory, disk, time"
-    parser = _add_verb(verbs, "plan", _PLAN, epilog=_PLAN_END, summary=summary)
+    parser = _add_verb(verbs, "plan", _help.PLAN, epilog=_help.PLAN_END, summary=summary)
     _add_input(parser)
     _add_n_clusters(parser)
     _add_layer(parser)
@@ -353,12 +222,12 @@ def _add_plan(verbs: Any) -> None:
     _add_threads(parser)
     _add_memory(parser)
     parser.add_argument("--json", metavar="FILE", type=_path, help="write the plan as JSON")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print only errors, and notes about the input")
+    _add_quiet(parser)
 
 
 def _add_evaluate(verbs: Any) -> None:
     summary = "compare clusters with known cell types"
-    parser = _add_verb(verbs, "evaluate", _EVALUATE, epilog=_EVALUATE_END, summary=summary)
+    parser = _add_verb(verbs, "evaluate", _help.EVALUATE, epilog=_help.EVALUATE_END, summary=summary)
     parser.add_argument("input", metavar="FILE", type=_path, help="clustered cells, .h5ad or .zarr")
     parser.add_argument("--truth", metavar="COLUMN", required=True, help="column of obs with the known types")
     parser.add_argument(
@@ -366,12 +235,12 @@ def _add_evaluate(verbs: Any) -> None:
     )
     parser.add_argument("--json", metavar="FILE", type=_path, help="write the metrics and the table")
     parser.add_argument("--plots", metavar="DIR", type=_path, help="draw clusters and types side by side")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print only errors")
+    _add_quiet(parser)
 
 
 def _add_simulate(verbs: Any) -> None:
     summary = "write a synthetic atlas with known types"
-    parser = _add_verb(verbs, "simulate", _SIMULATE, epilog=_SIMULATE_END, summary=summary)
+    parser = _add_verb(verbs, "simulate", _help.SIMULATE, epilog=_help.SIMULATE_END, summary=summary)
     parser.add_argument("-o", "--output", metavar="FILE", type=_path, required=True, help="file to write, .h5ad")
     parser.add_argument("--cells", metavar="N", type=int, required=True, help="number of cells")
     parser.add_argument("--genes", metavar="G", type=int, help="number of genes (default: 20000, or those of --from)")
@@ -383,12 +252,12 @@ def _add_simulate(verbs: Any) -> None:
         "--from", metavar="REAL", dest="source", type=_path, help="file with counts of real cells to resemble"
     )
     parser.add_argument("--label", metavar="COLUMN", help="column of obs with the types of --from")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="random seed (default: %(default)s)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print only errors, and notes about the input")
+    _add_seed(parser)
+    _add_quiet(parser)
 
 
 def _add_info(verbs: Any) -> None:
-    parser = _add_verb(verbs, "info", _INFO, summary="show versions, optional parts and machine, for a bug report")
+    parser = _add_verb(verbs, "info", _help.INFO, summary="show versions, optional parts and machine, for a bug report")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
