@@ -20,13 +20,13 @@ def run(arguments: argparse.Namespace) -> None:
                 f"`--model` must be a folder that `cluster --model` has written, but {str(arguments.model)!r} is none."
             )
         check_paths(arguments, reads={"--model": arguments.model}, writes={})
-        cells = read_input(arguments, console)
+        cells, making = read_input(arguments, console)
         from sccagn_scale.model import SCCAGN
 
         with named(*OPTIONS, scratch="--output", path="INPUT", folder="--model", adata="INPUT"):
             model = SCCAGN.load(arguments.model, cells, **model_options(arguments, console))
             model.write_to(cells.adata, key_added=arguments.key_added)
         with console.stage("Write"):
-            write_cells(arguments, cells)
+            write_cells(arguments, cells, making)
         how = f"those of {arguments.model}"
         conclude(arguments, cells.adata, console, start=start, estimated=False, how=how)

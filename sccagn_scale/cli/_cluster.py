@@ -32,12 +32,12 @@ def run(arguments: argparse.Namespace) -> None:
             )
         check_paths(arguments, reads={"--config": arguments.config}, writes={"--model": arguments.model})
         config = read_config(arguments)
-        cells = read_input(arguments, console)
+        cells, making = read_input(arguments, console)
         model = _train(arguments, cells, config, console)
         with console.stage("Write"), ExitStack() as last:
             if arguments.model is not None:  # whatever becomes of the cells
                 last.callback(_save, model, arguments.model)
-            write_cells(arguments, cells)
+            write_cells(arguments, cells, making)
         models = [] if arguments.model is None else [arguments.model]
         estimated = arguments.n_clusters is None
         how = _how(cells.adata.uns.get(arguments.key_added, {})) if estimated else "as asked for"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sccagn_scale._console import Console, duration
 from sccagn_scale._errors import InputError
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 OPTIONS = ("layer", "device", "memory", "store", "dask", "key_added")
 """Parameters of `model_options` and of what writes the results that are options of the same name."""
+
+Making = Literal["in place", "copy", "anew", "results"]
+"""How an output comes about: in the input itself, as a copy of it, with X written block by block, without matrices."""
 
 
 def check_paths(
@@ -59,22 +62,22 @@ def check_paths(
         check_writable(arguments.input[0], "INPUT")
 
 
-def read_input(arguments: argparse.Namespace, console: Console) -> Atlas:
-    """Open the input, and refuse an output that would lack what it has."""
+def read_input(arguments: argparse.Namespace, console: Console) -> tuple[Atlas, Making]:
+    """Open the input and decide how the output comes about; refuse an output that would lack what the input has."""
     with console.stage("Read"):
         cells = read_cells(arguments.input, scratch=target(arguments).parent)
         # files in a folder are known only now, and may be links
         outputs = {"--output": arguments.output, "--json": arguments.json}
         check_distinct({f"INPUT {path}": path for path in cells.files}, outputs)
-        _check_output(arguments, cells)
+        making = _making(arguments, cells)
         from sccagn_scale.io import free_keys
 
         with named("key_added"):
             free_keys(arguments.key_added, cells.adata)
-        if _is_written_anew(arguments, cells):
+        if making == "anew":
             with _named_as_input():  # rather than after the work, of which it may be no part
                 cells.matrix()
-    return cells
+    return cells, making
 
 
 def model_options(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -96,15 +99,21 @@ def target(arguments: argparse.Namespace) -> Path:
     return output
 
 
-def _is_copied(arguments: argparse.Namespace, cells: Atlas) -> bool:
-    """Whether matrices go to the output as they are stored."""
-    return cells.is_one_file and ending(cells) == arguments.output.suffix.lower()
-
-
-def _is_written_anew(arguments: argparse.Namespace, cells: Atlas) -> bool:
-    """Whether X is written block by block; some files may lack it."""
-    is_kept = arguments.inplace or arguments.results_only or _is_copied(arguments, cells)
-    return not is_kept and None in cells.layers
+def _making(arguments: argparse.Namespace, cells: Atlas) -> Making:
+    if arguments.inplace:
+        if not cells.is_one_file:
+            raise InputError("`--inplace` adds the results to a .h5ad or .zarr file; INPUT is 10x's: give `--output`.")
+        return "in place"
+    if arguments.results_only:
+        return "results"
+    if cells.is_one_file and ending(cells) == arguments.output.suffix.lower():
+        return "copy"
+    if len(cells.files) == 1 and set(cells.layers) - {None}:
+        raise InputError(
+            f"`--output` must end in {ending(cells)}, as INPUT's layers and raw stay as they are stored there, but is "
+            f"{str(arguments.output)!r}; give it that ending, or add `--results-only`."
+        )
+    return "anew" if None in cells.layers else "results"  # some files may lack X
 
 
 def _named_as_input() -> AbstractContextManager[None]:
@@ -124,20 +133,7 @@ def _blocks(arguments: argparse.Namespace, cells: Atlas) -> Iterator[tuple[int, 
         raise InputError(f"{error} The results are in {str(kept)!r}, without a matrix.") from error
 
 
-def _check_output(arguments: argparse.Namespace, cells: Atlas) -> None:
-    """Refuse an output that would lack what the input has."""
-    if arguments.inplace and not cells.is_one_file:
-        raise InputError("`--inplace` adds the results to a .h5ad or .zarr file; INPUT is 10x's: give `--output`.")
-    if arguments.inplace or arguments.results_only or len(cells.files) > 1 or _is_copied(arguments, cells):
-        return
-    if set(cells.layers) - {None}:
-        raise InputError(
-            f"`--output` must end in {ending(cells)}, as INPUT's layers and raw stay as they are stored there, but is "
-            f"{str(arguments.output)!r}; give it that ending, or add `--results-only`."
-        )
-
-
-def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
+def write_cells(arguments: argparse.Namespace, cells: Atlas, making: Making) -> None:
     """Write the results, with what else the output has of the input."""
     from sccagn_scale.io import add_results, write, write_atlas, write_copy
     from sccagn_scale.model import CELLS
@@ -149,12 +145,12 @@ def write_cells(arguments: argparse.Namespace, cells: Atlas) -> None:
                 f"`INPUT` must stay as it is during the run, but {str(changed[0])!r} was changed or removed. The "
                 f"results of the cells that it had are in {str(_write_alone(arguments, cells))!r}, without a matrix."
             )
-        if arguments.inplace:
+        if making == "in place":
             with same_matrices(arguments.input[0], arguments.store and arguments.store / CELLS):
                 add_results(cells.adata, arguments.input[0])
-        elif not arguments.results_only and _is_copied(arguments, cells):
+        elif making == "copy":
             write_copy(cells.adata, cells.files[0], arguments.output)
-        elif _is_written_anew(arguments, cells):
+        elif making == "anew":
             write_atlas(cells.adata, _blocks(arguments, cells), arguments.output, nnz=cells.matrix().nnz)
         else:
             write(cells.adata, arguments.output)
