@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sccagn_scale._console import Console, duration
 from sccagn_scale._errors import InputError
@@ -16,20 +16,25 @@ from sccagn_scale._keys import Keys
 from sccagn_scale.cli._clusters import described, tabulated
 from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
-from sccagn_scale.cli._output import by_option, check_distinct, check_outputs, named, write_figure, write_json
+from sccagn_scale.cli._output import (
+    by_option,
+    check_distinct,
+    check_outputs,
+    check_room,
+    named,
+    write_figure,
+    write_json,
+)
 from sccagn_scale.cli._show import show_written
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
-    from sccagn_scale.io import Atlas
+    from sccagn_scale.io import Atlas, Making
 
 OPTIONS = ("layer", "device", "memory", "store", "dask", "key_added")
 """Parameters of `model_options` and of what writes the results that are options of the same name."""
-
-Making = Literal["in place", "copy", "anew", "results"]
-"""How an output comes about: in the input itself, as a copy of it, with X written block by block, without matrices."""
 
 
 def check_paths(
@@ -63,7 +68,13 @@ def check_paths(
 
 
 def read_input(arguments: argparse.Namespace, console: Console) -> tuple[Atlas, Making]:
-    """Open the input and decide how the output comes about; refuse an output that would lack what the input has."""
+    """Open the input and decide how the output comes about.
+
+    Raises
+    ------
+    InputError
+        If the output would lack what the input has, or its disk has no room for it.
+    """
     with console.stage("Read"):
         cells = read_cells(arguments.input, scratch=target(arguments).parent)
         # files in a folder are known only now, and may be links
@@ -77,6 +88,7 @@ def read_input(arguments: argparse.Namespace, console: Console) -> tuple[Atlas, 
         if making == "anew":
             with _named_as_input():  # rather than after the work, of which it may be no part
                 cells.matrix()
+        check_room(cells, making, target(arguments), also=["leave the matrices out (`--results-only`)"])
     return cells, making
 
 

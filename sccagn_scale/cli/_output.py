@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sccagn_scale._errors import InputError
+from sccagn_scale._memory import in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from sccagn_scale.io import Atlas, Making
 
 Kind = Literal["anndata", "file", "folder"]
 
@@ -101,6 +104,33 @@ def check_outputs(
         for option, path in paths.items():
             if path is not None:
                 check_writable(path, option, kind=kind)
+
+
+def check_room(cells: Atlas, making: Making, path: Path, *, called: str = "INPUT", also: Sequence[str] = ()) -> None:
+    """Refuse an output that its disk has no room for, even without the results.
+
+    Parameters
+    ----------
+    cells, making
+        The input, and how the output comes about.
+    path
+        The output.
+    called
+        What the verb's help calls the input.
+    also
+        What else than another disk helps.
+    """
+    from sccagn_scale.io import free_room, output_size, shares_blocks
+
+    needed, free = output_size(cells, making), free_room(path)
+    if needed <= free or (making != "anew" and shares_blocks(cells.files[0], path)):
+        return
+    option, what = (called, "changed copy") if making == "in place" else ("--output", "matrices")
+    *remedies, last = "make room", "let `--output` be on another disk", *also
+    raise InputError(
+        f"`{option}` needs {in_words(needed)} for its {what}, but the disk of {str(path)!r} has {in_words(free)} free: "
+        f"{', '.join(remedies)}, or {last}."
+    )
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

@@ -13,7 +13,7 @@ from sccagn_scale._keys import Keys
 from sccagn_scale.cli._clusters import described, tabulated
 from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
-from sccagn_scale.cli._output import check_outputs, named, write_json
+from sccagn_scale.cli._output import check_outputs, check_room, named, write_json
 from sccagn_scale.cli._show import show_written
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
         with console.stage("Read"):
             cells = read_cells([source], called="FILE", parts=_READ)
             _check_kind(cells, target)
+            check_room(cells, "in place" if arguments.inplace else "copy", target, called="FILE")
         from sccagn_scale.model import recluster
 
         adata = cells.adata

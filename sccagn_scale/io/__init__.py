@@ -9,6 +9,7 @@ from ._layout import file_facts
 from ._matrix import StoredMatrix
 from ._read import read, read_parts
 from ._results import add_results, write_copy
+from ._room import Making, free_room, output_size, shares_blocks
 from ._store import CellStore, CellStoreWriter, PackedRows, check_replaceable, write_made_from
 from ._stored import row_range
 from ._transpose import Copies
@@ -20,6 +21,7 @@ __all__ = [
     "CellStore",
     "CellStoreWriter",
     "Copies",
+    "Making",
     "PackedRows",
     "RowWriter",
     "StoredMatrix",
@@ -29,14 +31,17 @@ __all__ = [
     "file_facts",
     "find_matrix",
     "free_keys",
+    "free_room",
     "iter_blocks",
     "open_atlas",
+    "output_size",
     "read",
     "read_parts",
     "replacing",
     "replacing_hdf5",
     "row_range",
     "scratch_folder",
+    "shares_blocks",
     "write",
     "write_atlas",
     "write_copy",
