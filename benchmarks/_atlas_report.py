@@ -22,7 +22,7 @@ def add_ratios(rows: Sequence[Row]) -> None:
     for (case, method), row in found.items():
         metrics = row["metrics"]
         told = found[case, PLAN]["metrics"] if (case, PLAN) in found else {}
-        foreseen = ON_DISK if told.get("disk_mb") else IN_MEMORY
+        foreseen = ON_DISK if told.get("on_disk") else IN_MEMORY
         if method == foreseen and "own_mb" in metrics and "memory_mb" in told:
             metrics["planned_memory"] = told["memory_mb"] / metrics["own_mb"]
             metrics["planned_seconds"] = told["run_seconds"] / row["seconds"]  # type: ignore[operator]

@@ -97,17 +97,18 @@ def first_pass(path: str, n_obs: int, folder: str) -> Outcome:
 
 
 def planned(path: str, n_obs: int, folder: str, memory: int) -> Outcome:
-    """Target: what `sccagn-scale plan` says."""
+    """Target: what `sccagn-scale plan` says of a job whose output has no X, as those here."""
     from sccagn_scale.io import open_atlas
     from sccagn_scale.model import plan
 
     start = time.perf_counter()
-    told = plan(open_atlas([path]), memory=memory)
+    told = plan(open_atlas([path]), memory=memory, results_only=True)
     seconds = time.perf_counter() - start
     metrics = {
         case_of(WHOLE, n_obs): {
             "memory_mb": told.memory / 2**20,
             "disk_mb": told.disk / 2**20,
+            "on_disk": told.on_disk,
             "run_seconds": told.seconds,
             "stages": {step.stage.lower(): [step.memory / 2**20, step.seconds] for step in told.steps},
         }

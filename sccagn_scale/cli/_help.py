@@ -94,12 +94,13 @@ examples:
 
 PLAN = """\
 Predict what `cluster` will need for INPUT, stage by stage, before any work:
-memory, disk and time, and whether it fits. Nothing is written.
+memory, disk and time, and whether memory and disk suffice. Nothing is written.
 
-Memory and disk follow from the sizes of the arrays. Time is measured on 25,000
-of the cells and extrapolated to all of them, stage by stage. If you will give
-`cluster` the number of clusters or --batch-key, give it here too: such a run
-takes longer and more memory."""
+Memory and disk follow from the sizes of the arrays. Disk is that of OUT, which
+takes about as much as INPUT and has large arrays beside it until it is written.
+Time is measured on 25,000 of the cells and extrapolated to all of them, stage
+by stage. If you will give `cluster` the number of clusters, --batch-key or
+--results-only, give it here too: what is needed depends on it."""
 
 PLAN_END = """\
 examples:

@@ -42,11 +42,6 @@ def read_cells(
         return open_atlas(paths, scratch=scratch, parts=parts)
 
 
-def ending(cells: Atlas) -> str:
-    """What a file ends in that the input's matrices can be copied to as they are stored."""
-    return ".zarr" if cells.files[0].is_dir() else ".h5ad"
-
-
 def read_config(arguments: argparse.Namespace) -> Config:
     """Take the preset with what `--config` changes, and on top of that what `--set` does."""
     from sccagn_scale.config import Config

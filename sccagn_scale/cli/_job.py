@@ -14,7 +14,7 @@ from sccagn_scale._console import Console, duration
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
 from sccagn_scale.cli._clusters import described, tabulated
-from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
+from sccagn_scale.cli._inputs import check_inputs, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
 from sccagn_scale.cli._output import (
     by_option,
@@ -112,6 +112,8 @@ def target(arguments: argparse.Namespace) -> Path:
 
 
 def _making(arguments: argparse.Namespace, cells: Atlas) -> Making:
+    from sccagn_scale.io import ending
+
     if arguments.inplace:
         if not cells.is_one_file:
             raise InputError("`--inplace` adds the results to a .h5ad or .zarr file; INPUT is 10x's: give `--output`.")

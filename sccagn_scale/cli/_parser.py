@@ -109,13 +109,17 @@ def _add_results(parser: argparse.ArgumentParser, pictures: str) -> Any:
     results.add_argument(
         "--key-added", metavar="NAME", default="sccagn", help="name of the results in OUT (default: %(default)s)"
     )
-    results.add_argument("--results-only", action="store_true", help="leave X, layers and raw out, for a small OUT")
+    _add_results_only(results)
     results.add_argument("--json", metavar="FILE", type=_path, help="write a machine-readable summary of the run")
     results.add_argument(
         "--plots", metavar="DIR", type=_path, help=f"folder for pictures, in place of an earlier run's: {pictures}"
     )
     _add_quiet(results)
     return results
+
+
+def _add_results_only(group: Any) -> None:
+    group.add_argument("--results-only", action="store_true", help="leave X, layers and raw out, for a small OUT")
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
@@ -221,6 +225,10 @@ def _add_plan(verbs: Any) -> None:
     _add_device(parser)
     _add_threads(parser)
     _add_memory(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", type=_path, help="what `cluster` will write (default: a file beside INPUT)"
+    )
+    _add_results_only(parser)
     parser.add_argument("--json", metavar="FILE", type=_path, help="write the plan as JSON")
     _add_quiet(parser)
 

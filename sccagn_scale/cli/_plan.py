@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> None:
     with Console(quiet=arguments.quiet) as console:
         check_inputs(arguments.input)
         inputs = {**by_option(arguments.input), "--config": arguments.config}
-        check_outputs(inputs, {"file": {"--json": arguments.json}})
+        check_outputs(inputs, {"anndata": {"--output": arguments.output}, "file": {"--json": arguments.json}})
         config = read_config(arguments)
         with console.stage("Read"):
             cells = read_cells(arguments.input)
@@ -35,11 +35,13 @@ def run(arguments: argparse.Namespace) -> None:
                 batch_key=arguments.batch_key,
                 memory=arguments.memory,
                 device=arguments.device,
+                output=arguments.output,
+                results_only=arguments.results_only,
                 progress=console,
             )
         if arguments.json is not None:
             write_json(_facts(arguments, planned), arguments.json)
-        _show(planned, console)
+        _show(arguments, planned, console)
 
 
 def _facts(arguments: argparse.Namespace, planned: Plan) -> dict[str, Any]:
@@ -50,9 +52,14 @@ def _facts(arguments: argparse.Namespace, planned: Plan) -> dict[str, Any]:
         "n_values": planned.nnz,
         "n_clusters": arguments.n_clusters,
         "batch_key": arguments.batch_key,
+        "output": None if arguments.output is None else str(arguments.output),
+        "results_only": arguments.results_only,
         "memory_allowed": planned.allowed,
+        "disk_free": planned.free,
         "large_arrays": "disk" if planned.on_disk else "memory",
         "fits": planned.fits,
+        "fits_memory": planned.fits_memory,
+        "fits_disk": planned.fits_disk,
         "memory": planned.memory,
         "disk": planned.disk,
         "seconds": planned.seconds,
@@ -60,7 +67,7 @@ def _facts(arguments: argparse.Namespace, planned: Plan) -> dict[str, Any]:
     }
 
 
-def _show(planned: Plan, console: Console) -> None:
+def _show(arguments: argparse.Namespace, planned: Plan, console: Console) -> None:
     table = new_table()
     for title in ("stage", "memory", "disk", "time"):
         table.add_column(title, justify="left" if title == "stage" else "right")
@@ -69,9 +76,14 @@ def _show(planned: Plan, console: Console) -> None:
     table.add_row("all", _size(planned.memory), _size(planned.disk), duration(planned.seconds), style="bold")
 
     where = "on disk" if planned.on_disk else "in memory"
-    verdict = f"fits, with large arrays {where}" if planned.fits else "does not fit, even with large arrays on disk"
+    verdict = (
+        f"fits, with large arrays {where}" if planned.fits_memory else "does not fit, even with large arrays on disk"
+    )
     console.fact("Input", f"{planned.n_obs:,} cells × {planned.n_vars:,} genes, {planned.nnz:,} values stored")
     console.fact("Memory", f"{_size(planned.allowed)} may be taken: the run {verdict}")
+    place = arguments.output or arguments.input[0]
+    verdict = "fits" if planned.fits_disk else "does not fit"
+    console.fact("Disk", f"{in_words(planned.free)} are free beside {place}: the run {verdict}")
     console.print()
     console.print(table)
 

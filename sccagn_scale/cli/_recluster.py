@@ -11,7 +11,7 @@ from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
 from sccagn_scale.cli._clusters import described, tabulated
-from sccagn_scale.cli._inputs import check_inputs, ending, read_cells
+from sccagn_scale.cli._inputs import check_inputs, read_cells
 from sccagn_scale.cli._machine import peak_rss_mb
 from sccagn_scale.cli._output import check_outputs, check_room, named, write_json
 from sccagn_scale.cli._show import show_written
@@ -69,6 +69,8 @@ def _check_paths(source: Path, target: Path, arguments: argparse.Namespace) -> N
 
 
 def _check_kind(cells: Atlas, target: Path) -> None:
+    from sccagn_scale.io import ending
+
     if not cells.is_one_file or len(cells.files) > 1:
         raise InputError("`FILE` must be one .h5ad or .zarr file that `cluster` has written.")
     if ending(cells) != target.suffix.lower():

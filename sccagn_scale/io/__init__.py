@@ -9,7 +9,7 @@ from ._layout import file_facts
 from ._matrix import StoredMatrix
 from ._read import read, read_parts
 from ._results import add_results, write_copy
-from ._room import Making, free_room, output_size, shares_blocks
+from ._room import Making, ending, free_room, output_size, shares_blocks
 from ._store import CellStore, CellStoreWriter, PackedRows, check_replaceable, write_made_from
 from ._stored import row_range
 from ._transpose import Copies
@@ -28,6 +28,7 @@ __all__ = [
     "add_results",
     "check_replaceable",
     "check_writable",
+    "ending",
     "file_facts",
     "find_matrix",
     "free_keys",

@@ -23,6 +23,11 @@ _DENSE = 20
 _CLONE = 0x40049409  # FICLONE of Linux, which fcntl has from Python 3.12 on
 
 
+def ending(atlas: Atlas) -> str:
+    """What a file ends in that an atlas's matrices can be copied to as they are stored."""
+    return ".zarr" if atlas.files[0].is_dir() else ".h5ad"
+
+
 def output_size(atlas: Atlas, making: Making) -> int:
     """Bytes that an output takes, without the results.
 

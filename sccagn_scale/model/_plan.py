@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
 from sccagn_scale.config import Config, Device, Preset
-from sccagn_scale.io import Atlas
+from sccagn_scale.io import Atlas, Making, check_writable, ending, free_room, output_size
 from sccagn_scale.model._initial import choose_init
 from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._needs import Size, needs
@@ -43,6 +44,7 @@ _ATTENTION_FROM = 5_000
 """Cells of a batch at which attention of all to all takes as long as the rest of a step."""
 
 _DISK_SPEED = 200e6  # bytes a second that are written
+_PACKING_SPEED = 30e6  # the same where X is written anew, and so compressed
 
 
 class Step(NamedTuple):
@@ -62,6 +64,7 @@ class Plan:
     n_vars: int
     nnz: int  # stored values
     allowed: int  # bytes of memory
+    free: int  # bytes on the disk of the output
     on_disk: bool  # whether large arrays have to be on disk
     steps: list[Step]
 
@@ -81,9 +84,19 @@ class Plan:
         return sum(step.seconds for step in self.steps)
 
     @property
-    def fits(self) -> bool:
+    def fits_memory(self) -> bool:
         """Whether the run needs no more memory than it may take."""
         return self.memory <= self.allowed
+
+    @property
+    def fits_disk(self) -> bool:
+        """Whether the run needs no more disk than is free where the output goes."""
+        return self.disk <= self.free
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits both."""
+        return self.fits_memory and self.fits_disk
 
 
 def plan(
@@ -95,11 +108,14 @@ def plan(
     batch_key: str | None = None,
     memory: int | None = None,
     device: Device = "auto",
+    output: str | Path | None = None,
+    results_only: bool = False,
     progress: Progress | bool = False,
 ) -> Plan:
     """Predict what clustering will need, in memory if that fits, else with large arrays on disk.
 
-    Memory and disk follow from the sizes of the arrays. Time is measured on 25,000 of the cells and extrapolated.
+    Memory and disk follow from the sizes of the arrays. Disk counts the output, and large arrays as being beside it.
+    Time is measured on 25,000 of the cells and extrapolated.
 
     Parameters
     ----------
@@ -107,6 +123,11 @@ def plan(
         Cells × genes on disk, as returned by `open_atlas`.
     n_clusters, config, layer, batch_key, memory, device, progress
         See `SCCAGN`.
+    output
+        Where the output will be, a `.h5ad` file or a `.zarr` folder; None: beside the first file of the input.
+    results_only
+        Whether the output leaves matrices out. Else it is a copy of the input, or has the X of several files or of
+        10x's.
 
     Raises
     ------
@@ -115,25 +136,41 @@ def plan(
     """
     if not isinstance(atlas, Atlas):
         raise InputError(f"`atlas` must be what `open_atlas` returns; it is of type {type(atlas).__name__}.")
+    if output is None:
+        place = atlas.files[0].absolute().parent / f"output{ending(atlas)}"
+    else:
+        check_writable(output, "output")
+        place = Path(output)
     config = config if isinstance(config, Config) else Config.preset(config or "default")
     size, allowed = input_size(atlas, layer), allowed_memory(memory)
     n_clusters = checked_n_clusters(n_clusters, size.n_obs)
     batch_key = checked_batch_key(batch_key, atlas, config)
     device_type = pick_device(device).type
     config = dataclasses.replace(config, init=choose_init(config, n_clusters, size.n_obs))
+    making = _making(atlas, place, results_only)
+    results, matrices = _results_size(size, config), output_size(atlas, making)
     with shown(checked_listener(progress)) as listener, listener.stage("Calibrate"):
         seconds = _seconds(atlas, n_clusters, config, layer, batch_key, size.n_obs, device)
-    seconds["Write"] = _written(size, config) / _DISK_SPEED  # which no sample does
     needed = partial(needs, size, config, device_type=device_type, corrects=batch_key is not None)
     in_memory = needed(on_disk=False)
     on_disk = max(need.memory for need in in_memory.values()) > allowed
     chosen = needed(on_disk=True) if on_disk else in_memory
+    seconds["Write"] = results / _DISK_SPEED + matrices / (_PACKING_SPEED if making == "anew" else _DISK_SPEED)
+    chosen["Write"] = chosen["Write"]._replace(disk=chosen["Write"].disk + results + matrices)
     assert chosen.keys() == seconds.keys(), "every stage is in the plan"
     steps = [Step(stage, need.memory, need.disk, seconds[stage]) for stage, need in chosen.items()]
-    return Plan(size.n_obs, size.n_vars, size.nnz, allowed, on_disk, steps)
+    return Plan(size.n_obs, size.n_vars, size.nnz, allowed, free_room(place), on_disk, steps)
 
 
-def _written(size: Size, config: Config) -> int:
+def _making(atlas: Atlas, output: Path, results_only: bool) -> Making:
+    if results_only:
+        return "results"
+    if atlas.is_one_file and output.suffix.lower() == ending(atlas):
+        return "copy"
+    return "anew" if None in atlas.layers else "results"  # some files may lack X
+
+
+def _results_size(size: Size, config: Config) -> int:
     """Bytes of the results: components, embedding, neighbours and edges."""
     per_cell = 4 * (config.n_comps + config.n_latent) + 20 * config.n_neighbors
     return size.n_obs * per_cell

@@ -28,7 +28,7 @@ def made() -> list[Row]:
     rows = [
         row("pass/1000000", "h5py alone", 30.0),
         row("pass/1000000", "first pass", 40.0),
-        row("whole/1000000", "plan", 8.0, memory_mb=1100.0, disk_mb=4000.0, run_seconds=300.0),
+        row("whole/1000000", "plan", 8.0, memory_mb=1100.0, on_disk=True, run_seconds=300.0),
     ]
     for method in ("on disk", "in memory"):
         found = {"own_mb": 1000.0, "ari": 0.9, "per_cell": 500.0, "labels": labels[method], "genes": ["a", "b"]}
@@ -50,7 +50,7 @@ def test_a_plan_is_compared_with_the_job_that_it_foretold() -> None:
     assert not any(name in metrics for metrics in found.values() for name in ("labels", "genes"))
 
     rows = made()
-    rows[2]["metrics"]["disk_mb"] = 0.0  # planned in memory
+    rows[2]["metrics"]["on_disk"] = False
     _atlas_report.add_ratios(rows)
     assert "planned_memory" not in rows[3]["metrics"]
     assert rows[4]["metrics"]["planned_seconds"] == 1.5

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anndata as ad
@@ -36,6 +38,7 @@ def test_in_memory(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "300 cells × 80 genes" in out
     assert "4.00 GB may be taken: the run fits, with large arrays in memory" in out
+    assert f" are free beside {cells}: the run fits\n" in out
     plan = json.loads(told.read_text())
     assert (plan["n_obs"], plan["n_vars"]) == (300, 80)
     assert plan["n_values"] == ad.read_h5ad(cells).X.nnz
@@ -63,8 +66,9 @@ def test_what_is_stored_by_columns_is_not_copied_but_the_copy_is_planned(
         assert main(["plan", str(path), "--json", str(told), "-q", "-k", "3"]) == 0
         disks[path] = [stage["disk"] for stage in json.loads(told.read_text())["stages"]]
     kept = 8 * adata.X.nnz + 8 * adata.n_obs
-    assert disks[cells] == [0] * 6
-    assert disks[by_columns] == [kept + 12 * adata.X.nnz, *[kept] * 5]
+    results = 4 * 300 * (50 + 24) + 20 * 300 * 15
+    assert disks[cells] == [*[0] * 5, results + cells.stat().st_size]
+    assert disks[by_columns] == [kept + 12 * adata.X.nnz, *[kept] * 4, kept + results + by_columns.stat().st_size]
     assert list(scratch.iterdir()) == []
 
 
@@ -187,9 +191,13 @@ def test_all_of_a_consensus_grows_with_the_cells() -> None:
 
 def test_a_run_needs_what_its_largest_stage_needs_and_fits_where_it_may_take_just_that() -> None:
     steps = [_plan.Step("Neighbors", 500, 30, 1.5), _plan.Step("Write", 400, 70, 2.0)]
-    plans = [_plan.Plan(10, 20, 50, allowed, True, steps) for allowed in (499, 500)]
-    assert [(plan.memory, plan.disk, plan.seconds) for plan in plans] == [(500, 70, 3.5)] * 2
-    assert [plan.fits for plan in plans] == [False, True]
+    plans = [_plan.Plan(10, 20, 50, *given, True, steps) for given in ((499, 70), (500, 69), (500, 70))]
+    assert [(plan.memory, plan.disk, plan.seconds) for plan in plans] == [(500, 70, 3.5)] * 3
+    assert [(plan.fits_memory, plan.fits_disk, plan.fits) for plan in plans] == [
+        (False, True, False),
+        (True, False, False),
+        (True, True, True),
+    ]
 
 
 def test_a_run_that_memory_cannot_hold_is_planned_on_disk(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +211,7 @@ def test_a_run_that_memory_cannot_hold_is_planned_on_disk(cells: Path, monkeypat
     config = dataclasses.replace(Config(), joint_steps=1)
     for memory, expected in ((1999, (True, 500, 10_000, True)), (2000, (False, 2000, 0, True))):
         planned = _plan.plan(open_atlas(cells), 3, config, memory=memory, device="cpu")
-        assert (planned.on_disk, planned.memory, planned.disk, planned.fits) == expected
+        assert (planned.on_disk, planned.memory, planned.steps[0].disk, planned.fits) == expected
 
 
 def test_a_step_grows_with_its_batch() -> None:
@@ -225,6 +233,45 @@ def test_a_step_grows_with_its_batch() -> None:
 def test_what_does_not_fit(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(cells), "--memory", "10M"]) == 0
     assert "10 MB may be taken: the run does not fit, even with large arrays on disk" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [[], ["--results-only"], ["-o", "{folder}/out.zarr"]])
+def test_the_output_takes_disk_and_time(
+    cells: Path, tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, told = tmp_path / "other", tmp_path / "plan.json"
+    folder.mkdir()
+    adata = ad.read_h5ad(cells)
+    del adata.layers["one"]
+    adata.write_h5ad(cells)
+    options = [option.format(folder=folder) for option in options]
+    asked, free = [], 10**6
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=free))
+    results = 4 * 300 * (50 + 24) + 20 * 300 * 15
+    matrices = {0: cells.stat().st_size, 1: 0, 2: 2 * adata.X.nnz}[len(options)]
+    for fits in (True, False):
+        free = results + matrices - (not fits)
+        assert main(["plan", str(cells), "--json", str(told), "-k", "3", *options]) == 0
+        plan = json.loads(told.read_text())
+        assert (plan["disk"], plan["disk_free"]) == (plan["stages"][-1]["disk"], free) == (results + matrices, free)
+        assert (plan["fits"], plan["fits_memory"], plan["fits_disk"]) == (fits, True, fits)
+        assert plan["results_only"] == ("--results-only" in options)
+        assert plan["stages"][-1]["seconds"] == pytest.approx(
+            results / 200e6 + matrices / (30e6 if "-o" in options else 200e6)
+        )
+        place = options[1] if "-o" in options else cells
+        assert f"beside {place}: the run {'fits' if fits else 'does not fit'}\n" in capsys.readouterr().out
+    assert {*asked} == {folder if "-o" in options else cells.parent}
+    assert list(folder.iterdir()) == []
+
+
+def test_x_of_several_files_is_written_anew(cells: Path) -> None:
+    other = cells.with_name("other.h5ad")
+    adata = ad.read_h5ad(cells)
+    adata.obs_names = "other " + adata.obs_names
+    adata.write_h5ad(other)
+    planned = _plan.plan(open_atlas([cells, other]), 3, Config(joint_steps=1))
+    assert planned.disk == 2 * planned.nnz + 4 * 600 * (50 + 24) + 20 * 600 * 15
 
 
 def test_another_layer(cells: Path) -> None:
@@ -262,6 +309,8 @@ def test_time_is_measured_on_cells_of_the_layer_and_nothing_is_said_of_them(
         (["{cells}", "--batch-key", "lot"], "`--batch-key` must name a column of obs, but there is no 'lot'"),
         (["{cells}", "--device", "cuda"], "`--device` = 'cuda' needs a GPU"),
         (["{cells}", "--json", "{cells}"], "`--json` must not be the same as `INPUT`"),
+        (["{cells}", "-o", "{cells}"], "`--output` must not be the same as `INPUT`"),
+        (["{cells}", "-o", "out.csv"], "`--output` must end in .h5ad or .zarr"),
         (["{other}", "{cells}", "--json", "{cells}"], "`--json` must not be the same as `INPUT 1`"),
     ],
 )
