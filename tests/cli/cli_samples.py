@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+import anndata as ad
+from scipy.io import mmwrite
 
 from sccagn_scale.cli import main
 
@@ -13,3 +17,16 @@ def exit_code(arguments: Sequence[object]) -> int | str | None:
         return main(list(map(str, arguments)))
     except SystemExit as error:
         return error.code
+
+
+def cluster(*arguments: object) -> int:
+    """Run `cluster`; its exit code."""
+    return main(["cluster", *map(str, arguments)])
+
+
+def write_tenx(adata: ad.AnnData, folder: Path) -> None:
+    """Write counts as a 10x folder."""
+    folder.mkdir()
+    mmwrite(folder / "matrix.mtx", adata.X.T.astype(int))
+    (folder / "genes.tsv").write_text("".join(f"id of {gene}\t{gene}\n" for gene in adata.var_names))
+    (folder / "barcodes.tsv").write_text("".join(f"{cell}\n" for cell in adata.obs_names))

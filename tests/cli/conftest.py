@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +14,22 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from sccagn_scale._errors import InputError, InputWarning
-
-
-class FakeConfig:
-    """What the command line needs of `Config`."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    @classmethod
-    def preset(cls, name: str) -> FakeConfig:
-        return cls(name)
-
-    @classmethod
-    def from_toml(cls, path: Path, base: FakeConfig) -> FakeConfig:
-        text = Path(path).read_text()
-        if "=" not in text:
-            raise InputError(f"`path` must be TOML, but {str(path)!r} is not.")
-        return cls(f"{base.name}+{text.strip()}")
-
-    @classmethod
-    def from_assignments(cls, assignments: Sequence[str], base: FakeConfig) -> FakeConfig:
-        if bad := [text for text in assignments if "=" not in text]:
-            raise InputError(f"`assignments` must have the form NAME=VALUE; one is {bad[0]!r}.")
-        return cls("+".join([base.name, *assignments]))
+from sccagn_scale import SCCAGN
+from sccagn_scale._errors import InputWarning
 
 
 class FakeModel:
-    """Trains nothing; clusters cells by their order."""
+    """Trains nothing; clusters cells by their order. Takes what the model takes."""
 
     calls: list[dict[str, Any]] = []  # noqa: RUF012 (what the test looks at)
     failure: BaseException | None = None
 
-    def __init__(self, adata: ad.AnnData, n_clusters: int | None, config: FakeConfig, **options: Any) -> None:
-        self.n_clusters, self.progress = n_clusters, options.pop("progress")
-        self.calls.append({"n_clusters": n_clusters, "config": config.name, **options})
+    def __init__(self, *values: Any, **named: Any) -> None:
+        given = inspect.signature(SCCAGN).bind(*values, **named)
+        given.apply_defaults()
+        call = {name: value for name, value in given.arguments.items() if name not in ("adata", "progress")}
+        self.n_clusters, self.progress = call["n_clusters"], given.arguments["progress"]
+        self.calls.append(call)
 
     def train(self) -> FakeModel:
         warnings.warn("two genes are\n  constant; left out", InputWarning, stacklevel=2)
@@ -63,7 +43,7 @@ class FakeModel:
             raise self.failure
         return self
 
-    def write_to(self, adata: ad.AnnData, key_added: str) -> None:
+    def write_to(self, adata: ad.AnnData, key_added: str = "sccagn") -> None:
         rng = np.random.default_rng(0)
         k = self.n_clusters or 3
         names = (np.arange(adata.n_obs) % k).astype(str).astype(object)
@@ -89,7 +69,6 @@ class FakeModel:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> type[FakeModel]:
     monkeypatch.setattr("sccagn_scale.model.SCCAGN", FakeModel)
-    monkeypatch.setattr("sccagn_scale.config.Config", FakeConfig)
     monkeypatch.setattr(FakeModel, "calls", [])
     monkeypatch.setattr(FakeModel, "failure", None)
     return FakeModel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import os
 import subprocess
@@ -12,24 +14,20 @@ from typing import Any
 
 import anndata as ad
 import pytest
+from cli_samples import cluster
 
-from sccagn_scale import pl
+from sccagn_scale import SCCAGN, Config, pl
 from sccagn_scale._console import Console
 from sccagn_scale._errors import InputError
-from sccagn_scale.cli import main
 
 pytestmark = pytest.mark.usefixtures("model")
-
-
-def _cluster(*arguments: object) -> int:
-    return main(["cluster", *map(str, arguments)])
 
 
 def test_writes_everything_that_was_asked_for(cells: Path, capsys: pytest.CaptureFixture[str], model: Any) -> None:
     out, folder = cells.with_name("out.h5ad"), cells.parent
     run, plots, kept = folder / "run.json", folder / "new" / "plots", folder / "model"
     start = time.perf_counter()
-    assert _cluster(cells, "-o", out, "--json", run, "--plots", plots, "--model", kept, "--seed", 3) == 0
+    assert cluster(cells, "-o", out, "--json", run, "--plots", plots, "--model", kept, "--seed", 3) == 0
 
     assert "sccagn" in ad.read_h5ad(out).obs
     assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png", "n_clusters.png"}
@@ -39,7 +37,7 @@ def test_writes_everything_that_was_asked_for(cells: Path, capsys: pytest.Captur
     (call,) = model.calls
     assert call == {
         "n_clusters": None,
-        "config": "default",
+        "config": Config(),
         "layer": None,
         "batch_key": None,
         "random_state": 3,
@@ -75,6 +73,14 @@ def test_writes_everything_that_was_asked_for(cells: Path, capsys: pytest.Captur
     assert "peak memory" in summary
 
 
+@pytest.mark.parametrize("name", ["train", "write_to", "save"])
+def test_the_stand_in_takes_what_the_model_takes(model: Any, name: str) -> None:
+    def taken(kind: type) -> list[tuple[object, ...]]:
+        return [(p.name, p.kind, p.default) for p in inspect.signature(getattr(kind, name)).parameters.values()]
+
+    assert taken(model) == taken(SCCAGN)
+
+
 def test_pictures_are_drawn_with_the_seed_of_the_run(cells: Path, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, embedding, write_to = [], pl.embedding, model.write_to
 
@@ -88,12 +94,12 @@ def test_pictures_are_drawn_with_the_seed_of_the_run(cells: Path, model: Any, mo
 
     monkeypatch.setattr(model, "write_to", with_seed)
     monkeypatch.setattr(pl, "embedding", drawn)
-    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--plots", cells.with_name("plots")) == 0
+    assert cluster(cells, "-o", cells.with_name("out.h5ad"), "--plots", cells.with_name("plots")) == 0
     assert seen == [7]
 
 
 def test_stderr_has_a_line_for_each_stage_and_note(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _cluster(cells, "-o", cells.with_name("out.h5ad")) == 0
+    assert cluster(cells, "-o", cells.with_name("out.h5ad")) == 0
     lines = capsys.readouterr().err.splitlines()
     names = [line.split(":")[0] for line in lines]
     assert names == ["Read", "note", "the values are counts", "Training", "Write"]
@@ -102,43 +108,50 @@ def test_stderr_has_a_line_for_each_stage_and_note(cells: Path, capsys: pytest.C
 
 
 def test_quiet_prints_only_notes(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--quiet") == 0
+    assert cluster(cells, "-o", cells.with_name("out.h5ad"), "--quiet") == 0
     assert capsys.readouterr() == ("", "note: two genes are constant; left out\n")
 
 
 def test_options_reach_the_model(cells: Path, model: Any) -> None:
     config = cells.with_name("my.toml")
-    config.write_text("n_latent = 4")
-    out = cells.with_name("out.h5ad")
+    config.write_text('n_latent = 4\nn_neighbors = 12\nnu = "none"')
+    out, store = cells.with_name("out.h5ad"), cells.with_name("store")
     options = ["--n-clusters", 5, "--layer", "raw", "--preset", "paper", "--config", config, "--device", "cpu"]
-    options += ["--batch-key", "donor", "--set", "n_latent=8", "--set", "conv=gat"]
-    assert _cluster(cells, "-o", out, *options, "--key-added", "mine", "--quiet") == 0
+    options += ["--batch-key", "donor", "--set", "n_latent=16", "--set", "conv=gat"]
+    options += ["--memory", "4G", "--store", store, "--dask", "tcp://h:1"]
+    assert cluster(cells, "-o", out, *options, "--key-added", "mine", "--quiet") == 0
     (call,) = model.calls
     assert call == {
         "n_clusters": 5,
-        "config": "paper+n_latent = 4+n_latent=8+conv=gat",
+        "config": dataclasses.replace(Config.preset("paper"), n_neighbors=12, nu=None, n_latent=16, conv="gat"),
         "layer": "raw",
         "batch_key": "donor",
         "random_state": 0,
         "device": "cpu",
-        "memory": None,
-        "store": None,
+        "memory": 4 * 10**9,
+        "store": store,
         "scratch": cells.parent,
-        "dask": None,
+        "dask": "tcp://h:1",
     }
     assert {"mine", "mine_confidence"} <= set(ad.read_h5ad(out).obs)
 
 
 def test_auto_is_no_number(cells: Path, model: Any) -> None:
-    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "-k", "auto", "-q") == 0
+    assert cluster(cells, "-o", cells.with_name("out.h5ad"), "-k", "auto", "-q") == 0
     assert model.calls[0]["n_clusters"] is None
 
 
 def test_given_number_has_no_evidence(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plots = cells.parent / "plots"
-    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "-k", 4, "--plots", plots) == 0
+    assert cluster(cells, "-o", cells.with_name("out.h5ad"), "-k", 4, "--plots", plots) == 0
     assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png"}
     assert "4, as asked for" in capsys.readouterr().out
+
+
+def test_pictures_are_of_the_results_that_were_named(cells: Path) -> None:
+    plots = cells.parent / "plots"
+    assert cluster(cells, "-o", cells.with_name("out.h5ad"), "--plots", plots, "--key-added", "mine") == 0
+    assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png", "n_clusters.png"}
 
 
 def test_result_without_any_facts_is_shown_all_the_same(
@@ -149,7 +162,7 @@ def test_result_without_any_facts_is_shown_all_the_same(
 
     monkeypatch.setattr(model, "write_to", write_to)
     run = cells.with_name("run.json")
-    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--json", run) == 0
+    assert cluster(cells, "-o", cells.with_name("out.h5ad"), "--json", run) == 0
     assert json.loads(run.read_text())["clusters"][1] == {"name": "b", "n_obs": 10, "mean_confidence": None}
     assert "2, estimated" in capsys.readouterr().out
 
@@ -167,7 +180,7 @@ def test_empty_clusters_and_other_plausible_numbers_are_told(
 
     monkeypatch.setattr(model, "write_to", write_to)
     run = cells.with_name("run.json")
-    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--json", run) == 0
+    assert cluster(cells, "-o", cells.with_name("out.h5ad"), "--json", run) == 0
     assert "4, estimated, 3 to 5 fit about as well; 2 of them hold no cell" in capsys.readouterr().out
     assert json.loads(run.read_text())["versions"] == {"torch": "2.y"}
 
@@ -189,8 +202,18 @@ def test_empty_clusters_and_other_plausible_numbers_are_told(
         (["-o", "out.h5ad", "--json", "sub"], "`--json`"),
         (["-o", "out.h5ad", "--plots", "cells.h5ad/x"], "`--plots`"),
         (["-o", "out.h5ad", "--model", "my.toml"], "`--model`"),
-        (["-o", "out.h5ad", "--config", "empty.toml"], "`--config` must be TOML"),
-        (["-o", "out.h5ad", "--set", "n_latent"], "`--set` must have the form NAME=VALUE"),
+        (["-o", "out.h5ad", "--config", "no.toml"], "`--config` 'no.toml' cannot be read: No such file or directory."),
+        (["-o", "out.h5ad", "--config", "bad.toml"], "`--config` 'bad.toml' is not a TOML file: "),
+        (["-o", "out.h5ad", "--config", "my.toml"], "`--config` 'my.toml' has an unknown name 'a'; the names are "),
+        (
+            ["-o", "out.h5ad", "--set", "n_latent"],
+            "`--set` must have the form NAME=VALUE, as in n_neighbors=30; one is",
+        ),
+        (
+            ["-o", "out.h5ad", "--set", "n_latents=8"],
+            "`--set` has an unknown name 'n_latents'; did you mean 'n_latent'?",
+        ),
+        (["-o", "out.h5ad", "--set", "n_latent=0"], "`n_latent` must be at least 1; it is 0."),
         (["-o", "out.h5ad", "--model", "x", "--batch-key", "a"], "`--model` must not be given with `--batch-key`"),
     ],
 )
@@ -204,12 +227,12 @@ def test_options_are_checked_before_the_work(
 ) -> None:
     monkeypatch.chdir(cells.parent)
     Path("my.toml").write_text("a = 1")
-    Path("empty.toml").touch()
+    Path("bad.toml").write_text("nonsense")
     Path("sub").mkdir()
     os.link("cells.h5ad", "hard_link.h5ad")
     os.symlink("cells.h5ad", "soft_link.h5ad")
     before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
-    assert _cluster("cells.h5ad", *options) == 2
+    assert cluster("cells.h5ad", *options) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"sccagn-scale: error: {message}")
@@ -220,15 +243,15 @@ def test_options_are_checked_before_the_work(
 
 def test_output_inside_the_input_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "10x").mkdir()
-    assert _cluster(tmp_path / "10x", "-o", tmp_path / "10x" / "out.h5ad") == 2
+    assert cluster(tmp_path / "10x", "-o", tmp_path / "10x" / "out.h5ad") == 2
     assert "nor inside it" in capsys.readouterr().err
 
 
 def test_missing_and_damaged_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Any) -> None:
-    assert _cluster(tmp_path / "none.h5ad", "-o", tmp_path / "out.h5ad") == 2
+    assert cluster(tmp_path / "none.h5ad", "-o", tmp_path / "out.h5ad") == 2
     assert "error: `INPUT` must name an existing file" in capsys.readouterr().err
     (tmp_path / "cut.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    assert _cluster(tmp_path / "cut.h5ad", "-o", tmp_path / "out.h5ad") == 2
+    assert cluster(tmp_path / "cut.h5ad", "-o", tmp_path / "out.h5ad") == 2
     assert "error: `INPUT`" in capsys.readouterr().err
     assert not model.calls
     assert {path.name for path in tmp_path.iterdir()} == {"cut.h5ad"}
@@ -238,7 +261,7 @@ def test_mistake_found_while_training(cells: Path, capsys: pytest.CaptureFixture
     model.failure = InputError("`n_clusters` must be below the number of cells, 40, got 99; choose fewer.")
     folder = cells.parent
     arguments = ["-o", folder / "o.h5ad", "--json", folder / "r.json", "--plots", folder / "p", "--model", folder / "m"]
-    assert _cluster(cells, *arguments) == 2
+    assert cluster(cells, *arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     last = err.splitlines()[-1]
@@ -268,7 +291,7 @@ def test_other_ends(
     cells: Path, capsys: pytest.CaptureFixture[str], model: Any, failure: BaseException, code: int, message: str
 ) -> None:
     model.failure = failure
-    assert _cluster(cells, "-o", cells.with_name("out.h5ad")) == code
+    assert cluster(cells, "-o", cells.with_name("out.h5ad")) == code
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert list(cells.parent.iterdir()) == [cells]
 
@@ -276,19 +299,36 @@ def test_other_ends(
 def test_defects_keep_their_traceback(cells: Path, model: Any) -> None:
     model.failure = RuntimeError("shapes differ")
     with pytest.raises(RuntimeError, match="shapes differ"):
-        _cluster(cells, "-o", cells.with_name("out.h5ad"))
+        cluster(cells, "-o", cells.with_name("out.h5ad"))
 
 
-def test_full_disk_names_the_option(
-    cells: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("option", "name", "written", "writes"),
+    [
+        ("--json", "run.json", "run.json", "pathlib.Path.write_text"),
+        ("--plots", "plots", "plots/cells.png", "matplotlib.figure.Figure.savefig"),
+    ],
+)
+def test_a_full_disk_names_the_option_and_costs_no_results(
+    cells: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    name: str,
+    written: str,
+    writes: str,
 ) -> None:
-    def write_text(self: Path, *_: object, **__: object) -> int:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", write_text)
-    assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--json", cells.with_name("run.json")) == 2
-    assert "`--json`" in capsys.readouterr().err.splitlines()[-1]
-    assert not cells.with_name("run.json").exists()
+    monkeypatch.setattr(writes, full)
+    out, folder = cells.with_name("out.h5ad"), cells.parent
+    assert cluster(cells, "-o", out, option, folder / name) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    told = f"`{option}` '{folder / written}' could not be written: No space left on device."
+    assert last == f"sccagn-scale: error: {told}"
+    assert "sccagn" in ad.read_h5ad(out).obs
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == [cells, out]
 
 
 def test_threads(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +340,7 @@ def test_threads(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"{name}_NUM_THREADS", str(numba.config.NUMBA_NUM_THREADS))  # to be restored
     before = torch.get_num_threads(), faiss.omp_get_max_threads(), numba.get_num_threads()
     try:
-        assert _cluster(cells, "-o", cells.with_name("out.h5ad"), "--threads", 1, "-q") == 0
+        assert cluster(cells, "-o", cells.with_name("out.h5ad"), "--threads", 1, "-q") == 0
         assert (torch.get_num_threads(), faiss.omp_get_max_threads(), numba.get_num_threads()) == (1, 1, 1)
         assert os.environ["OMP_NUM_THREADS"] == "1"
     finally:
@@ -330,7 +370,7 @@ def test_threads_of_a_new_process() -> None:
 
 
 def test_a_path_that_cannot_be_is_told(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _cluster(cells, "-o", cells.with_name("x" * 300 + ".h5ad")) == 2
+    assert cluster(cells, "-o", cells.with_name("x" * 300 + ".h5ad")) == 2
     assert "`--output`" in (said := capsys.readouterr().err)
     assert "cannot be used: File name too long; give another." in said
 
@@ -341,7 +381,7 @@ def test_names_that_are_no_utf8_are_written_as_far_as_they_can_be(cells: Path) -
         odd.write_bytes(cells.read_bytes())
     except OSError:
         pytest.skip("the file system takes no such names")
-    assert _cluster(odd, "-o", cells.with_name("out.h5ad"), "--json", run) == 0
+    assert cluster(odd, "-o", cells.with_name("out.h5ad"), "--json", run) == 0
     assert json.loads(run.read_text())["input"] == [str(odd)]
 
 

@@ -13,19 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from scipy.io import mmwrite
+from cli_samples import cluster, write_tenx
 
-from sccagn_scale.cli import main
 from sccagn_scale.cli._parser import build_parser
 from sccagn_scale.io import CellStore, open_atlas, read, write
 from sccagn_scale.model import CELLS
 from sccagn_scale.pp import select_matrix
 
 pytestmark = pytest.mark.usefixtures("model")
-
-
-def _cluster(*arguments: object) -> int:
-    return main(["cluster", *map(str, arguments), "--quiet"])
 
 
 def _digest(path: Path) -> str:
@@ -46,7 +41,7 @@ def others(cells: Path) -> Path:
 
 def test_a_folder_is_one_atlas(others: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, before = others.parent / "out.h5ad", [_digest(path) for path in sorted(others.iterdir())]
-    assert main(["cluster", str(others), "-o", str(out)]) == 0
+    assert cluster(others, "-o", out) == 0
     written = ad.read_h5ad(out)
     assert written.shape == (65, 8)
     assert written.obs["file"].value_counts().to_dict() == {"a": 40, "b": 25}
@@ -59,13 +54,13 @@ def test_a_folder_is_one_atlas(others: Path, capsys: pytest.CaptureFixture[str])
 
 def test_files_by_name_into_zarr(others: Path) -> None:
     out = others.parent / "out.zarr"
-    assert _cluster(others / "b.h5ad", others / "a.h5ad", "-o", out) == 0
+    assert cluster(others / "b.h5ad", others / "a.h5ad", "-o", out) == 0
     assert ad.read_zarr(out).obs["file"].tolist() == ["b"] * 25 + ["a"] * 40
 
 
 def test_results_alone(cells: Path) -> None:
     out = cells.with_name("out.h5ad")
-    assert _cluster(cells, "-o", out, "--results-only") == 0
+    assert cluster(cells, "-o", out, "--results-only") == 0
     written = ad.read_h5ad(out)
     assert written.X is None
     assert {"sccagn", "sccagn_confidence"} <= set(written.obs)
@@ -77,7 +72,7 @@ def test_a_file_without_x_keeps_its_layers(cells: Path, ending: str) -> None:
     adata.layers["counts"], adata.X = adata.X, None
     source, out = cells.with_name(f"layers{ending}"), cells.with_name(f"out{ending}")
     write(adata, source)
-    assert _cluster(source, "--layer", "counts", "-o", out) == 0
+    assert cluster(source, "--layer", "counts", "-o", out) == 0
     written = read(out)
     assert written.X is None
     np.testing.assert_array_equal(written.layers["counts"].toarray(), adata.layers["counts"].toarray())
@@ -88,7 +83,7 @@ def test_a_layer_is_not_lost_where_there_is_no_x(cells: Path, capsys: pytest.Cap
     adata = ad.read_h5ad(cells)
     adata.layers["counts"], adata.X = adata.X, None
     adata.write_h5ad(cells)
-    assert _cluster(cells, "--layer", "counts", "-o", cells.with_name("out.zarr")) == 2
+    assert cluster(cells, "--layer", "counts", "-o", cells.with_name("out.zarr")) == 2
     assert "`--output` must end in .h5ad" in capsys.readouterr().err
 
 
@@ -105,7 +100,7 @@ def test_a_damaged_x_beside_the_layer_is_told_as_the_inputs_and_before_the_work_
         adata.write_h5ad(path)
     with h5py.File(others / "b.h5ad", "a") as file:
         file[f"X/{array}"][1] = 99
-    assert _cluster(others, "--layer", "counts", "-o", others.with_name("out.h5ad")) == 2
+    assert cluster(others, "--layer", "counts", "-o", others.with_name("out.h5ad")) == 2
     error = capsys.readouterr().err
     assert f"`INPUT` '{others / 'b.h5ad'}' is damaged" in error
     assert message in error
@@ -121,7 +116,7 @@ def test_a_damaged_x_beside_the_layer_is_told_as_the_inputs_and_before_the_work_
 
 def test_results_go_into_the_input(cells: Path) -> None:
     before = ad.read_h5ad(cells)
-    assert _cluster(cells, "--inplace") == 0
+    assert cluster(cells, "--inplace") == 0
     after = ad.read_h5ad(cells)
     np.testing.assert_array_equal(after.X.toarray(), before.X.toarray())
     assert {"sccagn", "sccagn_confidence"} <= set(after.obs)
@@ -133,7 +128,7 @@ def test_results_in_the_input_leave_its_store_good(cells: Path) -> None:
     for _ in select_matrix(open_atlas(cells), store=store / CELLS).each(lambda start, block: start):
         pass
     before = CellStore.open(store / CELLS).made_from["files"][str(cells)]
-    assert _cluster(cells, "--inplace", "--store", store) == 0
+    assert cluster(cells, "--inplace", "--store", store) == 0
     after = CellStore.open(store / CELLS).made_from["files"][str(cells)]
     assert after["mtime_ns"] == cells.stat().st_mtime_ns != before["mtime_ns"]
 
@@ -144,7 +139,7 @@ def test_a_failure_leaves_the_input(cells: Path, monkeypatch: pytest.MonkeyPatch
 
     before = _digest(cells)
     monkeypatch.setattr("sccagn_scale.io._results._replace", fail)
-    assert _cluster(cells, "--inplace") == 2
+    assert cluster(cells, "--inplace") == 2
     assert _digest(cells) == before
     assert [path.name for path in cells.parent.iterdir()] == ["cells.h5ad"]
 
@@ -155,7 +150,7 @@ def test_matrices_stay_as_they_are_stored(cells: Path) -> None:
     adata.raw = adata
     adata.write_h5ad(cells, compression="gzip")
     out = cells.with_name("out.h5ad")
-    assert _cluster(cells, "-o", out) == 0
+    assert cluster(cells, "-o", out) == 0
     with h5py.File(cells) as source, h5py.File(out) as copy:
         for name in ("X/data", "layers/twice/indices", "raw/X/data"):
             assert copy[name].compression == "gzip"
@@ -180,7 +175,7 @@ def test_mistakes_are_told_before_any_work(
     names = {"cells": cells, "out": cells.with_name("out.h5ad"), "none": cells.with_name("none.h5ad")}
     names["other"] = cells.with_name("other.h5ad")
     names["other"].write_bytes(cells.read_bytes())
-    assert _cluster(*(option.format(**names) for option in options)) == 2
+    assert cluster(*(option.format(**names) for option in options)) == 2
     assert message in capsys.readouterr().err
     assert not model.calls
     assert not names["out"].exists()
@@ -189,12 +184,9 @@ def test_mistakes_are_told_before_any_work(
 @pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])
 def test_a_10x_matrix_goes_along(cells: Path, name: str) -> None:
     adata, folder = ad.read_h5ad(cells), cells.with_name("10x")
-    folder.mkdir()
-    mmwrite(folder / "matrix.mtx", adata.X.T.astype(int))
-    (folder / "genes.tsv").write_text("".join(f"id of {gene}\t{gene}\n" for gene in adata.var_names))
-    (folder / "barcodes.tsv").write_text("".join(f"{cell}\n" for cell in adata.obs_names))
+    write_tenx(adata, folder)
     out = cells.with_name(name)
-    assert _cluster(folder, "-o", out) == 0
+    assert cluster(folder, "-o", out) == 0
     written = read(out)
     np.testing.assert_array_equal(written.X.toarray(), adata.X.toarray())
     assert (list(written.obs_names), list(written.var_names)) == (list(adata.obs_names), list(adata.var_names))
@@ -206,18 +198,18 @@ def test_layers_of_an_anndata_called_h5_go_along(cells: Path) -> None:
     adata.layers["twice"] = 2 * adata.X
     adata.write_h5ad(cells.with_suffix(".h5"))
     out = cells.with_name("out.h5ad")
-    assert _cluster(cells.with_suffix(".h5"), "-o", out) == 0
+    assert cluster(cells.with_suffix(".h5"), "-o", out) == 0
     np.testing.assert_array_equal(ad.read_h5ad(out).layers["twice"].toarray(), 2 * adata.X.toarray())
 
 
 def test_layers_would_be_lost_in_another_kind_of_file(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adata = ad.read_h5ad(cells)
     out = cells.with_name("out.zarr")
-    assert _cluster(cells, "-o", out) == 0  # none there
+    assert cluster(cells, "-o", out) == 0  # none there
     np.testing.assert_array_equal(ad.read_zarr(out).X.toarray(), adata.X.toarray())
     adata.layers["twice"] = 2 * adata.X
     adata.write_h5ad(cells)
-    assert _cluster(cells, "-o", out) == 2
+    assert cluster(cells, "-o", out) == 2
     assert "`--output` must end in .h5ad, as INPUT's layers and raw" in capsys.readouterr().err
 
 
@@ -237,13 +229,19 @@ def test_what_is_no_size(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "a size" in capsys.readouterr().err
 
 
-def test_a_file_behind_a_link_in_a_folder_is_an_input_too(cells: Path, model: Any) -> None:
+def test_a_file_behind_a_link_in_a_folder_is_an_input_too(
+    cells: Path, capsys: pytest.CaptureFixture[str], model: Any
+) -> None:
     folder = cells.with_name("staged")
     folder.mkdir()
     (folder / "a.h5ad").symlink_to(cells)
     before = _digest(cells)
-    for options in (["-o", cells], ["-o", cells.with_name("out.h5ad"), "--json", cells]):
-        assert _cluster(folder, *options) == 2
+    for option, options in (
+        ("--output", ["-o", cells]),
+        ("--json", ["-o", cells.with_name("out.h5ad"), "--json", cells]),
+    ):
+        assert cluster(folder, *options) == 2
+        assert f"`{option}` must not be the same as `INPUT {folder / 'a.h5ad'}`" in capsys.readouterr().err
     assert _digest(cells) == before
     assert not model.calls
 
@@ -258,9 +256,22 @@ def test_nothing_else_goes_into_the_folder_of_a_model(
     places |= {"--plots": cells.with_name("plots"), "--store": cells.with_name("store")}
     places[kept] = folder / places[kept].name
     options = [part for option, path in places.items() for part in (option, path)]
-    assert _cluster(cells, *options, "--model", folder) == 2
+    assert cluster(cells, *options, "--model", folder) == 2
     assert f"`{kept}` must not be inside `--model`" in capsys.readouterr().err
-    assert _cluster(cells, "-o", folder / "deep" / "out.h5ad", "--model", cells.parent) == 2
+
+
+def test_a_model_takes_no_folder_above_the_input_or_the_output(
+    cells: Path, capsys: pytest.CaptureFixture[str], model: Any
+) -> None:
+    deep = cells.parent / "model" / "deep"
+    deep.mkdir(parents=True)
+    assert cluster(cells, "-o", deep / "out.h5ad", "--model", deep.parent) == 2
+    assert "`--output` must not be inside `--model`" in capsys.readouterr().err
+    cells.rename(deep / "cells.h5ad")
+    assert cluster(deep / "cells.h5ad", "-o", cells.with_name("out.h5ad"), "--model", deep.parent) == 2
+    assert "`INPUT` must not be inside `--model`" in capsys.readouterr().err
+    assert not model.calls
+    assert [path for path in cells.parent.rglob("*") if path.is_file()] == [deep / "cells.h5ad"]
 
 
 def _spoil(model: Any, monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
@@ -274,7 +285,7 @@ def test_an_input_that_becomes_another_costs_no_results(
     shuffled, names = ad.read_h5ad(cells)[::-1].copy(), ad.read_h5ad(cells).obs_names.tolist()
     _spoil(model, monkeypatch, lambda: shuffled.write_h5ad(cells))
     out = cells.with_name("out.h5ad")
-    assert _cluster(cells, "-o", out) == 2
+    assert cluster(cells, "-o", out) == 2
     err = capsys.readouterr().err
     assert f"`INPUT` must stay as it is during the run, but '{cells}' was changed or removed" in err
     assert f"in '{out}', without a matrix" in err
@@ -294,7 +305,7 @@ def test_what_others_wrote_into_the_input_meanwhile_stays(
 
     _spoil(model, monkeypatch, annotate if change == "column" else cells.unlink)
     cells.with_name("cells_sccagn.h5ad").write_text("mine")
-    assert _cluster(cells, "--inplace", "--model", cells.with_name("model")) == 2
+    assert cluster(cells, "--inplace", "--model", cells.with_name("model")) == 2
     assert cells.with_name("cells_sccagn.h5ad").read_text() == "mine"
     assert cells.with_name("model").is_dir()
     beside = ad.read_h5ad(cells.with_name("cells_sccagn1.h5ad"))
@@ -307,10 +318,10 @@ def test_what_others_wrote_into_the_input_meanwhile_stays(
 
 def test_pictures_of_an_earlier_run_do_not_stay_beside_those_of_this(cells: Path) -> None:
     out, plots = cells.with_name("out.h5ad"), cells.with_name("plots")
-    assert _cluster(cells, "-o", out, "--plots", plots) == 0
+    assert cluster(cells, "-o", out, "--plots", plots) == 0
     (plots / "mine.png").write_text("")
     assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png", "n_clusters.png", "mine.png"}
-    assert _cluster(cells, "-o", out, "--plots", plots, "-k", 4) == 0  # whose number has no curve
+    assert cluster(cells, "-o", out, "--plots", plots, "-k", 4) == 0  # whose number has no curve
     assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png", "mine.png"}
 
 
@@ -321,7 +332,7 @@ def _joined(folder: Path, first: Any, second: Any) -> pd.Series:
         adata.obs_names = [f"{name}{i}" for i in range(2)]
         adata.obs["column"] = column
         adata.write_h5ad(folder / f"{name}.h5ad")
-    assert _cluster(folder / "a.h5ad", folder / "b.h5ad", "-o", folder / "out.h5ad") == 0
+    assert cluster(folder / "a.h5ad", folder / "b.h5ad", "-o", folder / "out.h5ad") == 0
     return ad.read_h5ad(folder / "out.h5ad").obs["column"]
 
 
