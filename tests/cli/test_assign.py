@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
+import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -13,6 +16,7 @@ from cli_samples import exit_code
 
 from sccagn_scale import SCCAGN, Config
 from sccagn_scale.cli import main
+from sccagn_scale.model import CELLS
 
 N_GENES = 60
 
@@ -39,9 +43,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def more(tmp_path: Path) -> Path:
-    """Ninety other cells, their genes in another order."""
+    """Ninety other cells, their genes in another order; in a layer each has the counts of the next, of another type."""
     adata = planted(90, 2)[:, ::-1].copy()
-    adata.layers["doubled"] = adata.X * 2
+    adata.layers["next"] = adata.X[np.roll(np.arange(90), -1)]
     adata.write_h5ad(tmp_path / "more.h5ad")
     return tmp_path / "more.h5ad"
 
@@ -71,13 +75,93 @@ def test_other_cells_get_the_clusters_of_the_model(kept: Path, more: Path, capsy
 
 
 def test_inplace_beside_other_results(kept: Path, more: Path) -> None:
-    arguments = ["--inplace", "--model", str(kept), "--quiet", "--layer", "doubled"]
+    arguments = ["--inplace", "--model", str(kept), "--quiet", "--layer", "next"]
     for name in ("first", "second"):
         assert main(["assign", str(more), *arguments, "--key-added", name]) == 0
     adata = ad.read_h5ad(more)
     assert (adata.obs["first"] == adata.obs["second"]).all()
-    assert adata.uns["second"]["params"]["layer"] == "doubled"
+    np.testing.assert_array_equal(
+        adata.obs["second"].astype(int), np.roll(SCCAGN.load(kept, planted(90, 2)).labels_, -1)
+    )
+    assert adata.uns["second"]["params"]["layer"] == "next"
     assert list(more.parent.iterdir()) == [more]
+
+
+def test_options_reach_the_model(kept: Path, more: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+    threads: list[int] = []
+    load = SCCAGN.load
+
+    def recorded(*given: Any, **named: Any) -> SCCAGN:
+        call = inspect.signature(load).bind(*given, **named).arguments
+        calls.append({name: value for name, value in call.items() if name not in ("adata", "progress")})
+        return load(*given, progress=named["progress"])
+
+    monkeypatch.setattr(SCCAGN, "load", recorded)
+    monkeypatch.setattr("sccagn_scale.cli._assign.limit_threads", threads.append)
+    out, store = more.with_name("out.h5ad"), more.with_name("store")
+    options = ["--layer", "next", "--device", "cpu", "--memory", "4G", "--store", store, "--dask", "tcp://h:1"]
+    assert exit_code(["assign", more, "--model", kept, "-o", out, *options, "--threads", 3, "--quiet"]) == 0
+    expected = {"layer": "next", "device": "cpu", "memory": 4 * 10**9, "store": store, "dask": "tcp://h:1"}
+    assert calls == [{"folder": kept, "scratch": more.parent, **expected}]
+    assert threads == [3]
+
+
+def test_a_store_keeps_the_counts_and_is_taken_up_again(kept: Path, more: Path) -> None:
+    store, out = more.with_name("store"), more.with_name("out.h5ad")
+    made = []
+    for _ in range(2):
+        assert exit_code(["assign", more, "--model", kept, "-o", out, "--store", store, "--quiet"]) == 0
+        made.append({path.name: path.stat().st_mtime_ns for path in (store / CELLS).iterdir()})
+    assert made[0] == made[1] != {}
+    np.testing.assert_array_equal(
+        ad.read_h5ad(out).obs["sccagn"].astype(int), SCCAGN.load(kept, planted(90, 2)).labels_
+    )
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_several_files_are_one_atlas(
+    kept: Path, tmp_path: Path, is_folder: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "atlas", tmp_path / "out.h5ad"
+    folder.mkdir()
+    planted(90, 2).write_h5ad(folder / "monday.h5ad")
+    planted(60, 3)[:, ::-1].copy().write_h5ad(folder / "tuesday.h5ad")
+    inputs = [folder] if is_folder else [folder / "monday.h5ad", folder / "tuesday.h5ad"]
+    assert exit_code(["assign", *inputs, "--model", kept, "-o", out, "--results-only", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    adata = ad.read_h5ad(out)
+    assert adata.X is None
+    assert adata.obs["file"].tolist() == ["monday"] * 90 + ["tuesday"] * 60
+    expected = [SCCAGN.load(kept, planted(n_obs, seed)).labels_ for n_obs, seed in ((90, 2), (60, 3))]
+    np.testing.assert_array_equal(adata.obs["sccagn"].astype(int), np.concatenate(expected))
+
+
+def test_quiet_prints_only_notes(kept: Path, more: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with h5py.File(more, "a") as file:
+        file["obs/_index"][89] = "2-0"
+    assert exit_code(["assign", more, "--model", kept, "-o", more.with_name("out.h5ad"), "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("note: 1 of 90 cell names repeat an earlier one (such as '2-0')")
+    assert err.count("\n") == 1
+
+
+def test_every_cell_gets_a_cluster_even_without_any_count(kept: Path, more: Path) -> None:
+    adata = ad.read_h5ad(more)
+    counts = adata.X.toarray()
+    counts[:3] = 0
+    adata.X = sp.csr_matrix(counts)
+    adata.write_h5ad(more)
+    assert exit_code(["assign", more, "--model", kept, "--inplace", "--quiet"]) == 0
+    adata = ad.read_h5ad(more)
+    assert adata.obs["sccagn"].notna().all()
+    for values in (adata.obs["sccagn_confidence"], adata.obsm["X_sccagn"], adata.obsm["X_pca"]):
+        assert np.isfinite(values).all()
+    for name in ("distances", "connectivities"):
+        assert np.isfinite(adata.obsp[name].data).all()
+    expected = SCCAGN.load(kept, planted(90, 2)).labels_
+    np.testing.assert_array_equal(adata.obs["sccagn"].astype(int)[3:], expected[3:])
 
 
 @pytest.mark.parametrize(
@@ -95,6 +179,8 @@ def test_inplace_beside_other_results(kept: Path, more: Path) -> None:
             ["--model", "MODEL", "-o", "out.h5ad", "--memory", "8"],
             "a size such as 4G or 800M is needed, got '8', 8 bytes",
         ),
+        (["--model", "MODEL", "-o", "out.h5ad", "--memory", "1M"], "`--memory` = 1 MB is too little"),
+        (["--model", "MODEL", "-o", "out.h5ad", "--device", "cuda"], "`--device` = 'cuda' needs a GPU"),
         (["--model", "MODEL", "-o", "out.h5ad", "-k", "3"], "unrecognized arguments: -k 3"),
     ],
 )
