@@ -12,10 +12,12 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from cli_samples import exit_code
+import scipy.sparse as sp
+from cli_samples import exit_code, write_tenx
 
 from sccagn_scale import clustering
 from sccagn_scale.cli import main
+from sccagn_scale.io import read, write
 
 
 @pytest.fixture
@@ -74,6 +76,49 @@ def test_another_file_and_name_leave_the_first_as_it_was(clustered: Path, capsys
     assert sorted(ad.read_h5ad(out).obs["fine"].unique()) == ["0,0", "0,1", "1"]
 
 
+@pytest.mark.parametrize("is_inplace", [True, False])
+def test_a_zarr_store_is_reclustered_as_a_file_is(clustered: Path, is_inplace: bool) -> None:
+    store, copy = clustered.with_suffix(".zarr"), clustered.with_name("fine.zarr")
+    before = ad.read_h5ad(clustered)
+    write(before, store)
+    assert exit_code(["recluster", clustered, "--inplace", "-k", 4, "--quiet"]) == 0
+    where = ["--inplace"] if is_inplace else ["-o", copy]
+    assert exit_code(["recluster", store, *where, "-k", 4, "--quiet"]) == 0
+    after = read(store if is_inplace else copy)
+    pd.testing.assert_series_equal(after.obs["sccagn_k4"], ad.read_h5ad(clustered).obs["sccagn_k4"])
+    assert after.obs["sccagn_k4"].nunique() == 4
+    np.testing.assert_array_equal(after.X, before.X)
+    np.testing.assert_array_equal(after.layers["counts"], before.layers["counts"])
+    assert ("sccagn_k4" in read(store).obs) == is_inplace
+    assert copy.exists() != is_inplace
+
+
+def test_other_results_can_be_reclustered(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adata = ad.read_h5ad(clustered)
+    adata.obs["other"] = pd.Categorical(np.where(np.isin(adata.obs["batch"], ["0", "2"]), "even", "odd"))
+    adata.obsm["X_other"], adata.uns["other"] = adata.obsm["X_sccagn"][:, ::-1].copy(), {"params": {"nu": 1.0}}
+    adata.write_h5ad(clustered)
+    assert exit_code(["recluster", clustered, "--inplace", "--key", "other", "-k", 4]) == 0
+    assert "4, where other has 2" in capsys.readouterr().out
+    after = ad.read_h5ad(clustered)
+    assert after.obs["other_k4"].value_counts().to_dict() == {"even,0": 50, "odd,0": 40, "even,1": 30, "odd,1": 20}
+    assert after.uns["other_k4"]["key"] == "other"
+    assert "sccagn_k4" not in after.obs
+
+
+def test_the_seed_decides_how_clusters_fall_apart(clustered: Path) -> None:
+    adata = ad.read_h5ad(clustered)
+    adata.obsm["X_sccagn"] = np.random.default_rng(0).normal(size=(140, 3)).astype(np.float32)
+    adata.write_h5ad(clustered)
+    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
+        options = ["-k", 12, "--key-added", name, "--seed", seed, "--quiet"]
+        assert exit_code(["recluster", clustered, "--inplace", *options]) == 0
+    after = ad.read_h5ad(clustered)
+    assert (after.obs["one"].astype(str) == after.obs["again"].astype(str)).all()
+    assert (after.obs["one"].astype(str) != after.obs["two"].astype(str)).any()
+    assert [int(after.uns[name]["random_state"]) for name in ("one", "again", "two")] == [1, 1, 2]
+
+
 @pytest.mark.parametrize(("n_clusters", "origins"), [(3, [["0"], ["0"], ["1"]]), (2, [["0"], ["1"]])])
 def test_json_says_where_each_cluster_came_from(clustered: Path, n_clusters: int, origins: list[list[str]]) -> None:
     adata = ad.read_h5ad(clustered)
@@ -127,6 +172,22 @@ def test_mistakes_are_told_and_nothing_is_written(
 def test_what_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recluster", str(tmp_path / "no.h5ad"), "--inplace", "-k", "3"]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["10x", "folder"])
+def test_only_a_file_that_cluster_has_written_is_reclustered(
+    clustered: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adata, source, out = ad.read_h5ad(clustered), clustered.with_name("source"), clustered.with_name("out.h5ad")
+    if kind == "10x":
+        write_tenx(ad.AnnData(sp.csr_matrix(adata.layers["counts"]), obs=adata.obs), source)
+    else:
+        source.mkdir()
+        for name, part in (("a", adata[:70]), ("b", adata[70:])):
+            part.copy().write_h5ad(source / f"{name}.h5ad")
+    assert exit_code(["recluster", source, "-o", out, "-k", 3]) == 2
+    assert "`FILE` must be one .h5ad or .zarr file that `cluster` has written." in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_file_that_becomes_another_is_left_alone(
