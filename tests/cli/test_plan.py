@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+import sccagn_scale
 from sccagn_scale import SCCAGN, Config, graph
 from sccagn_scale.cli import main
 from sccagn_scale.io import _columns, open_atlas
@@ -51,6 +52,38 @@ def test_in_memory(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(path.name for path in cells.parent.iterdir()) == ["cells.h5ad", "plan.json"]
 
 
+def test_several_files_are_planned_as_one(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other, told = cells.with_name("other.h5ad"), cells.with_name("plan.json")
+    adata = ad.read_h5ad(cells)[:100].copy()
+    adata.obs_names = [f"other{i}" for i in range(100)]
+    adata.write_h5ad(other)
+    assert main(["plan", str(cells), str(other), "-k", "3", "--json", str(told), "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+    plan = json.loads(told.read_text())
+    assert (plan["input"], plan["n_clusters"]) == ([str(cells), str(other)], 3)
+    assert (plan["n_obs"], plan["n_vars"]) == (400, 80)
+    assert plan["n_values"] == ad.read_h5ad(cells).X.nnz + adata.X.nnz
+
+
+def test_settings_and_threads_are_those_of_the_run_that_is_timed(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, threads = [], []
+
+    class Recorded(SCCAGN):
+        def __init__(self, adata: ad.AnnData, n_clusters: int | None, config: Config, **more: Any) -> None:
+            made.append((n_clusters, config))
+            super().__init__(adata, n_clusters, config, **more)
+
+    monkeypatch.setattr(_plan, "SCCAGN", Recorded)
+    monkeypatch.setattr("sccagn_scale.cli._plan.limit_threads", threads.append)
+    settings = cells.with_name("my.toml")
+    settings.write_text("joint_steps = 2\npretrain_steps = 4\n")
+    options = ["--preset", "paper", "--config", str(settings), "--set", "pretrain_steps=3", "--threads", "2"]
+    assert main(["plan", str(cells), "-k", "3", "-q", *options]) == 0
+    paper = Config.preset("paper")
+    assert made == [(3, dataclasses.replace(paper, joint_steps=2, pretrain_steps=3, knn_backend="exact"))]
+    assert threads == [2]
+
+
 def test_what_is_stored_by_columns_is_not_copied_but_the_copy_is_planned(
     cells: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,8 +106,11 @@ def test_what_is_stored_by_columns_is_not_copied_but_the_copy_is_planned(
 
 
 def test_a_plan_from_python_shows_what_it_does(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _plan.plan(open_atlas(cells), 3, Config(joint_steps=1), progress=True)
+    planned = sccagn_scale.plan(sccagn_scale.open_atlas(cells), 3, Config(joint_steps=1), memory=10**9, progress=True)
     assert "Calibrate" in capsys.readouterr().err
+    assert (planned.n_obs, planned.n_vars, planned.nnz) == (300, 80, ad.read_h5ad(cells).X.nnz)
+    assert (planned.allowed, planned.on_disk, planned.fits) == (10**9, False, True)
+    assert 0 < planned.memory < 10**9
 
 
 def test_pretraining_is_planned_where_there_is_any(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,10 +348,13 @@ def test_time_is_measured_on_cells_of_the_layer_and_nothing_is_said_of_them(
         (["{cells}", "-o", "{cells}"], "`--output` must not be the same as `INPUT`"),
         (["{cells}", "-o", "out.csv"], "`--output` must end in .h5ad or .zarr"),
         (["{other}", "{cells}", "--json", "{cells}"], "`--json` must not be the same as `INPUT 1`"),
+        (["{cells}", "--config", "{config}", "--json", "{config}"], "`--json` must not be the same as `--config`"),
+        (["{cells}", "--set", "n_latents=8"], "`--set` has an unknown name 'n_latents'; did you mean 'n_latent'?"),
     ],
 )
 def test_mistakes(cells: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
-    other = cells.with_name("other.h5ad")
+    other, config = cells.with_name("other.h5ad"), cells.with_name("my.toml")
     other.write_bytes(cells.read_bytes())
-    assert main(["plan", *(argument.format(cells=cells, other=other) for argument in arguments)]) == 2
+    config.write_text("n_latent = 8")
+    assert main(["plan", *(argument.format(cells=cells, other=other, config=config) for argument in arguments)]) == 2
     assert message in capsys.readouterr().err
