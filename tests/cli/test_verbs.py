@@ -19,6 +19,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from cli_samples import exit_code
 
 from sccagn_scale._compat import package_version
@@ -111,6 +112,25 @@ def test_evaluate_draws_clusters_beside_types(clustered: Path, capsys: pytest.Ca
     assert written == [str(scores), str(picture)]
 
 
+def test_evaluate_is_silent_if_asked_to_be(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = clustered.with_name("metrics.json")
+    assert main(["evaluate", str(clustered), "--truth", "cell_type", "--json", str(file), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert json.loads(file.read_text())["n_obs"] == 60
+
+
+def test_evaluate_draws_other_clusters_where_their_embedding_has_them(clustered: Path) -> None:
+    adata = ad.read_h5ad(clustered)
+    adata.obs["mine"] = adata.obs["sccagn"]
+    adata.obsm["X_mine"] = np.random.default_rng(0).normal(size=(60, 3))
+    adata.obsp["connectivities"] = sp.csr_matrix((60, 60))  # nothing that a UMAP could be made of
+    adata.uns["neighbors"] = {"params": {}}
+    adata.write_h5ad(clustered)
+    folder = clustered.with_name("plots")
+    assert main(["evaluate", str(clustered), "--truth", "cell_type", "--key", "mine", "--plots", str(folder)]) == 0
+    assert [path.name for path in folder.iterdir()] == ["comparison.png"]
+
+
 def test_evaluate_without_a_graph_to_draw_writes_nothing(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, scores = clustered.with_name("plots"), clustered.with_name("metrics.json")
     capsys.readouterr()
@@ -172,6 +192,20 @@ def test_evaluate_says_what_is_wrong(clustered: Path, capsys: pytest.CaptureFixt
     assert "`FILE`" in _fails(["evaluate", cut, "--truth", "cell_type"], capsys)
 
 
+def test_evaluate_takes_numbers_for_groups_if_they_are_whole(
+    clustered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adata = ad.read_h5ad(clustered)
+    adata.obs["whole"] = np.where(np.arange(60) > 2, np.arange(60) % 3, np.nan)
+    adata.obs["score"] = adata.obs["whole"] + 0.5
+    adata.write_h5ad(clustered)
+    wrong = "must name a column of groups, but obs['score'] holds numbers that are not whole."
+    assert f"`--truth` {wrong}" in _fails(["evaluate", clustered, "--truth", "score"], capsys)
+    assert f"`--key` {wrong}" in _fails(["evaluate", clustered, "--truth", "cell_type", "--key", "score"], capsys)
+    assert main(["evaluate", str(clustered), "--truth", "whole"]) == 0
+    assert "57 of 60 cells have a type in 'whole'" in capsys.readouterr().out
+
+
 def test_simulate_writes_an_atlas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "atlas.h5ad"
     assert main(["simulate", "-o", str(file), "--cells", "300", "--genes", "50", "--types", "4", "--seed", "2"]) == 0
@@ -183,6 +217,52 @@ def test_simulate_writes_an_atlas(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert err.count("\n") == 1
 
 
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    """Sixty cells of three types: a half, a third and a sixth of them."""
+    rng = np.random.default_rng(0)
+    types = np.repeat(np.arange(3), [30, 20, 10])
+    adata = ad.AnnData(sp.csr_matrix(rng.poisson(rng.gamma(0.5, 6, (3, 40))[types]).astype(np.float32)))
+    adata.var_names = [f"real gene {i}" for i in range(40)]
+    adata.obs["kind"] = pd.Categorical(np.array(["T", "B", "NK"])[types])
+    adata.write_h5ad(tmp_path / "real.h5ad")
+    return tmp_path / "real.h5ad"
+
+
+def test_simulate_takes_types_shares_and_genes_from_real_cells(real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = real.with_name("atlas.h5ad")
+    assert exit_code(["simulate", "-o", file, "--cells", 600, "--from", real, "--label", "kind"]) == 0
+    assert "600 cells" in capsys.readouterr().out
+    adata = ad.read_h5ad(file)
+    assert adata.obs["cell_type"].value_counts().to_dict() == {"T": 300, "B": 200, "NK": 100}
+    assert adata.var_names.tolist() == [f"real gene {i}" for i in range(40)]
+    means = [
+        [np.asarray(cells.X[(cells.obs[column] == name).to_numpy()].mean(axis=0)).ravel() for name in ("T", "B", "NK")]
+        for cells, column in ((adata, "cell_type"), (ad.read_h5ad(real), "kind"))
+    ]
+    assert [np.corrcoef(means[0][i], means[1])[0, 1:].argmax() for i in range(3)] == [0, 1, 2]
+
+
+def test_simulate_is_silent_if_asked_to_be_and_heeds_the_seed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = []
+    for seed in (1, 1, 2):
+        file = tmp_path / "atlas.h5ad"
+        size = ["--cells", 100, "--genes", 50, "--types", 2]
+        assert exit_code(["simulate", "-o", file, *size, "--seed", seed, "--quiet"]) == 0
+        made.append(ad.read_h5ad(file).X.toarray())
+    assert (made[0] == made[1]).all()
+    assert (made[0] != made[2]).any()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_simulate_gives_cells_as_many_counts_as_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "atlas.h5ad"
+    assert exit_code(["simulate", "-o", file, "--cells", 500, "--genes", 200, "--counts", 500, "--quiet"]) == 0
+    assert np.median(ad.read_h5ad(file).X.toarray().sum(axis=1)) == pytest.approx(500, rel=0.1)
+
+
 def test_simulate_names_its_own_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "atlas.h5ad"
     assert "`--cells`" in _fails(["simulate", "-o", file, "--cells", 0], capsys)
@@ -190,6 +270,31 @@ def test_simulate_names_its_own_options(tmp_path: Path, capsys: pytest.CaptureFi
     assert "`--output`" in _fails(["simulate", "-o", tmp_path / "x.txt", "--cells", 50], capsys)
     assert "`--from`" in _fails(["simulate", "-o", file, "--cells", 50, "--from", tmp_path / "no.h5ad"], capsys)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--from", "REAL"], "`--label` must name the column of the source's obs that holds the cell types, got none."),
+        (["--label", "kind"], "`--label` needs a `--from` whose column it names, got 'kind' alone; give both or none."),
+        (["--from", "REAL", "--label", "type"], "`--label` must be a column of the source's obs, got 'type'; its "),
+        (["--from", "REAL", "--label", "kind", "-o", "REAL"], "`--output` must not be the same as `--from`"),
+        (["--from", "REAL", "--label", "kind", "--counts", 500], "`--counts` must be left out with a `--from`, whose "),
+        (["--counts", 0], "`--counts` must be a number above 0, got 0.0."),
+        (["--counts", "nan"], "`--counts` must be a number above 0, got nan."),
+        (["--counts", "inf"], "`--counts` must be a number above 0, got inf."),
+        (["--seed", -1], "`--seed` must be at least 0 and below 2³²; it is -1."),
+    ],
+)
+def test_simulate_tells_mistakes_and_writes_nothing(
+    real: Path, options: list[object], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = real.read_bytes()
+    given = [real if option == "REAL" else option for option in options]
+    told = _fails(["simulate", "-o", real.with_name("atlas.h5ad"), "--cells", 50, *given], capsys)
+    assert told.startswith(f"sccagn-scale: error: {message}")
+    assert list(real.parent.iterdir()) == [real]
+    assert real.read_bytes() == before
 
 
 def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +541,7 @@ def test_a_path_of_nothing_is_no_path(arguments: list[str], capsys: pytest.Captu
     assert "a path is needed, got ''" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--memory", "9" * 400], ["--threads", "9" * 20], ["--threads", "0"]])
+@pytest.mark.parametrize("arguments", [["--memory", "9" * 400], ["--threads", "9" * 20]])
 def test_numbers_that_nothing_has_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["cluster", "a.h5ad", "-o", "b.h5ad", *arguments])
