@@ -137,6 +137,14 @@ def test_labels_can_be_found_again_but_not_for_free(tmp_path: Path) -> None:
     assert 0.5 < np.mean(scores) < 0.95
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(None, 3000), (500, 500), (40.5, 40.5)])
+def test_the_median_cell_has_as_many_counts_as_asked_for(tmp_path: Path, asked: float | None, expected: float) -> None:
+    simulate(tmp_path / "a.h5ad", 500, 400, n_types=3, median_counts=asked)
+    adata = anndata.read_h5ad(tmp_path / "a.h5ad")
+    assert np.median(adata.X.toarray().sum(axis=1)) == pytest.approx(expected, rel=0.1)
+    assert adata.uns["simulation"]["median_library_size"] == expected
+
+
 def test_source_types_keep_their_shares_names_and_order(tmp_path: Path) -> None:
     source = real_cells((10, 60, 30))
     simulate(tmp_path / "a.h5ad", 1000, source=source, label="kind")
@@ -190,6 +198,14 @@ def _with_x(change: str) -> anndata.AnnData:
         ({"n_types": 1}, "`n_types` must be a whole number of at least 2, got 1"),
         ({"n_obs": 4, "n_types": 5}, "`n_types` must be at most `n_obs`"),
         ({"n_obs": 4}, "`n_obs` must be at least the number of cell types, 10, got 4"),
+        ({"median_counts": 0}, "`median_counts` must be a number above 0, got 0"),
+        ({"median_counts": -5}, "`median_counts` must be a number above 0, got -5"),
+        ({"median_counts": np.nan}, "`median_counts` must be a number above 0, got nan"),
+        ({"median_counts": np.inf}, "`median_counts` must be a number above 0, got inf"),
+        (
+            {"source": real_cells(), "label": "kind", "median_counts": 500},
+            "`median_counts` must be left out with a `source`, whose cells have their own, got 500",
+        ),
         ({"random_state": -1}, "`random_state` must be"),
         ({"label": "kind"}, "`label` needs a `source`"),
         ({"source": real_cells()}, "`label` must name the column"),
