@@ -88,6 +88,43 @@ def test_clusters_alone_by_default() -> None:
     assert _png(figure).startswith(b"\x89PNG")
 
 
+def test_any_coordinates_can_be_drawn() -> None:
+    adata = _clustered()
+    adata.obsm["X_sccagn"] = np.random.default_rng(1).normal(size=(90, 3)).astype(np.float32)
+    (panel,) = pl.embedding(adata, basis="X_sccagn").axes
+    drawn = [tuple(place) for points in panel.collections for place in points.get_offsets().tolist()]
+    assert sorted(drawn) == sorted(map(tuple, adata.obsm["X_sccagn"][:, :2].tolist()))
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("sccagn 1", "sccagn 2")
+
+
+def test_points_have_the_size_that_was_given_or_are_the_smaller_the_more_there_are() -> None:
+    adata = _clustered()
+
+    def sizes(**options: Any) -> list[float]:
+        panels = pl.embedding(adata, ["sccagn", "sccagn_confidence"], **options).axes[:2]
+        return sorted({float(size) for panel in panels for points in panel.collections for size in points.get_sizes()})
+
+    assert sizes(point_size=7) == [7]
+    assert sizes() == [28]
+    adata = _clustered(4500)
+    assert sizes() == [pytest.approx(40_000 / 4500)]
+
+
+def test_results_of_another_name_are_drawn() -> None:
+    def lines(*key: str) -> list[object]:
+        panels = [panel for draw in (pl.history, pl.n_clusters_curve) for panel in draw(adata, *key).axes]
+        return [panel.lines[0].get_xydata().tolist() for panel in panels]
+
+    adata = _clustered()
+    expected = lines()
+    adata.obs["mine"] = adata.obs["sccagn"].cat.rename_categories({"0": "a", "1": "b", "2": "c"})
+    adata.uns["mine"] = adata.uns.pop("sccagn")
+    assert lines("mine") == expected
+    (panel,) = pl.embedding(adata, key="mine").axes
+    assert panel.get_title() == "mine"
+    assert {text.get_text() for text in panel.texts} == {"a", "b", "c"}
+
+
 def test_cells_without_a_cluster_are_grey_and_below() -> None:
     (panel,) = pl.embedding(_clustered()).axes
     below, above = panel.collections
@@ -256,12 +293,14 @@ def test_names_do_not_hide_small_groups() -> None:
     assert np.abs(cells[0] - [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]).max() < 2 * box.width  # and yet are close
 
 
-@pytest.mark.parametrize("rep", ["X_pca", "X_other"])
+@pytest.mark.parametrize("rep", ["X_pca", "X_other", "X_mine"])
 def test_umap_of_a_sample_uses_a_graph_of_the_sample(monkeypatch: pytest.MonkeyPatch, rep: str) -> None:
     adata = sc.datasets.pbmc68k_reduced()
     del adata.obsm["X_umap"]
     adata.obsm["X_other"] = adata.obsm["X_pca"][:, ::-1].copy()
-    adata.uns["neighbors"]["params"]["use_rep"] = rep
+    if rep == "X_mine":  # neither the graph's nor components are there
+        adata.obsm["X_mine"] = adata.obsm.pop("X_pca")
+    adata.uns["neighbors"]["params"]["use_rep"] = "X_gone" if rep == "X_mine" else rep
     seen, drawn = [], []
 
     def neighbors(small: ad.AnnData, *, use_rep: str, **_: object) -> None:
@@ -274,7 +313,7 @@ def test_umap_of_a_sample_uses_a_graph_of_the_sample(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(sc.pp, "neighbors", neighbors)
     monkeypatch.setattr(sc.tl, "umap", umap)
-    pl.embedding(adata, "louvain", max_cells=300)
+    pl.embedding(adata, "louvain", key="mine", max_cells=300)
     assert seen == [("neighbors", 300, rep), ("umap", 300, rep)]
     cell_of = {tuple(place): cell for cell, place in enumerate(adata.obsm[rep].tolist())}
     cells = [cell_of[tuple(place)] for place in drawn[0].tolist()]
@@ -286,6 +325,8 @@ def test_embedding_says_what_is_missing() -> None:
     adata = _clustered()
     with pytest.raises(InputError, match=r"`color`.*'nope'.*sccagn, sccagn_confidence, type"):
         pl.embedding(adata, ["sccagn", "nope"])
+    with pytest.raises(InputError, match=r"`color` must name columns of obs, but nothing was given; there is sccagn, "):
+        pl.embedding(adata, color=[])
     with pytest.raises(InputError, match=r"`basis`.*'X_tsne'.*X_umap"):
         pl.embedding(adata, basis="X_tsne")
     for bad in (np.ones((adata.n_obs, 1)), sp.csr_matrix(np.ones((adata.n_obs, 3)))):
@@ -358,6 +399,17 @@ def test_history_draws_what_was_measured() -> None:
     assert [panel.get_yscale() for panel in figure.axes] == ["linear", "log", "linear", "linear"]
     assert np.asarray(figure.axes[2].lines[0].get_xdata()).tolist() == [5, 6, 7, 8, 9, 10]
     assert _png(figure).startswith(b"\x89PNG")
+
+
+def test_history_shades_pretraining_and_says_so_once() -> None:
+    panels = pl.history(_clustered()).axes
+    for panel in panels:
+        (span,) = panel.patches
+        assert (span.get_x(), span.get_width()) == pytest.approx((0.5, 4))  # the first four epochs
+    assert [[text.get_text() for text in panel.texts] for panel in panels] == [["pretraining"], [], [], []]
+    adata = _clustered()
+    adata.uns["sccagn"]["history"]["stage"] = np.array(["joint"] * 10)
+    assert not any([*panel.patches, *panel.texts] for panel in pl.history(adata).axes)
 
 
 def test_history_survives_a_file(tmp_path: object) -> None:
