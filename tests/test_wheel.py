@@ -69,16 +69,17 @@ def test_installed_program_clusters_real_cells(installed: Path, tmp_path: Path) 
     assert Path(where.strip()).is_relative_to(installed.parent)
 
     cells = Path(str(files("scanpy") / "datasets" / "10x_pbmc68k_reduced.h5ad"))
-    (tmp_path / "short.toml").write_text("pretrain_steps = 20\njoint_steps = 10\n")
-    options = ["--layer", "raw", "--config", "short.toml", "--json", "run.json"]
+    options = ["--layer", "raw", "--seed", 0, "--json", "run.json"]
     summary = _run(installed / "sccagn-scale", "cluster", cells, "-o", "out.h5ad", *options, cwd=tmp_path)
     assert "700 cells × 765 genes" in summary
 
     clustered = ad.read_h5ad(tmp_path / "out.h5ad")
     facts = json.loads((tmp_path / "run.json").read_text())
     assert clustered.obs["sccagn"].notna().all()
-    assert 4 <= clustered.obs["sccagn"].nunique() <= facts["n_clusters"] <= 15
+    assert 5 <= clustered.obs["sccagn"].nunique() <= facts["n_clusters"] <= 10
 
     _run(installed / "sccagn-scale", "evaluate", "out.h5ad", "--truth", "bulk_labels", "--json", "m.json", cwd=tmp_path)
     metrics = json.loads((tmp_path / "m.json").read_text())["metrics"]
-    assert metrics["nmi"] > 0.5
+    # 0.640 and 0.445 when this was written; processors round differently
+    assert metrics["nmi"] > 0.61
+    assert metrics["ari"] > 0.415
