@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
@@ -13,11 +15,12 @@ from sccagn_scale.train import Optimizer
 def test_every_way_gives_the_same_product_and_gradient(case: str) -> None:
     outcomes = {}
     for method in sparse.METHODS:
-        if method == "torch_sparse":
-            pytest.importorskip("torch_sparse")
+        if method == "torch_sparse" and find_spec("torch_sparse") is None:
+            continue
         if case == "genes_dense" and method == "pyg_scatter":
             continue  # gigabytes
         outcomes[method] = sparse.measure(case, method, 0.0)
+    assert len(outcomes) >= 4
     first = outcomes["csr_matmul"]
     for method, outcome in outcomes.items():
         assert outcome.evidence == pytest.approx(first.evidence, rel=1e-4), method
