@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import sccagn_scale
 from sccagn_scale import io
@@ -48,6 +50,14 @@ def in_child(script: str, *arguments: object, options: Sequence[str] = ()) -> st
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@contextmanager
+def refused_by_anndata() -> Iterator[None]:
+    """Expect AnnData's own error for an `object()`, which it has no writer for, and none of ours."""
+    with pytest.raises(Exception, match="No method registered for writing <class 'object'>") as caught:
+        yield
+    assert type(caught.value).__name__ == "IORegistryError"
 
 
 def x_of(path: Path) -> np.ndarray:
