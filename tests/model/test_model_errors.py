@@ -121,7 +121,7 @@ def test_values_that_cannot_be_clustered(value: float, message: str) -> None:
 
 def test_empty_matrices() -> None:
     for shape in ((0, 5), (5, 0)):
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match=rf"The input is empty: it has {shape[0]} cells and {shape[1]} genes\."):
             cluster(ad.AnnData(sp.csr_matrix(shape, dtype=np.float32)))
     with pytest.raises(InputError, match="filters out all"):
         cluster(ad.AnnData(sp.csr_matrix((30, 20), dtype=np.int32)))
