@@ -16,7 +16,7 @@ import pytest
 from model_samples import FAST, TINY, assert_same, content, planted, two_batches
 from sklearn.metrics import adjusted_rand_score
 
-from sccagn_scale import SCCAGN, Config, InputError, cluster
+from sccagn_scale import SCCAGN, Config, InputError, cluster, graph
 
 
 def batch_pure(labels: pd.Series, batches: pd.Series) -> float:
@@ -44,14 +44,15 @@ def test_clusters_are_of_types_and_no_longer_of_batches() -> None:
 def test_the_network_and_the_graph_are_made_of_corrected_components(monkeypatch: pytest.MonkeyPatch) -> None:
     corrected = np.random.default_rng(0).normal(size=(300, 50)).astype(np.float32)
     monkeypatch.setattr("sccagn_scale.pp.correct_batches", lambda *_, **__: corrected)
-    seen: dict[str, Any] = {}
-    monkeypatch.setattr(SCCAGN, "_build_graph", lambda self, prepared: seen.update(vars(prepared)) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        SCCAGN(two_batches(), 3, TINY, batch_key="batch").train()
-    np.testing.assert_array_equal(seen["pcs"], corrected)
-    np.testing.assert_array_equal(seen["points"], corrected)
-    np.testing.assert_allclose(np.square(seen["x"]).sum(axis=1).mean(), 1, rtol=1e-5)
-    np.testing.assert_allclose(seen["x"] / seen["x"][0, 0], corrected / corrected[0, 0], rtol=1e-4)
+    adata = two_batches()
+    model, other = (SCCAGN(cells, 3, TINY, batch_key="batch").train() for cells in (adata, adata[::-1].copy()))
+    np.testing.assert_array_equal(model.pcs_, corrected)
+    expected = graph.neighbors(corrected, TINY.n_neighbors, "exact")
+    np.testing.assert_array_equal(model.neighbors_.indices, expected.indices)
+    assert model.recipe_.pc_scale == pytest.approx(np.sqrt(np.square(corrected).sum(axis=1).mean()))
+    # other cells that are corrected to the same components are the same to the network
+    np.testing.assert_array_equal(other.embedding_, model.embedding_)
+    np.testing.assert_array_equal(other.soft_assignments_, model.soft_assignments_)
 
 
 def test_seed_decides_everything() -> None:
