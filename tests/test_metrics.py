@@ -54,6 +54,44 @@ def test_closed_forms() -> None:
     assert scores["accuracy"] == pytest.approx(5 / 6)
 
 
+few = st.integers(1, 6).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 5), min_size=n, max_size=n)] * 2))
+
+
+def information(truth: np.ndarray, labels: np.ndarray) -> float:
+    """Mutual information; of a labelling with itself its entropy."""
+    shares = np.zeros((6, 6))
+    np.add.at(shares, (truth, labels), 1 / len(truth))
+    by_chance = np.outer(shares.sum(axis=1), shares.sum(axis=0))
+    there = shares > 0
+    return float((shares[there] * np.log(shares[there] / by_chance[there])).sum())
+
+
+@given(few)
+@settings(max_examples=60, deadline=None)
+def test_adjusted_information_is_what_exceeds_the_mean_over_all_permutations(pair: tuple[list[int], list[int]]) -> None:
+    truth, labels = map(np.array, pair)
+    by_chance = np.mean([information(truth, np.array(order)) for order in set(permutations(pair[1]))])
+    most = (information(truth, truth) + information(labels, labels)) / 2
+    found = evaluate(truth, labels)["ami"]
+    if most - by_chance < 1e-9:  # every permutation is a perfect match
+        assert found == pytest.approx(1)
+    else:
+        assert found == pytest.approx((information(truth, labels) - by_chance) / (most - by_chance), abs=1e-9)
+
+
+@given(labellings)
+@settings(max_examples=60, deadline=None)
+def test_types_and_clusters_can_change_places_and_scores_stay_within_their_bounds(
+    pair: tuple[list[int], list[int]],
+) -> None:
+    scores, swapped = evaluate(*pair), evaluate(*pair[::-1])
+    symmetric = ("nmi", "ari", "ami", "accuracy")
+    assert [swapped[name] for name in symmetric] == pytest.approx([scores[name] for name in symmetric], abs=1e-9)
+    assert all(-1e-9 <= scores[name] <= 1 + 1e-9 for name in ("nmi", "completeness", "accuracy"))
+    assert -0.5 - 1e-9 <= scores["ari"] <= 1 + 1e-9
+    assert scores["ami"] <= min(1, scores["nmi"]) + 1e-9  # as information by chance is never below 0
+
+
 @given(labellings)
 @settings(max_examples=60, deadline=None)
 def test_accuracy_is_the_best_over_all_pairings(pair: tuple[list[int], list[int]]) -> None:
