@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import sccagn_scale
@@ -68,6 +69,33 @@ def test_what_is_not_installed_passes_the_same_tests(tmp_path: Path) -> None:
         assert succeed(told, **loaded, SCCAGN_ISA=instructions).split()[-1] == instructions
         run_operator_tests("tests/ops", **loaded, SCCAGN_ISA=instructions)
     assert "SCCAGN_ISA must be one of baseline, avx2, avx512, but is sse" in succeed(told, **loaded, SCCAGN_ISA="sse")
+
+
+RUN = """
+import sys
+import numpy as np
+from model_samples import FAST, GENES, planted
+from sccagn_scale import SCCAGN, ops
+
+models = {"components": SCCAGN(planted(), None, FAST).train(), "genes": SCCAGN(planted(), 3, GENES).train()}
+arrays = {name: [model.labels_, model.embedding_] for name, model in models.items()}
+np.savez(sys.argv[1], **{f"{name} {i}": array for name, own in arrays.items() for i, array in enumerate(own)})
+print(ops.implementations()["csr_matmul"]["cpu"])
+"""
+
+
+@pytest.mark.skipif(not compiled, reason="the extension is not installed")
+def test_without_the_extension_a_run_gives_the_same_answers(tmp_path: Path) -> None:
+    path = os.pathsep.join(filter(None, (str(ROOT / "tests/model"), os.environ.get("PYTHONPATH"))))
+    used = [
+        succeed([sys.executable, "-c", RUN, str(tmp_path / f"{choice}.npz")], PYTHONPATH=path, SCCAGN_EXT=choice)
+        for choice in "01"
+    ]
+    assert [text.split()[-1] for text in used] == ["reference", "ext"]
+    without, compiled_in = (np.load(tmp_path / f"{choice}.npz") for choice in "01")
+    for name in ("components", "genes"):
+        np.testing.assert_array_equal(compiled_in[f"{name} 0"], without[f"{name} 0"])
+        np.testing.assert_allclose(compiled_in[f"{name} 1"], without[f"{name} 1"], atol=1e-3)
 
 
 def test_cuda_that_is_not_wanted_asks_for_no_compiler(tmp_path: Path) -> None:

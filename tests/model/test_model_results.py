@@ -90,10 +90,14 @@ def test_record_of_the_run(clustered: ad.AnnData) -> None:
 
 
 def test_what_was_there_is_kept(clustered: ad.AnnData, blood: ad.AnnData) -> None:
+    assert "PCs" in blood.varm
+    assert "pca" in blood.uns
     np.testing.assert_array_equal(clustered.X, blood.X)
     np.testing.assert_array_equal(clustered.raw.X.toarray(), blood.raw.X.toarray())
     pd.testing.assert_frame_equal(clustered.obs[blood.obs.columns], blood.obs)
     np.testing.assert_array_equal(clustered.obsm["X_umap"], blood.obsm["X_umap"])
+    np.testing.assert_array_equal(clustered.varm["PCs"], blood.varm["PCs"])
+    np.testing.assert_equal(clustered.uns["pca"], blood.uns["pca"])
 
 
 def test_scanpy_goes_on_from_the_result(clustered: ad.AnnData, tmp_path: Path) -> None:
