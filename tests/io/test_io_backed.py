@@ -35,6 +35,13 @@ def test_what_has_no_rows_in_the_file_comes_into_memory(tmp_path: Path, matrix: 
     assert not io.read(tmp_path / "a.h5ad", backed=True).isbacked
 
 
+def test_a_zarr_store_comes_into_memory(path: Path, tmp_path: Path) -> None:
+    io.write(io.read(path), tmp_path / "cells.zarr")
+    adata = io.read(tmp_path / "cells.zarr", backed=True)
+    assert not adata.isbacked
+    np.testing.assert_array_equal(adata.X.toarray(), COUNTS)
+
+
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
 def test_what_was_added_is_written_beside_what_was_there(path: Path, tmp_path: Path, suffix: str) -> None:
     before = io.read(path)

@@ -68,7 +68,7 @@ def test_names_that_not_every_file_can_hold(name: str) -> None:
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["neighbors", "pca", "file"])
+@pytest.mark.parametrize("name", ["neighbors", "pca", "file", "umap", "tsne", "diffmap"])
 def test_names_that_stand_for_something_else(name: str) -> None:
     with pytest.raises(InputError, match=f"`key_added` must not be '{name}'"):
         free_keys(name, cells())

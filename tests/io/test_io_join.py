@@ -173,6 +173,21 @@ def test_what_is_not_joined_is_not_held(tmp_path: Path) -> None:
     assert list(io.open_atlas(paths[0]).adata.obsm) == ["X_pca"]
 
 
+def test_of_several_files_the_same_is_read_whatever_parts_are_asked_for(tmp_path: Path) -> None:
+    def annotate(a: anndata.AnnData, b: anndata.AnnData) -> None:
+        for adata in (a, b):
+            adata.obs["kind"] = "x"
+            adata.obsm["X_pca"] = np.ones((adata.n_obs, 2))
+
+    paths = pair(tmp_path, annotate)
+    assert list(io.open_atlas(paths[0], parts=("obsm",)).adata.obsm) == ["X_pca"]
+    joined, whole = (io.open_atlas(paths, parts=parts).adata for parts in (("obsm", "uns"), None))
+    assert not joined.obsm
+    pd.testing.assert_frame_equal(joined.obs, whole.obs)
+    pd.testing.assert_frame_equal(joined.var, whole.var)
+    assert set(joined.obs) == {"kind", "file"}
+
+
 def test_genes_left_out_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "sccagn_scale"):
         io.open_atlas(pair(tmp_path)).matrix()

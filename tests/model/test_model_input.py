@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from model_samples import FAST, TINY, planted
 from sklearn.metrics import adjusted_rand_score
 
-from sccagn_scale import SCCAGN, InputWarning, cluster
+from sccagn_scale import SCCAGN, InputWarning
 from sccagn_scale.io import open_atlas
 from sccagn_scale.model import _prepare
 from sccagn_scale.model._prepare import prepare
@@ -94,10 +94,14 @@ def test_cells_that_fail_quality_control_have_no_result() -> None:
     lil[poor] = 0
     lil[7, 5] = 1
     adata.X = lil.tocsr()
-    cluster(adata, 3, FAST)
+    model = SCCAGN(adata, 3, FAST).train()
+    model.write_to(adata)
     failed = np.isin(np.arange(300), poor)
     np.testing.assert_array_equal(adata.obs["sccagn"].isna(), failed)
-    for values in (adata.obs["sccagn_confidence"].to_numpy()[:, None], adata.obsm["X_sccagn"], adata.obsm["X_pca"]):
+    np.testing.assert_array_equal(model.labels_ < 0, failed)
+    assert model.soft_assignments_.shape == (300, 3)
+    written = (adata.obs["sccagn_confidence"].to_numpy()[:, None], adata.obsm["X_sccagn"], adata.obsm["X_pca"])
+    for values in (*written, model.confidence_[:, None], model.soft_assignments_):
         np.testing.assert_array_equal(np.isnan(values), np.broadcast_to(failed[:, None], values.shape))
     for key in ("distances", "connectivities"):
         np.testing.assert_array_equal(np.diff(adata.obsp[key].indptr) == 0, failed)
