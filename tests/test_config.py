@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import math
 import re
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
+from config_samples import configs
+from hypothesis import HealthCheck, given, settings
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config
@@ -93,9 +96,9 @@ def test_what_is_neither_config_nor_name_is_told(value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["discriminator", "attention_scope", "n_anchors", "pretrain_adversarial"])
 def test_a_setting_that_is_not_there_is_told_with_those_that_are(name: str) -> None:
-    for given in (lambda: Config(**{name: 1}), lambda: dataclasses.replace(Config(), **{name: 1})):
+    for attempt in (lambda: Config(**{name: 1}), lambda: dataclasses.replace(Config(), **{name: 1})):
         with pytest.raises(InputError, match=rf"^`Config` has an unknown name '{name}'; the names are input_kind, .*"):
-            given()
+            attempt()
     with pytest.raises(InputError, match=r"^`Config` has an unknown name 'n_latents'; did you mean 'n_latent'\?"):
         Config(n_latents=8)  # type: ignore[call-arg]
 
@@ -135,6 +138,11 @@ def test_a_number_at_the_bound_that_is_told_is_taken(name: str) -> None:
     bound = math.nextafter(0, 1) if above else float(least)
     value = int(bound) if bound.is_integer() else bound
     assert getattr(Config(**({"n_heads": 1} | {name: value})), name) == bound
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_a_fraction_may_be_one(name: str) -> None:
+    assert getattr(Config(**{name: 1.0}), name) == 1
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -295,6 +303,22 @@ def test_what_an_assignment_has_wrong_is_told(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         Config.from_assignments([text])
     assert message in str(caught.value)
+
+
+def as_toml(value: Any, quote: str) -> str:
+    if value is None or isinstance(value, str):
+        return f"{quote}{value or 'none'}{quote}"
+    return str(value).lower() if isinstance(value, bool) else str(list(value) if isinstance(value, tuple) else value)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(configs(), configs())
+def test_any_settings_come_back_from_texts_files_and_json(tmp_path: Path, config: Config, base: Config) -> None:
+    values = dataclasses.asdict(config)
+    assert Config.from_assignments([f"{name}={as_toml(value, '')}" for name, value in values.items()], base) == config
+    lines = [f"{name} = {as_toml(value, chr(34))}" for name, value in values.items()]
+    assert Config.from_toml(write(tmp_path, "\n".join(lines)), base) == config
+    assert Config(**json.loads(json.dumps(values))) == config
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
