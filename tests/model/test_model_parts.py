@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from model_samples import TINY, planted
+from sklearn.metrics import homogeneity_score
 
 from sccagn_scale import SCCAGN, Config, train
 from sccagn_scale._seed import seeded
@@ -19,7 +20,7 @@ from sccagn_scale.model._setup import pick_device
 @pytest.mark.parametrize("fusion", ["attention", "add", "concat", "multiply", "none"])
 @pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
 def test_every_convolution_with_every_fusion(conv: Any, fusion: Any) -> None:
-    _runs(dataclasses.replace(TINY, conv=conv, fusion=fusion))
+    _finds_the_types(dataclasses.replace(TINY, conv=conv, fusion=fusion))
 
 
 CHANGES: list[dict[str, Any]] = [
@@ -46,8 +47,8 @@ CHANGES: list[dict[str, Any]] = [
     {"n_top_genes": 30, "n_comps": 10},
     {"n_latent": 16, "n_hidden": (50, 60, 60)},
 ]
+BACKENDS = ("exact", "hnsw", "ivf", "ivf_graph", "torch_exact")
 ALIKE: list[dict[str, Any]] = [
-    *({"knn_backend": backend} for backend in ("hnsw", "ivf", "ivf_graph", "torch_exact")),
     {"n_attended": None},
     {"n_attended": None, "batch_size": None},
     {"batch_size": None},
@@ -56,12 +57,27 @@ ALIKE: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(
-    "changes", [*CHANGES, *ALIKE], ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items())
+    "changes",
+    [*CHANGES, *ALIKE, *({"knn_backend": backend} for backend in BACKENDS)],
+    ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items()),
 )
 def test_every_part_can_be_switched(changes: dict[str, Any]) -> None:
-    _runs(dataclasses.replace(TINY, **changes))
+    _finds_the_types(dataclasses.replace(TINY, **changes))
 
 
+@pytest.mark.parametrize("changes", ALIKE, ids=lambda changes: ",".join(changes))
+def test_what_few_cells_do_not_reach_changes_nothing(changes: dict[str, Any]) -> None:
+    for own, usual in zip(_outcome(dataclasses.replace(TINY, **changes)), _outcome(TINY), strict=True):
+        np.testing.assert_array_equal(own, usual)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_neighbors_are_searched_as_asked_for(backend: Any) -> None:
+    assert _trained(dataclasses.replace(TINY, knn_backend=backend)).graph_facts_["backend"] == backend
+
+
+FLAT = {"joint_steps": 5, "settle_epochs": 1000, "learning_rate": 1e-6, "weight_adversarial": 0.0, "patience": 50}
+"""The loss does not fall."""
 OTHERWISE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     *(({}, changes) for changes in CHANGES),
     *(({}, {name: value}) for name, value in {"conv": "sage", "fusion": "concat", "whiten": False}.items()),
@@ -75,11 +91,21 @@ OTHERWISE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"round_clusters": False}),
     ({}, {"learning_rate": 0.001}),
     ({}, {"discriminator_learning_rate": 0.1}),
+    ({}, {"weight_clustering": 0.0}),
+    ({}, {"weight_reconstruction": 0.0}),
+    ({}, {"n_top_genes": 100}),
+    ({}, {"n_comps": 30}),
+    ({}, {"n_latent": 16}),
+    ({}, {"n_hidden": (50, 60, 60)}),
+    ({}, {"pretrain_steps": 0}),
+    ({}, {"joint_steps": 0}),
     ({"joint_steps": 60, "patience": 50, "settle_epochs": 1000}, {"settle_epochs": 1}),
+    (FLAT, {"patience": 1}),
     ({"input_kind": "counts"}, {"input_kind": "log"}),
     ({"n_attended": 16}, {"n_attended": None}),
     ({"init": "kmeans"}, {"n_init": 20}),
     ({"init": "mixture"}, {"mixture_shrinkage": 0.01}),
+    ({"batch_size": 100}, {"loader": "neighbor"}),
     ({"batch_size": 100}, {"batch_size": 50}),
     ({"batch_size": 100}, {"batch_size": None}),
     ({"batch_size": 100, "pretrain_batch_size": 100}, {"pretrain_batch_size": 50}),
@@ -87,6 +113,17 @@ OTHERWISE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"joint_steps": 60, "settle_epochs": 2, "learning_rate": 0.01}, {"tolerance": 0.5}),
 ]
 """Settings, and a change to them that has to show."""
+ELSEWHERE = {
+    "knn_backend": "comes to the same for so few cells, but is told",
+    "neighbor_sampler": "needs a package that may be missing",
+    "resolution": "tells where the number of clusters is estimated",
+}
+"""Settings that have tests of their own, and why."""
+
+
+def test_every_setting_is_changed_alone() -> None:
+    alone = {next(iter(changes)) for _, changes in OTHERWISE if len(changes) == 1}
+    assert sorted([*alone, *ELSEWHERE]) == sorted(field.name for field in dataclasses.fields(Config))
 
 
 @pytest.mark.parametrize(("base", "changes"), OTHERWISE, ids=lambda changes: ",".join(changes))
@@ -95,10 +132,45 @@ def test_no_setting_is_ignored(base: dict[str, Any], changes: dict[str, Any]) ->
     assert not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, after, strict=True))
 
 
+def test_the_sampler_of_neighbors_is_the_one_asked_for() -> None:
+    pytest.importorskip("torch_sparse")
+    sampled = dataclasses.replace(TINY, loader="neighbor", batch_size=100)
+    before, after = (
+        _outcome(dataclasses.replace(sampled, neighbor_sampler=name)) for name in ("torch", "torch-sparse")
+    )
+    assert not np.array_equal(before[0], after[0])
+
+
+@pytest.mark.parametrize(
+    ("init", "few"),
+    [*((init, 20_000) for init in ("consensus", "ward", "mixture", "kmeans")), ("consensus", 100), ("auto", 100)],
+)
+def test_a_higher_resolution_gives_more_clusters(init: Any, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("_views", "_initial"):
+        monkeypatch.setattr(f"sccagn_scale.model.{module}.FEW_CELLS", few)
+    config = dataclasses.replace(TINY, init=init, n_comps=24, joint_steps=0, pretrain_steps=0)
+    usual, fine = (
+        SCCAGN(planted((60, 45, 30)), None, dataclasses.replace(config, resolution=resolution)).train().n_clusters_
+        for resolution in (0.5, 4.0)
+    )
+    assert usual == 3 < fine
+
+
+def test_a_loss_that_is_flat_ends_training() -> None:
+    models = [_trained(dataclasses.replace(TINY, **FLAT | {"patience": patience})) for patience in (50, 1, 3)]
+    assert [model.stopped_ for model in models] == ["budget", "plateau", "plateau"]
+    assert [int((model.history_["stage"] == "joint").sum()) for model in models] == [5, 2, 4]
+
+
 @functools.cache
+def _trained(config: Config) -> SCCAGN:
+    """A run with more clusters than there are types, so that every choice tells."""
+    return SCCAGN(planted(), 8, config).train()
+
+
 def _outcome(config: Config) -> list[np.ndarray]:
-    """What a run with more clusters than there are types comes to, so that every choice tells."""
-    model = SCCAGN(planted(), 8, config).train()
+    """What a run comes to."""
+    model = _trained(config)
     history = model.history_.drop(columns="stage").to_numpy(float)
     return [model.embedding_, model.soft_assignments_, model.adjacency_.toarray(), history]
 
@@ -130,11 +202,13 @@ def test_the_graph_is_divided_where_it_is_larger_than_a_batch(
     assert set(inner) <= {wanted}
 
 
-def _runs(config: Config) -> None:
-    model = SCCAGN(planted(), 3, config).train()
+def _finds_the_types(config: Config) -> None:
+    model = _trained(config)
     assert model.embedding_.shape == (300, config.n_latent)
     assert np.isfinite(model.embedding_).all()
-    assert set(model.labels_) <= {0, 1, 2}
+    assert model.labels_.min() == 0
+    assert model.labels_.max() < 8
+    assert homogeneity_score(planted().obs["type"], model.labels_) > 0.8
     assert np.isfinite(model.history_.drop(columns=["stage", "changed"]).to_numpy(float)).all()
 
 
