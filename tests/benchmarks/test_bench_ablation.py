@@ -46,7 +46,9 @@ def test_a_variant_changes_some_preset(variant: str) -> None:
 
 def test_what_a_preset_has_already_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contests: list[Any] = []
-    monkeypatch.setattr("benchmarks._session.run_contest", lambda contest, threads: contests.append(contest) or ())
+    monkeypatch.setattr(
+        "benchmarks._session.run_contest", lambda contest, threads, references: contests.append(contest) or ()
+    )
     assert main(["ablation", "--data", str(folder), "--json", str(folder / "r.json")]) == 0
     asked = {contest.case: [method.name for method in contest.methods] for contest in contests}
     assert set(asked) == {"a/default", "a/paper"}

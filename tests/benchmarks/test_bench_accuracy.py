@@ -211,7 +211,7 @@ def test_a_run_that_fails_leaves_the_environment_as_it_was(
         monkeypatch.setenv(SCRATCH, before)
     during: list[Path] = []
 
-    def fail(contest: Any, threads: int) -> None:
+    def fail(contest: Any, threads: int, references: Any) -> None:
         during.append(Path(os.environ[SCRATCH]))
         assert during[0].is_dir()
         raise RuntimeError("out of luck")
@@ -440,10 +440,11 @@ def test_a_quick_run_leaves_the_kept_results_alone(
 ) -> None:
     monkeypatch.setattr(_results, "RESULTS", tmp_path / "results")
     monkeypatch.setattr("benchmarks.__main__.RESULTS", tmp_path / "results")
-    monkeypatch.setattr("benchmarks._session.run_contest", lambda contest, threads: iter(()))
+    monkeypatch.setattr("benchmarks._session.run_contest", lambda contest, threads, references: iter(()))
     write_set(tmp_path / "a.h5ad", n_obs=20)
-    request = ["accuracy", "--data", str(tmp_path), "--methods", "gmm"]
+    request = ["accuracy", "--data", str(tmp_path)]
     assert main([*request, "--quick"]) == 0
+    assert main([*request, "--methods", "gmm"]) == 2  # less than the whole
     assert not (tmp_path / "results").exists()
     assert main(request) == 0
     assert (tmp_path / "results" / "accuracy.json").exists()

@@ -79,7 +79,9 @@ def test_all_edges_are_kept_where_all_neighbours_are_drawn(data: Path) -> None:
 def asked(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Contest]:
     """The contests of a run that runs none."""
     contests: list[Contest] = []
-    monkeypatch.setattr("benchmarks._session.run_contest", lambda contest, threads: contests.append(contest) or ())
+    monkeypatch.setattr(
+        "benchmarks._session.run_contest", lambda contest, threads, references: contests.append(contest) or ()
+    )
     monkeypatch.setattr(loaders, "run_fresh", lambda target, kwargs: {})
     assert main(["loaders", *arguments]) == 0
     return contests

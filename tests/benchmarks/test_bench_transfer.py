@@ -266,7 +266,9 @@ def test_cells_without_a_cluster_follow_no_batch_but_count() -> None:
 def asked(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Contest]:
     """The contests of a run that runs none."""
     contests: list[Contest] = []
-    monkeypatch.setattr("benchmarks._session.run_contest", lambda contest, threads: contests.append(contest) or ())
+    monkeypatch.setattr(
+        "benchmarks._session.run_contest", lambda contest, threads, references: contests.append(contest) or ()
+    )
     assert main(["transfer", *arguments]) == 0
     return contests
 
