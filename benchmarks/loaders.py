@@ -13,7 +13,8 @@ import numpy as np
 
 from benchmarks import _loaders_report
 from benchmarks._choice import chosen_files, chosen_seeds, names
-from benchmarks._contest import Contest, Method, run_fresh
+from benchmarks._contest import Contest, Method
+from benchmarks._files import in_fresh_process
 from benchmarks._labelled import read_blind
 from benchmarks._outcome import Metrics, Outcome, StageClock, over_seeds, reset_peak_rss
 from benchmarks._session import Session
@@ -66,11 +67,8 @@ def run(arguments: argparse.Namespace, session: Session) -> None:
         cases = [(path.stem, str(path), seeds) for path in files]
         if cells:
             path = str(Path(folder, "simulated.h5ad"))
-            made = run_fresh(
-                "benchmarks.loaders:make_atlas", {"path": path, "n_obs": cells, "n_vars": default["genes"]}
-            )
-            if "error" in made:
-                raise InputError(made["error"].removeprefix("InputError: "))
+            what = {"path": path, "n_obs": cells, "n_vars": default["genes"]}
+            in_fresh_process("benchmarks._files:make_file", what)
             cases.append((f"simulated {cells:,}", path, 1))
         contests = []
         for case, path, n_seeds in cases:
@@ -100,14 +98,6 @@ def _chosen_files(arguments: argparse.Namespace) -> list[Path]:
             raise InputError(f"{arguments.data} has no {', '.join(missing)}; `--sets` can name others.")
         return [by_name[name] for name in SETS]
     return files
-
-
-def make_atlas(path: str, n_obs: int, n_vars: int) -> Outcome:
-    """Target: simulate the atlas."""
-    from sccagn_scale.simulate import simulate
-
-    simulate(path, n_obs, n_vars)
-    return Outcome({}, dict)
 
 
 def run_config(path: str, case: str, config: dict[str, Any], n_seeds: int, n_steps: int) -> Outcome:

@@ -82,7 +82,7 @@ def asked(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Contest
     monkeypatch.setattr(
         "benchmarks._session.run_contest", lambda contest, threads, references: contests.append(contest) or ()
     )
-    monkeypatch.setattr(loaders, "run_fresh", lambda target, kwargs: {})
+    monkeypatch.setattr(loaders, "in_fresh_process", lambda target, kwargs: None)
     assert main(["loaders", *arguments]) == 0
     return contests
 
