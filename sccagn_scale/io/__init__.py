@@ -7,6 +7,7 @@ from ._free_keys import free_keys
 from ._layers import find_matrix
 from ._layout import file_facts
 from ._matrix import StoredMatrix
+from ._parameters import as_path, checked_anndata
 from ._read import read, read_parts
 from ._results import add_results, write_copy
 from ._room import Making, ending, free_room, output_size, shares_blocks
@@ -26,8 +27,10 @@ __all__ = [
     "RowWriter",
     "StoredMatrix",
     "add_results",
+    "as_path",
     "check_replaceable",
     "check_writable",
+    "checked_anndata",
     "ending",
     "file_facts",
     "find_matrix",

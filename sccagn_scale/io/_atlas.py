@@ -18,8 +18,9 @@ from sccagn_scale._errors import InputError, InputWarning, first_line
 from ._columns import RowsOfColumns, ScratchFolder
 from ._join import join_frames, join_genes
 from ._layers import RAW_NAMES, choices, layers_in, no_layer, place
-from ._layout import HDF5_SUFFIXES, MTX_NAMES, as_path, damaged, file_facts, is_zarr, open_store
+from ._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, file_facts, is_zarr, open_store
 from ._matrix import Part, StoredMatrix
+from ._parameters import as_path
 from ._read import FRAME, read_frame, read_with
 from ._stored import HeldRows, Rows, StoredRows
 

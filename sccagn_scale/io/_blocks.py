@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 from anndata import AnnData
 from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
+from sccagn_scale._checks import whole
 from sccagn_scale._errors import InputError
 from sccagn_scale._threads import ahead
 
@@ -55,25 +55,19 @@ def iter_blocks(
     InputError
         If there is no such layer, or the file cannot be read or is damaged.
     """
-    check_block_size(block_size)
+    block_size = whole(block_size, "block_size", 1)
     rows = _rows_of(source, layer) if isinstance(source, AnnData) else _rows_in(Path(source), layer)
     if isinstance(rows, HeldRows):
         return blocks_of(rows, block_size)
     return ahead(_stored_blocks(rows, block_size))
 
 
-def check_block_size(block_size: int) -> None:
-    """Raise InputError if it is not a whole number of at least 1."""
-    if isinstance(block_size, bool) or not isinstance(block_size, int | np.integer) or block_size < 1:
-        raise InputError(f"`block_size` must be a whole number of at least 1, but is {block_size!r}.")
-
-
 def blocks_of(rows: Rows, block_size: int) -> Iterator[Block]:
     """Go through rows in blocks, each with its first row."""
     n_obs = rows.shape[0]
     with rows.reading() as read:
-        for start in range(0, n_obs, int(block_size)):
-            yield start, read(start, min(start + int(block_size), n_obs))
+        for start in range(0, n_obs, block_size):
+            yield start, read(start, min(start + block_size, n_obs))
 
 
 def _stored_blocks(rows: StoredRows, block_size: int) -> Iterator[Block]:

@@ -24,21 +24,6 @@ TENX_PARTS = {"data", "indices", "indptr", "shape", "barcodes"}
 MTX_NAMES = ("matrix.mtx", "matrix.mtx.gz")
 
 
-def as_path(value: Any, name: str) -> Path:
-    """The path that came in the parameter `name`.
-
-    Raises
-    ------
-    InputError
-        If it is none.
-    """
-    if not isinstance(value, str | os.PathLike):
-        raise InputError(
-            f"`{name}` must be the path of a file or folder, a str or a Path, but is of type {type(value).__name__}."
-        )
-    return Path(value)
-
-
 def damaged(path: Path, reason: str) -> InputError:
     """The error for a file that has the right kind and the wrong content."""
     return InputError(f"`path` {str(path)!r} is damaged, incomplete or stored in an unknown way: {reason}.")

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sccagn_scale._checks import whole
 from sccagn_scale._errors import InputError
 from sccagn_scale._threads import ahead
 
-from ._blocks import Block, blocks_of, check_block_size
+from ._blocks import Block, blocks_of
 from ._columns import RowsOfColumns
 from ._join import Columns
 from ._store import packed_size
@@ -94,7 +95,7 @@ class StoredMatrix:
         InputError
             If the block is damaged in its file; the message names the file and the cells, counted from its first.
         """
-        check_block_size(block_size)
+        block_size = whole(block_size, "block_size", 1)
         return ahead(
             (part.start + start, self._joined(part, block))
             for part in self._parts

@@ -17,7 +17,8 @@ from sccagn_scale._errors import InputWarning
 
 from ._blocks import iter_blocks
 from ._check import as_signed, drop_ambiguous_names, matrices_of, matrix_fault, plain_names
-from ._layout import Layout, as_damaged, as_path, damaged, layout_of, open_hdf5, open_store
+from ._layout import Layout, as_damaged, damaged, layout_of, open_hdf5, open_store
+from ._parameters import as_path
 from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 
 # AnnData asks for what is done here, and warns of the suffixes that do it

@@ -19,7 +19,8 @@ from sccagn_scale._errors import InputError, first_line
 
 from ._atomic import replacing, replacing_hdf5, scratch_folder
 from ._check import has_pandas_strings, plain_strings
-from ._layout import as_path, is_zarr
+from ._layout import is_zarr
+from ._parameters import as_path, checked_anndata
 
 SUFFIXES = (".h5ad", ".zarr")
 _STREAMS = re.compile("/dev/std|/dev/fd/|/proc/[^/]+/fd/")
@@ -45,9 +46,7 @@ def write(adata: anndata.AnnData, path: str | os.PathLike[str]) -> None:
     InputError
         If `path` cannot be written, or the disk fills up on the way.
     """
-    if not isinstance(adata, anndata.AnnData):
-        raise InputError(f"`adata` must be an AnnData, but is of type {type(adata).__name__}.")
-    path = as_path(path, "path")
+    adata, path = checked_anndata(adata), as_path(path, "path")
     check_writable(path, "path")
     if adata.is_view and (adata.isbacked or has_pandas_strings(adata)):
         adata = adata.to_memory()  # a view has no X of its own in the file, nor strings that can be made plain

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from sccagn_scale._progress import Progress
 from sccagn_scale.config import Config, Device, Preset
-from sccagn_scale.io import free_keys
+from sccagn_scale.io import checked_anndata, free_keys
 from sccagn_scale.model._model import SCCAGN
-from sccagn_scale.model._setup import checked_anndata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,7 +40,7 @@ def cluster(
     `obsm["X_sccagn"]`, `obsm["X_pca"]`, `obsp["distances"]`, `obsp["connectivities"]`, `uns["neighbors"]` and
     `uns["sccagn"]`. If anything fails before that, the AnnData is unchanged.
     """
-    free_keys(key_added, checked_anndata(adata))
+    free_keys(key_added, checked_anndata(adata, hint=" For what `open_atlas` returns there is `SCCAGN`."))
     model = SCCAGN(
         adata,
         n_clusters,

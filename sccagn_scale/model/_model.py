@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 
 from sccagn_scale import clustering, graph, pp, train
+from sccagn_scale._checks import checked_random_state
 from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import SILENT, Progress, Stage
-from sccagn_scale._seed import checked_random_state
 from sccagn_scale.config import Config, Device, Init, Preset
 from sccagn_scale.infer import embed
 from sccagn_scale.io import free_keys

@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 
 from sccagn_scale import clustering
+from sccagn_scale._checks import checked_random_state
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
-from sccagn_scale._seed import checked_random_state
-from sccagn_scale.io import free_keys
-from sccagn_scale.model._setup import checked_anndata, checked_n_clusters
+from sccagn_scale.io import checked_anndata, free_keys
+from sccagn_scale.model._setup import checked_n_clusters
 from sccagn_scale.ops import student_t_assign
 
 if TYPE_CHECKING:

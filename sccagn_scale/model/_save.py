@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from sccagn_scale import clustering, pp
 from sccagn_scale._errors import InputError, first_line
 from sccagn_scale.config import Config
-from sccagn_scale.io import replacing
+from sccagn_scale.io import as_path, replacing
 from sccagn_scale.model._prepare import Recipe
 from sccagn_scale.model._results import evidence, versions
 
@@ -94,7 +93,7 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
 
 def checked_folder(folder: str | Path) -> Path:
     """Return the place of a model to come, or refuse one where something else is."""
-    target = _path(folder)
+    target = as_path(folder, "folder")
     if not target.exists():
         return target
     if not target.is_dir():
@@ -116,12 +115,6 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _path(folder: str | Path) -> Path:
-    if not isinstance(folder, str | os.PathLike):
-        raise InputError(f"`folder` must be the path of a saved model; it is of type {type(folder).__name__}.")
-    return Path(folder)
-
-
 def _is_ours(path: Path) -> bool:
     """Whether `save_model` wrote this `model.json`, be it in another format."""
     try:
@@ -132,7 +125,7 @@ def _is_ours(path: Path) -> bool:
 
 def load_model(folder: str | Path) -> Saved:
     """Read what `save_model` wrote."""
-    source = _path(folder)
+    source = as_path(folder, "folder")
     try:
         facts = json.loads((source / _MODEL).read_text(encoding="utf-8"))
         if facts["format"] != _FORMAT:

@@ -15,6 +15,7 @@ import torch
 from anndata import AnnData
 
 from sccagn_scale import graph, pp
+from sccagn_scale._checks import whole
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config, Device, Preset
@@ -120,16 +121,6 @@ def check_same_cells(adata: AnnData, names: pd.Index, *, may_be_renamed: bool) -
         )
 
 
-def checked_anndata(adata: AnnData) -> AnnData:
-    """Return the cells, or refuse what is no AnnData."""
-    if not isinstance(adata, AnnData):
-        raise InputError(
-            f"`adata` must be an AnnData, as `sccagn_scale.read` gives it; it is of type {type(adata).__name__}. For "
-            "what `open_atlas` returns there is `SCCAGN`."
-        )
-    return adata
-
-
 def pick_device(device: Device) -> torch.device:
     """Resolve `"auto"`, and refuse a GPU that is not there."""
     if device not in get_args(Device):
@@ -145,13 +136,10 @@ def checked_n_clusters(n_clusters: int | None, n_obs: int, which: str = "in the 
     """Return the number of clusters as an int, or refuse one that `n_obs` cells cannot have."""
     if n_clusters is None:
         return None
-    if isinstance(n_clusters, bool) or not isinstance(n_clusters, (int, np.integer)):
-        raise InputError(f"`n_clusters` must be a whole number or None; it is {n_clusters!r}.")
-    if n_clusters < 2:
-        raise InputError(f"`n_clusters` must be at least 2; it is {n_clusters}.")
+    n_clusters = whole(n_clusters, "n_clusters", 2, further=", or None")
     if n_clusters > n_obs:
         raise InputError(f"`n_clusters` = {n_clusters} needs at least as many cells; there are {n_obs:,} {which}.")
-    return int(n_clusters)
+    return n_clusters
 
 
 def checked_batch_key(batch_key: str | None, adata: AnnData | Atlas, config: Config) -> str | None:

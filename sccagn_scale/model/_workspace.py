@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -12,14 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
+from sccagn_scale._checks import whole
 from sccagn_scale._compat import probe
 from sccagn_scale._errors import InputError, first_line
 from sccagn_scale._memory import IN_MEMORY, Scratch, available, in_words, is_in_memory
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
-from sccagn_scale.io import scratch_folder
+from sccagn_scale.io import as_path, scratch_folder
 from sccagn_scale.model._needs import Need, Size, needs
 
 if TYPE_CHECKING:
@@ -56,8 +54,8 @@ def checked_limits(limits: Limits) -> Limits:
     allowed_memory(limits.memory)
     for name in ("store", "scratch"):
         path = getattr(limits, name)
-        if path is not None and not isinstance(path, str | os.PathLike):
-            raise InputError(f"`{name}` must be a path or None; it is {path!r}.")
+        if path is not None:
+            as_path(path, name)
     if limits.dask is not None and not isinstance(limits.dask, str):
         raise InputError(f"`dask` must be 'local', the address of a scheduler, or None; it is {limits.dask!r}.")
     return limits
@@ -67,9 +65,7 @@ def allowed_memory(memory: int | None) -> int:
     """Bytes that a run may take: as given, or 70 % of what is free."""
     if memory is None:
         return int(_SHARE * available())
-    if isinstance(memory, bool) or not isinstance(memory, (int, np.integer)) or memory < 1:
-        raise InputError(f"`memory` must be a whole number of bytes, at least 1, or None; it is {memory!r}.")
-    return int(memory)
+    return whole(memory, "memory", 1, further=", in bytes, or None")
 
 
 @contextmanager

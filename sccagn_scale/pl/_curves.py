@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
-from sccagn_scale.pl._layout import check_anndata
+from sccagn_scale.io import checked_anndata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -155,8 +155,7 @@ def history(adata: AnnData, key: str = "sccagn") -> Figure:
 
 
 def _record(adata: AnnData, key: str) -> dict[str, Any]:
-    check_anndata(adata)
-    record = adata.uns.get(Keys(key).uns)
+    record = checked_anndata(adata).uns.get(Keys(key).uns)
     if record is None:
         raise InputError(
             f"`key` must be a name under which clusters were written, but uns has no {key!r}; "

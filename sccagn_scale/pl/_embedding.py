@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sccagn_scale._checks import checked_random_state, whole
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
-from sccagn_scale._seed import checked_random_state
+from sccagn_scale.io import checked_anndata
 from sccagn_scale.pl._labels import label_groups
-from sccagn_scale.pl._layout import FEWEST, check_anndata, place
+from sccagn_scale.pl._layout import FEWEST, place
 from sccagn_scale.pl._palette import MISSING, matched, palette
 
 if TYPE_CHECKING:
@@ -72,8 +73,10 @@ def embedding(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    check_anndata(adata)
-    _check_numbers(max_cells, point_size)
+    checked_anndata(adata)
+    max_cells = whole(max_cells, "max_cells", FEWEST)
+    if point_size is not None and not (isinstance(point_size, int | float | np.number) and 0 < point_size < np.inf):
+        raise InputError(f"`point_size` must be a number above 0; it is {point_size!r}.")
     random_state = checked_random_state(random_state)
     columns = _columns(adata, color, key)
     cells, xy, basis = place(adata, basis, key=key, max_cells=max_cells, random_state=random_state)
@@ -109,13 +112,6 @@ def embedding(
         if column in groups:
             label_groups(panel, xy, groups[column].codes[cells], list(groups[column].categories))
     return figure
-
-
-def _check_numbers(max_cells: object, point_size: object) -> None:
-    if not isinstance(max_cells, int | np.integer) or isinstance(max_cells, bool) or max_cells < FEWEST:
-        raise InputError(f"`max_cells` must be a whole number of at least {FEWEST}; it is {max_cells!r}.")
-    if point_size is not None and not (isinstance(point_size, int | float | np.number) and 0 < point_size < np.inf):
-        raise InputError(f"`point_size` must be a number above 0; it is {point_size!r}.")
 
 
 def _columns(adata: AnnData, color: str | Sequence[str] | None, key: str) -> list[str]:

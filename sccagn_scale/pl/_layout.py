@@ -23,14 +23,6 @@ Placed = tuple[NDArray[np.intp], NDArray[np.float32], str]
 FEWEST = 4  # cells that UMAP can place
 
 
-def check_anndata(adata: object) -> None:
-    """Refuse what is no AnnData, such as the path of one."""
-    import anndata as ad
-
-    if not isinstance(adata, ad.AnnData):
-        raise InputError(f"`adata` must be an AnnData; it is of type {type(adata).__name__}.")
-
-
 def place(adata: AnnData, basis: str, *, key: str, max_cells: int, random_state: int) -> Placed:
     """Positions that `adata` holds, or the UMAP of its graph; a random sample of the cells when there are too many.
 

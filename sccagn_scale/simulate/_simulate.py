@@ -12,10 +12,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from anndata import AnnData
 
+from sccagn_scale._checks import checked_random_state, whole
 from sccagn_scale._console import checked_listener, shown
 from sccagn_scale._errors import InputError
 from sccagn_scale._progress import Progress
-from sccagn_scale._seed import checked_random_state
 from sccagn_scale._threads import mapped
 from sccagn_scale.io import RowWriter, check_writable, read, replacing_hdf5
 from sccagn_scale.simulate._h5ad import write_annotation
@@ -88,11 +88,11 @@ def simulate(
     """
     path, listener = Path(path), checked_listener(progress)
     random_state = checked_random_state(random_state)
-    _check_whole("n_obs", n_obs, least=1)
+    whole(n_obs, "n_obs", 1)
     if n_vars is not None:
-        _check_whole("n_vars", n_vars, least=1)
+        whole(n_vars, "n_vars", 1, further=", or None")
     if n_types is not None:
-        _check_whole("n_types", n_types, least=2)
+        whole(n_types, "n_types", 2, further=", or None")
         if n_types > n_obs:
             raise InputError(
                 f"`n_types` must be at most `n_obs`, so that each type has a cell, got {n_types} > {n_obs}."
@@ -131,11 +131,6 @@ def simulate(
             rows.close()
     except OSError as error:
         raise InputError(f"`path` {str(path)!r} could not be written: {error.strerror or error}.") from error
-
-
-def _check_whole(name: str, value: int, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
 
 
 def _make_sampler(

@@ -151,7 +151,7 @@ def test_json_says_where_each_cluster_came_from(clustered: Path, n_clusters: int
         (["--inplace", "-k", "3", "--key-added", "sccagn"], "`--key-added` must be another name than `--key`"),
         (["--inplace", "-k", "3", "--key-added", "batch"], "`--key-added` = 'batch' would replace obs['batch']"),
         (["--inplace", "-k", "3", "--key-added", "a/b"], "`--key-added` must be a name"),
-        (["--inplace", "-k", "3", "--seed", "-1"], "`--seed` must be at least 0"),
+        (["--inplace", "-k", "3", "--seed", "-1"], "`--seed` must be a whole number of at least 0"),
         (["-o", "IN.zarr", "-k", "3"], "`--output` must end in .h5ad"),
         (["-o", "IN.h5ad", "-k", "3"], "`--output` must not be the same as `FILE`"),
         (["--inplace", "-k", "3", "--json", "IN.h5ad"], "`--json` must not be the same as `FILE`"),

@@ -149,7 +149,7 @@ def test_cells_that_are_not_there(tmp_path: Path, start: int, stop: int) -> None
 @pytest.mark.parametrize("block_size", [0, 2.5, True])
 def test_block_size(tmp_path: Path, block_size: object) -> None:
     matrix = io.open_atlas([store(random_atlas(0, (3, 4)), tmp_path / "a")]).matrix()
-    fails(lambda: matrix.blocks(block_size), "`block_size` must be a whole number of at least 1, but is")
+    fails(lambda: matrix.blocks(block_size), "`block_size` must be a whole number of at least 1; it is")
 
 
 # Damage

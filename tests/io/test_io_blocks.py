@@ -238,7 +238,7 @@ def test_the_file_is_closed_at_the_end_and_on_leaving_early(tmp_path: Path, adat
 
 @pytest.mark.parametrize("block_size", [0, -1, 2.5, "10", True, None])
 def test_block_size(adata: anndata.AnnData, block_size: object) -> None:
-    with pytest.raises(InputError, match="`block_size` must be a whole number of at least 1, but is"):
+    with pytest.raises(InputError, match="`block_size` must be a whole number of at least 1; it is"):
         io.iter_blocks(adata, block_size)
 
 

@@ -272,7 +272,7 @@ def test_nul_goes_into_zarr_only(tmp_path: Path, adata: anndata.AnnData) -> None
 
 def test_what_is_no_anndata_or_path(tmp_path: Path, adata: anndata.AnnData) -> None:
     for wrong in ("x", None, adata.X):
-        with pytest.raises(InputError, match="`adata` must be an AnnData, but is of type "):
+        with pytest.raises(InputError, match=r"`adata` must be an AnnData, as .* gives it; it is of type "):
             io.write(wrong, tmp_path / "a.h5ad")
     for wrong in (None, 5, adata):
         with pytest.raises(InputError, match=r"`path` must be the path of a file or folder, .* of type "):

@@ -204,7 +204,7 @@ def test_too_little_memory_is_refused(atlas: Atlas, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("memory", [0, -1, 1.5, True, "4G", np.float64(8e9), np.bool_(True), np.int64(0)])
 def test_memory_is_bytes(atlas: Atlas, memory: Any) -> None:
-    with pytest.raises(InputError, match="`memory` must be a whole number of bytes"):
+    with pytest.raises(InputError, match="`memory` must be a whole number of at least 1, in bytes, or None"):
         SCCAGN(atlas, 3, FAST, memory=memory).train()
 
 

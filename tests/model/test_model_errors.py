@@ -26,10 +26,10 @@ def test_only_an_atlas_is_planned() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_clusters": 1}, r"`n_clusters` must be at least 2; it is 1\."),
+        ({"n_clusters": 1}, r"`n_clusters` must be a whole number of at least 2, or None; it is 1\."),
         ({"n_clusters": 301}, r"`n_clusters` = 301 needs at least as many cells; there are 300"),
-        ({"n_clusters": 2.5}, r"`n_clusters` must be a whole number or None; it is 2\.5\."),
-        ({"n_clusters": True}, r"`n_clusters` must be a whole number or None; it is True\."),
+        ({"n_clusters": 2.5}, r"`n_clusters` must be a whole number of at least 2, or None; it is 2\.5\."),
+        ({"n_clusters": True}, r"`n_clusters` must be a whole number of at least 2, or None; it is True\."),
         (
             {"config": dataclasses.replace(Config(), n_neighbors=301)},
             r"`n_neighbors` = 301 needs at least as many cells",
@@ -38,10 +38,10 @@ def test_only_an_atlas_is_planned() -> None:
         ({"layer": "counts"}, r"`layer` must be one of None \(X\); there is no 'counts'\."),
         ({"layer": "raw"}, r"`layer` must be one of None \(X\); there is no 'raw'\."),
         ({"device": "tpu"}, r"`device` must be 'auto', 'cpu' or 'cuda'; it is 'tpu'\."),
-        ({"random_state": -1}, "`random_state` must be at least 0 and below 2³²; it is -1"),
-        ({"random_state": 2**32}, "`random_state` must be at least 0 and below 2³²"),
-        ({"random_state": 1.0}, r"`random_state` must be a whole number; it is 1\.0"),
-        ({"random_state": None}, "`random_state` must be a whole number; it is None"),
+        ({"random_state": -1}, "`random_state` must be a whole number of at least 0 and below 2³²; it is -1"),
+        ({"random_state": 2**32}, "`random_state` must be below 2³²; it is 4294967296"),
+        ({"random_state": 1.0}, r"`random_state` must be a whole number of at least 0 and below 2³²; it is 1\.0"),
+        ({"random_state": None}, "`random_state` must be a whole number of at least 0 and below 2³²; it is None"),
         ({"key_added": ""}, "`key_added` must be a name, not empty and without a slash; it is ''"),
         ({"key_added": "a/b"}, "`key_added` must be a name, not empty and without a slash; it is 'a/b'"),
         ({"key_added": "_index"}, "`key_added` must be a name"),
@@ -183,11 +183,11 @@ def test_results_are_for_the_same_cells_in_the_same_order() -> None:
     ("options", "message"),
     [
         ({"progress": None}, "`progress` must be True, False, or have a method `stage`; it is None"),
-        ({"store": 5}, "`store` must be a path or None; it is 5"),
-        ({"scratch": 5}, "`scratch` must be a path or None; it is 5"),
+        ({"store": 5}, "`store` must be the path of a file or folder, a str or a Path, but is of type int"),
+        ({"scratch": 5}, "`scratch` must be the path of a file or folder, a str or a Path, but is of type int"),
         ({"dask": 5}, "`dask` must be 'local', the address of a scheduler, or None; it is 5"),
         ({"dask": "local"}, "`dask` = 'local' is of use for files, which the workers read; these cells are in memory"),
-        ({"memory": "8G"}, "`memory` must be a whole number of bytes"),
+        ({"memory": "8G"}, "`memory` must be a whole number of at least 1, in bytes, or None; it is '8G'"),
     ],
 )
 def test_where_and_how_it_runs(options: dict[str, Any], message: str) -> None:

@@ -174,7 +174,7 @@ def test_mistakes_are_told(clustered: ad.AnnData) -> None:
     for arguments, message in (
         ({}, "`n_clusters` or `factor` must be given"),
         ({"n_clusters": 3, "factor": 2}, "one of them and not both"),
-        ({"n_clusters": 1}, "`n_clusters` must be at least 2"),
+        ({"n_clusters": 1}, "`n_clusters` must be a whole number of at least 2, or None; it is 1"),
         ({"n_clusters": 2.5}, "`n_clusters` must be a whole number"),
         ({"n_clusters": 571}, "`n_clusters` = 571 needs at least as many cells; there are 570 with a cluster"),
         ({"n_clusters": 200}, r"`n_clusters` must be at most \d+, as far as so few cells can be divided; it is 200"),

@@ -192,10 +192,10 @@ def _with_x(change: str) -> anndata.AnnData:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"n_obs": 0}, "`n_obs` must be a whole number of at least 1, got 0"),
+        ({"n_obs": 0}, "`n_obs` must be a whole number of at least 1; it is 0"),
         ({"n_obs": 1e3}, "`n_obs` must be a whole number"),
         ({"n_vars": 0}, "`n_vars` must be"),
-        ({"n_types": 1}, "`n_types` must be a whole number of at least 2, got 1"),
+        ({"n_types": 1}, "`n_types` must be a whole number of at least 2, or None; it is 1"),
         ({"n_obs": 4, "n_types": 5}, "`n_types` must be at most `n_obs`"),
         ({"n_obs": 4}, "`n_obs` must be at least the number of cell types, 10, got 4"),
         ({"median_counts": 0}, "`median_counts` must be a number above 0, got 0"),
