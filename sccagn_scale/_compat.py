@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sccagn_scale._errors import first_line
+from sccagn_scale._errors import InputError, first_line
 
-__all__ = ["OptionalPart", "cuda_devices", "faiss_gpu", "optional_parts", "package_version", "probe"]
+__all__ = ["OptionalPart", "cuda_devices", "faiss_gpu", "optional_parts", "package_version", "probe", "require"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,32 @@ def probe(name: str) -> OptionalPart:
         return OptionalPart(name, purpose, False, f"installed but cannot be imported: {first_line(error)}")
     found = package_version(distribution) or getattr(module, "__version__", "version unknown")
     return OptionalPart(name, purpose, True, str(found))
+
+
+def require(name: str, what: str, instead: str) -> OptionalPart:
+    """Try an optional package that is needed.
+
+    Parameters
+    ----------
+    name
+        See `probe`.
+    what
+        What needs it, as the error begins.
+    instead
+        What the error proposes where it cannot be installed.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used.
+    """
+    part = probe(name)
+    if not part.present:
+        raise InputError(
+            f"{what} needs the package {_PACKAGES[name][0]}, which cannot be used: {part.detail}. Install it, or "
+            f"{instead}."
+        )
+    return part
 
 
 def optional_parts() -> list[OptionalPart]:

@@ -196,6 +196,6 @@ def test_the_sampler_keeps_pygs_contract(n: int, n_fanout: list[int], seed: int,
 @pytest.mark.parametrize("sampler", ["torch-sparse", "pyg-lib"])
 def test_a_missing_package_is_told_with_what_to_install(sampler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = _compat.OptionalPart(sampler, "sampling", False, "not installed (pip install this)")
-    monkeypatch.setattr("sccagn_scale.loader._neighbor.probe", lambda name: absent)
+    monkeypatch.setattr("sccagn_scale._compat.probe", lambda name: absent)
     with pytest.raises(InputError, match=rf'`neighbor_sampler` = "{sampler}" .*pip install this.*"torch"'):
         NeighborLoader(X, GRAPH, (3,), batch_size=9, device=CPU, generator=np.random.default_rng(0), sampler=sampler)

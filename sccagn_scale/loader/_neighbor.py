@@ -9,8 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from sccagn_scale._compat import probe
-from sccagn_scale._errors import InputError
+from sccagn_scale._compat import require
 from sccagn_scale.config import SamplerName
 from sccagn_scale.loader._batch import Batch, Cells, rows, with_row_sums
 from sccagn_scale.ops import Csr
@@ -142,14 +141,9 @@ class _Seeds:
 
 def check_sampler(sampler: SamplerName) -> None:
     """Refuse a sampler whose package is missing."""
-    if sampler == "torch":
-        return
-    part = probe(sampler.replace("-", "_"))
-    if not part.present:
-        raise InputError(
-            f'`neighbor_sampler` = "{sampler}" needs the package {sampler}, which cannot be used: {part.detail}. '
-            'Install it, or take "torch", which needs none.'
-        )
+    if sampler != "torch":
+        name = sampler.replace("-", "_")
+        require(name, f'`neighbor_sampler` = "{sampler}"', 'take "torch", which needs none')
 
 
 def _compiled(

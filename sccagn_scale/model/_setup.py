@@ -16,7 +16,7 @@ from anndata import AnnData
 
 from sccagn_scale import graph, pp
 from sccagn_scale._checks import whole
-from sccagn_scale._compat import probe
+from sccagn_scale._compat import require
 from sccagn_scale._errors import InputError
 from sccagn_scale.config import Config, Device, Preset
 from sccagn_scale.io import Atlas
@@ -153,12 +153,7 @@ def checked_batch_key(batch_key: str | None, adata: AnnData | Atlas, config: Con
                 "Leave `batch_key` out, or take the default preset."
             )
     pp.select_batches(adata, batch_key)
-    part = probe("harmonypy")
-    if not part.present:
-        raise InputError(
-            f"`batch_key` needs the package harmonypy, which cannot be used: {part.detail}. Install it, or leave "
-            "`batch_key` out."
-        )
+    part = require("harmonypy", "`batch_key`", "leave `batch_key` out")
     release = re.match(r"(\d+)\.(\d+)", part.detail)
     if release is not None and tuple(map(int, release.groups())) < _OLDEST_HARMONYPY:
         raise InputError(

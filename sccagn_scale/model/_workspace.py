@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sccagn_scale._checks import whole
-from sccagn_scale._compat import probe
+from sccagn_scale._compat import require
 from sccagn_scale._errors import InputError, first_line
 from sccagn_scale._memory import IN_MEMORY, Scratch, available, in_words, is_in_memory
 from sccagn_scale._threads import n_threads
@@ -143,12 +143,7 @@ def workspace(
 @contextmanager
 def _connected(dask: str) -> Iterator[Client]:
     """Connect to a Dask cluster, or make one on this machine for as long as the block runs."""
-    part = probe("distributed")
-    if not part.present:
-        raise InputError(
-            f"`dask` needs the package distributed, which cannot be used: {part.detail}. Run: pip install "
-            "'sccagn-scale[dask]'."
-        )
+    require("distributed", "`dask`", "leave `dask` out")
     from distributed import Client, LocalCluster
 
     if dask == "local":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import pytest
 from model_samples import FAST, TINY, planted
 
 from sccagn_scale import SCCAGN
-from sccagn_scale._compat import OptionalPart
 from sccagn_scale._errors import InputError
 from sccagn_scale.io import Atlas, StoredMatrix, open_atlas
 from sccagn_scale.model import _workspace
@@ -92,6 +92,7 @@ def test_no_scheduler(atlas: Atlas, address: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_without_the_package(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_workspace, "probe", lambda name: OptionalPart(name, "", False, "not installed"))
-    with pytest.raises(InputError, match=r"`dask` needs the package distributed.*sccagn-scale\[dask\]"):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    needed = r"`dask` needs the package distributed, which cannot be used: not installed \(pip install 'sccagn-scale\["
+    with pytest.raises(InputError, match=needed + r"dask\]'\)\. Install it, or leave `dask` out\.$"):
         SCCAGN(atlas, 3, TINY, dask="local").train()

@@ -14,9 +14,8 @@ import scipy.sparse as sp
 import torch
 from model_samples import FAST, TINY, planted
 
-from sccagn_scale import SCCAGN, InputError, InputWarning, graph
+from sccagn_scale import SCCAGN, InputError, InputWarning, _compat, graph
 from sccagn_scale._compat import OptionalPart
-from sccagn_scale.loader import _neighbor
 from sccagn_scale.model._prepare import prepare, prepare_like
 
 
@@ -118,7 +117,7 @@ def test_a_model_is_not_bound_to_the_search_that_it_was_trained_with(
     trained.config = dataclasses.replace(TINY, **changes)  # as on a machine that has it all
     trained.save(tmp_path / "kept")
     monkeypatch.setattr(graph, "why_unavailable", lambda backend: "no such thing" if backend == "exact" else None)
-    monkeypatch.setattr(_neighbor, "probe", lambda name: OptionalPart(name, "", False, "not here"))
+    monkeypatch.setattr(_compat, "probe", lambda name: OptionalPart(name, "", False, "not here"))
     with pytest.raises(InputError, match="knn_backend"):
         SCCAGN(adata, 3, trained.config)
     with pytest.raises(InputError, match="neighbor_sampler"):
@@ -129,7 +128,7 @@ def test_a_model_is_not_bound_to_the_search_that_it_was_trained_with(
     assert (loaded.config.knn_backend, loaded.config.neighbor_sampler) == ("auto", "torch")
     assert "exact, cannot run here (no such thing)" in caplog.text
     monkeypatch.undo()
-    monkeypatch.setattr(_neighbor, "probe", lambda name: OptionalPart(name, "", True, "1"))
+    monkeypatch.setattr(_compat, "probe", lambda name: OptionalPart(name, "", True, "1"))
     assert SCCAGN.load(tmp_path / "kept", adata).config == trained.config
 
 
