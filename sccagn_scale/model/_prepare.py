@@ -156,7 +156,6 @@ def prepare(
         for own in components:
             own[:] = pp.correct_batches(own, batches, random_state=random_state)
     pcs = components[0]
-    length = float(np.sqrt(np.einsum("ij,ij->", pcs, pcs, dtype=np.float64) / len(pcs)))
     recipe = Recipe(
         kind,
         matrix.names[genes],
@@ -164,7 +163,7 @@ def prepare(
         chosen,
         pp.gene_maxima(blocks.each(pp.maxima)) if _uses_genes(config) else np.ones(len(chosen), np.float32),
         pcas[0],
-        max(length, float(np.finfo(np.float32).tiny)),
+        pp.rms_length(pcs),
         len(pcs),
     )
     prepared = _represent(
@@ -194,7 +193,11 @@ def prepare_like(
     """
     matrix = pp.select_matrix(adata, layer, store, client=client, stage=stage)
     names = matrix.names
-    where = pd.Index(names).get_indexer(recipe.genes) if names.is_unique else _unique_needed(names)
+    if not names.is_unique:
+        raise InputError(
+            f"`adata` has gene names that stand twice, such as '{names[names.duplicated()][0]}'; make them unique."
+        )
+    where = names.get_indexer(recipe.genes)
     missing = recipe.gene_names[where[recipe.chosen] < 0]
     if len(missing):
         raise InputError(
@@ -226,12 +229,6 @@ def prepare_like(
     blocks = _Blocks(logged, where[recipe.chosen], held=_uses_genes(config) and scratch.folder is None)
     [pcs] = _scores([recipe.pca], blocks, len(keep_obs), scratch)
     return _represent(recipe, config, blocks, pcs=pcs, keep_obs=keep_obs, scratch=scratch, random_state=random_state)
-
-
-def _unique_needed(names: pd.Index) -> np.ndarray:
-    raise InputError(
-        f"`adata` has gene names that stand twice, such as '{names[names.duplicated()][0]}'; make them unique."
-    )
 
 
 def _announce_constant(n_constant: int, n_vars: int) -> None:

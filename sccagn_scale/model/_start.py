@@ -36,8 +36,7 @@ def find_start(x: Cells, normalized: sp.csr_matrix, config: Config, *, random_st
         found = pp.fit_pca(blocks, config.n_comps, random_state=random_state)
         axes = _blind_to(found.mean, found.components)
         start = pp.Projection(found.mean, _turned(axes, _scores(x, axes), normalized, config.phi))
-    scale = _deviations(start, x)
-    scale = np.maximum(scale, 1e-3 * scale.max())  # directions without variance stay quiet
+    scale = floored(_deviations(start, x))
     if not config.whiten:
         scale = np.full_like(scale, scale[: config.n_latent].mean())
     return Start(start.components, start.mean, scale)
@@ -51,6 +50,11 @@ def smoothed(scores: np.ndarray, normalized: sp.csr_matrix, phi: float) -> np.nd
     for _ in range(2):  # the other two hidden layers, both with g2
         mixed = (1 - phi) * mixed + phi * twice
     return mixed
+
+
+def floored(deviations: np.ndarray) -> np.ndarray:
+    """Standard deviations to divide by, none far below the largest, so that directions without variance stay quiet."""
+    return np.maximum(deviations, max(1e-3 * deviations.max(), np.finfo(np.float32).tiny))
 
 
 def _scores(x: Cells, axes: np.ndarray) -> np.ndarray:

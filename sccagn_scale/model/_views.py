@@ -9,12 +9,12 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from sccagn_scale import graph
+from sccagn_scale import graph, pp
 from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale.config import Config
 from sccagn_scale.model._graph import search
 from sccagn_scale.model._prepare import Prepared
-from sccagn_scale.model._start import smoothed
+from sccagn_scale.model._start import floored, smoothed
 
 FEW_CELLS = 20_000
 """Up to so many, a dozen clusterings take seconds, and mixtures of Gaussians in a few dimensions are the best of them.
@@ -90,15 +90,9 @@ def _together(prepared: Prepared, scratch: Scratch) -> np.ndarray:
     pcs, scaled = prepared.pcs, prepared.scaled_pcs
     assert scaled is not None
     both = scratch.empty((len(pcs), pcs.shape[1] + scaled.shape[1]))
-    np.divide(pcs, _size(pcs), out=both[:, : pcs.shape[1]])
-    np.divide(scaled, _size(scaled), out=both[:, pcs.shape[1] :])
+    np.divide(pcs, np.float32(pp.rms_length(pcs)), out=both[:, : pcs.shape[1]])
+    np.divide(scaled, np.float32(pp.rms_length(scaled)), out=both[:, pcs.shape[1] :])
     return both
-
-
-def _size(points: np.ndarray) -> np.float32:
-    """Root mean square length of the points [n, d]."""
-    size = np.sqrt(np.einsum("ij,ij->", points, points, dtype=np.float64) / len(points))
-    return np.float32(max(size, np.finfo(np.float32).tiny))
 
 
 def _cell_graph(points: np.ndarray, config: Config, device: torch.device, scratch: Scratch) -> sp.csr_matrix:
@@ -110,8 +104,7 @@ def _averaged(pcs: np.ndarray, adjacency: sp.csr_matrix, config: Config, scratch
     normalized = scratch.keep_csr(graph.normalized(adjacency))
     deviations = np.ones(pcs.shape[1], np.float32)
     if config.whiten:
-        deviations = pcs.std(axis=0, dtype=np.float64).astype(np.float32)
-        deviations = np.maximum(deviations, max(1e-3 * deviations.max(), np.finfo(np.float32).tiny))
+        deviations = floored(pcs.std(axis=0, dtype=np.float64).astype(np.float32))
     found = scratch.empty(pcs.shape)
     for i in range(0, pcs.shape[1], _COLUMNS):
         columns = slice(i, i + _COLUMNS)

@@ -3,7 +3,7 @@
 from sccagn_scale.pp._harmony import correct_batches, correction_memory, select_batches
 from sccagn_scale.pp._input import KINDS, Scan, recognize, scan
 from sccagn_scale.pp._matrix import BLOCK_SIZE, Expression, holds_cells, same_matrices, select_matrix
-from sccagn_scale.pp._pca import Projection, fit_pca, fit_pca_twice
+from sccagn_scale.pp._pca import Projection, fit_pca, fit_pca_twice, rms_length
 from sccagn_scale.pp._recipe import (
     Kept,
     LogExpression,
@@ -45,6 +45,7 @@ __all__ = [
     "normalize_total",
     "quality_control",
     "recognize",
+    "rms_length",
     "same_matrices",
     "scale_to_unit",
     "scan",

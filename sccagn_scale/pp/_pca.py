@@ -62,6 +62,12 @@ def fit_pca_twice(
     return plain, scaled
 
 
+def rms_length(points: np.ndarray) -> float:
+    """Root mean square length of the points [n, d]; if that is none, the smallest number that can be divided by."""
+    length = np.sqrt(np.einsum("ij,ij->", points, points, dtype=np.float64) / len(points))
+    return max(float(length), float(np.finfo(np.float32).tiny))
+
+
 def _moments(blocks: Iterable[sp.csr_matrix]) -> _Covariance | _Matrix:
     """Take the cells in, as what is quicker to take apart."""
     coming = iter(blocks)

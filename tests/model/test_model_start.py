@@ -56,3 +56,9 @@ def test_components_are_taken_as_they_are() -> None:
     start = find_start(pcs, sp.eye(40, format="csr"), Config(), random_state=0)
     np.testing.assert_array_equal(start.axes, np.eye(5))
     np.testing.assert_allclose(start.scale, pcs.std(axis=0), rtol=1e-5)
+
+
+def test_cells_that_are_all_alike_leave_a_scale_to_divide_by() -> None:
+    start = find_start(np.ones((40, 5), np.float32), sp.eye(40, format="csr"), Config(), random_state=0)
+    assert start.scale.dtype == np.float32
+    assert (start.scale > 0).all()
