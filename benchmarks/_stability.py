@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._outcome import Metrics
+from sccagn_scale._crosstab import crosstab
 
 
 def stability(labels: Sequence[NDArray[Any]], confidences: Sequence[NDArray[np.floating]]) -> Metrics:
@@ -49,8 +50,7 @@ def unstable_cells(labels: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
     first = codes[0]
     unstable = np.zeros(len(first), dtype=bool)
     for other in codes[1:]:
-        table = np.zeros((first.max() + 1, other.max() + 1), dtype=np.int64)
-        np.add.at(table, (first, other), 1)
+        table = crosstab(first, other, (first.max() + 1, other.max() + 1))
         own, its = linear_sum_assignment(table, maximize=True)
         partner = np.full(table.shape[1], -1)
         partner[its] = own

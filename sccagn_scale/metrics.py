@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from sccagn_scale._crosstab import crosstab
 from sccagn_scale._errors import InputError
 
 __all__ = ["cluster_accuracy", "contingency", "evaluate"]
@@ -55,7 +56,7 @@ def evaluate(truth: ArrayLike, labels: ArrayLike) -> dict[str, float]:
             "ari": float(sk.adjusted_rand_score(true, found)),
             "ami": float(sk.adjusted_mutual_info_score(true, found, average_method="arithmetic")),
             "completeness": float(sk.completeness_score(true, found)),
-            "accuracy": _matched(_table(true, found)) / len(true),
+            "accuracy": _accuracy(true, found),
         }
 
 
@@ -81,8 +82,7 @@ def cluster_accuracy(truth: ArrayLike, labels: ArrayLike) -> float:
     InputError
         When the two differ in length or no cell has a known type.
     """
-    true, found = _codes(truth, labels)[:2]
-    return _matched(_table(true, found)) / len(true)
+    return _accuracy(*_codes(truth, labels)[:2])
 
 
 def contingency(truth: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
@@ -105,7 +105,7 @@ def contingency(truth: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
         When the two differ in length or no cell has a known type.
     """
     true, found, types, clusters = _codes(truth, labels)
-    table = _table(true, found, (len(clusters), len(types)))
+    table = crosstab(found, true, (len(clusters), len(types)))
     frame = pd.DataFrame(table, index=pd.Index(clusters, name="cluster"), columns=pd.Index(types, name="type"))
     return frame.iloc[np.flatnonzero(table.any(axis=1)), np.flatnonzero(table.any(axis=0))]
 
@@ -143,12 +143,8 @@ def _factorize(values: ArrayLike, name: str) -> tuple[NDArray[np.intp], list[Any
     return np.asarray(categories.codes, dtype=np.intp), list(categories.categories)
 
 
-def _table(true: NDArray[np.intp], found: NDArray[np.intp], shape: tuple[int, int] | None = None) -> NDArray[np.intp]:
-    n_clusters, n_types = shape or (int(found.max()) + 1, int(true.max()) + 1)
-    return np.bincount(found * n_types + true, minlength=n_clusters * n_types).reshape(n_clusters, n_types)
-
-
-def _matched(table: NDArray[np.intp]) -> int:
+def _accuracy(true: NDArray[np.intp], found: NDArray[np.intp]) -> float:
     from scipy.optimize import linear_sum_assignment
 
-    return int(table[linear_sum_assignment(table, maximize=True)].sum())
+    table = crosstab(found, true, (found.max() + 1, true.max() + 1))
+    return int(table[linear_sum_assignment(table, maximize=True)].sum()) / len(true)

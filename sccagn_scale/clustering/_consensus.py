@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from sccagn_scale._crosstab import crosstab
 from sccagn_scale.clustering._labels import by_size
 
 _ROUNDS = 10
@@ -87,7 +88,7 @@ def most_stable(kinds: Sequence[Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
 
 def _agreement(one: np.ndarray, other: np.ndarray) -> float:
     """Adjusted Rand index (Hubert & Arabie 1985), as scikit-learn computes it, without its checks of the labels."""
-    common = _common(one, other, int(max(one.max(), other.max())) + 1)
+    common = crosstab(one, other, (one.max() + 1, other.max() + 1))
     # ordered pairs of a cell with another or itself; Python's whole numbers do not overflow
     every, together = len(one) ** 2, int(np.square(common).sum())
     in_one, in_other = (int(np.square(common.sum(axis=axis)).sum()) for axis in (1, 0))
@@ -101,9 +102,5 @@ def _agreement(one: np.ndarray, other: np.ndarray) -> float:
 
 def _matched(labels: np.ndarray, reference: np.ndarray, n_clusters: int) -> np.ndarray:
     """Renumber the clusters so that as many cells as possible are numbered as in the reference."""
-    return linear_sum_assignment(_common(labels, reference, n_clusters), maximize=True)[1][labels]
-
-
-def _common(one: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarray:
-    """Cells that each cluster of the one has in common with each of the other, int64 [n_clusters, n_clusters]."""
-    return np.bincount(one * n_clusters + other, minlength=n_clusters**2).reshape(n_clusters, n_clusters)
+    common = crosstab(labels, reference, (n_clusters, n_clusters))
+    return linear_sum_assignment(common, maximize=True)[1][labels]

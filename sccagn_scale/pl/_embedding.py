@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sccagn_scale._checks import checked_random_state, whole
+from sccagn_scale._crosstab import crosstab
 from sccagn_scale._errors import InputError
 from sccagn_scale._keys import Keys
 from sccagn_scale.io import checked_anndata
@@ -157,10 +158,8 @@ def _colors(adata: AnnData, groups: dict[str, pd.Categorical]) -> dict[str, list
 
 def _common(a: pd.Categorical, b: pd.Categorical) -> NDArray[np.intp]:
     """Cells that each group of `a` (rows) has in common with each of `b` (columns)."""
-    table = np.zeros((len(a.categories), len(b.categories)), dtype=np.intp)
     both = (a.codes >= 0) & (b.codes >= 0)
-    np.add.at(table, (a.codes[both], b.codes[both]), 1)
-    return table
+    return crosstab(a.codes[both], b.codes[both], (len(a.categories), len(b.categories)))
 
 
 def _scatter(panel: Axes, xy: NDArray[np.float32], codes: NDArray[np.integer], colors: list[str], size: float) -> None:
