@@ -1,12 +1,13 @@
 """Files in and out: AnnData (.h5ad, .zarr), 10x, atlases on disk, the cell store, atomic write-back."""
 
 from ._atlas import Atlas, open_atlas
-from ._atomic import replacing, replacing_hdf5, scratch_folder
+from ._atomic import replacing, replacing_hdf5, temporary_folder
 from ._blocks import iter_blocks
 from ._free_keys import free_keys
 from ._layers import find_matrix
 from ._layout import file_facts
 from ._matrix import StoredMatrix
+from ._names import decoded
 from ._parameters import as_path, checked_anndata
 from ._read import read, read_parts
 from ._results import add_results, write_copy
@@ -31,6 +32,7 @@ __all__ = [
     "check_replaceable",
     "check_writable",
     "checked_anndata",
+    "decoded",
     "ending",
     "file_facts",
     "find_matrix",
@@ -44,8 +46,8 @@ __all__ = [
     "replacing",
     "replacing_hdf5",
     "row_range",
-    "scratch_folder",
     "shares_blocks",
+    "temporary_folder",
     "write",
     "write_atlas",
     "write_copy",

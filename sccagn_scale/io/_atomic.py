@@ -11,11 +11,13 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
+
+from sccagn_scale._errors import InputError, first_line
 
 _LARGEST_KEPT = 2**20  # bytes
 _COPIED_AT_ONCE = 2**30  # bytes; not more, so that Ctrl-C is heard
@@ -41,6 +43,23 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
             yield scratch
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder(parent: Path | None) -> Iterator[Path]:
+    """Give a temporary folder in the one that the parameter `scratch` names; None: in the system's.
+
+    Raises
+    ------
+    InputError
+        If that takes no new files.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder(parent or Path(tempfile.gettempdir())))
+        except OSError as error:
+            raise InputError(f"`scratch` must be a folder that takes new files: {first_line(error)}.") from error
+        yield folder
 
 
 @contextmanager

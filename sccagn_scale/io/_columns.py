@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,9 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from sccagn_scale._errors import InputError, first_line
-
-from ._atomic import scratch_folder
+from ._atomic import temporary_folder
 from ._stored import ReadRows, StoredRows
 from ._transpose import Copies, copies_of, transposed
 
@@ -36,10 +33,7 @@ class ScratchFolder:
             If it cannot be made.
         """
         stack = ExitStack()
-        try:
-            folder = stack.enter_context(scratch_folder(self._parent or Path(tempfile.gettempdir())))
-        except OSError as error:
-            raise InputError(f"`scratch` must be a folder that takes new files: {first_line(error)}.") from error
+        folder = stack.enter_context(temporary_folder(self._parent))
         self._remove = weakref.finalize(self, stack.close)
         return folder
 

@@ -19,8 +19,8 @@ from anndata.utils import make_index_unique
 from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale._keys import ORIGIN
 
-from ._check import drop_ambiguous_names
 from ._layout import HDF5_SUFFIXES
+from ._names import decoded, drop_ambiguous_names
 
 _LARGEST_IN_FLOATS = 2**53  # up to which every whole number is one
 
@@ -164,14 +164,9 @@ def _example(names: pd.Index) -> str:
 
 def _origins(files: Sequence[Path]) -> list[str]:
     """Name files by their stems, or where two are the same by their paths below the folder that all are in."""
-    stems = [_decoded(file.stem if file.suffix.lower() in (*HDF5_SUFFIXES, ".zarr") else file.name) for file in files]
+    stems = [decoded(file.stem if file.suffix.lower() in (*HDF5_SUFFIXES, ".zarr") else file.name) for file in files]
     if len(set(stems)) == len(stems):
         return stems
     absolute = [os.path.abspath(file) for file in files]
-    below = [_decoded(os.path.relpath(file, os.path.commonpath(absolute))) for file in absolute]
+    below = [decoded(os.path.relpath(file, os.path.commonpath(absolute))) for file in absolute]
     return list(make_index_unique(pd.Index(below, dtype=object)))  # two may differ in what is no UTF-8 only
-
-
-def _decoded(name: str) -> str:
-    """A file's name as text that can be stored: bytes that are no UTF-8 are replaced."""
-    return os.fsencode(name).decode("utf-8", "replace")

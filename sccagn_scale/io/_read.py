@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -16,8 +17,9 @@ from scipy import sparse
 from sccagn_scale._errors import InputWarning
 
 from ._blocks import iter_blocks
-from ._check import as_signed, drop_ambiguous_names, matrices_of, matrix_fault, plain_names
+from ._check import as_signed, matrix_fault
 from ._layout import Layout, as_damaged, damaged, layout_of, open_hdf5, open_store
+from ._names import drop_ambiguous_names, plain_names
 from ._parameters import as_path
 from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 
@@ -138,10 +140,20 @@ def _has_csr(path: Path) -> bool:
         return "X" in file and file["X"].attrs.get("encoding-type") == "csr_matrix"
 
 
+def _matrices_of(adata: anndata.AnnData) -> Iterator[tuple[str, Any]]:
+    """Every expression matrix of an AnnData with its name."""
+    if adata.X is not None:
+        yield "X", adata.X
+    for name, matrix in adata.layers.items():
+        yield f"layers[{name!r}]", matrix
+    if adata.raw is not None:
+        yield "raw.X", adata.raw.X
+
+
 def _check_matrices(adata: anndata.AnnData, path: Path) -> None:
     if adata.isbacked:
         iter_blocks(adata)  # checks all but the values
-    for name, matrix in matrices_of(adata):
+    for name, matrix in _matrices_of(adata):
         if name == "X" and adata.isbacked:
             continue
         fault = matrix_fault(matrix)

@@ -15,8 +15,8 @@ from anndata.io import write_elem
 from sccagn_scale._errors import InputError, InputWarning, first_line
 
 from ._atomic import copy_file, replacing, replacing_hdf5
-from ._check import plain_strings
 from ._layout import damaged, layout_of, open_hdf5, open_zarr
+from ._names import plain_strings
 from ._read import FRAME, read
 from ._write import check_writable, write, writing
 

@@ -18,8 +18,8 @@ from anndata.io import write_elem, write_zarr
 from sccagn_scale._errors import InputError, first_line
 
 from ._atomic import replacing, replacing_hdf5, scratch_folder
-from ._check import has_pandas_strings, plain_strings
 from ._layout import is_zarr
+from ._names import has_pandas_strings, plain_strings
 from ._parameters import as_path, checked_anndata
 
 SUFFIXES = (".h5ad", ".zarr")

@@ -18,7 +18,7 @@ from sccagn_scale._errors import InputError
 
 from ._atomic import Hdf5File, replacing, replacing_hdf5
 from ._blocks import Block
-from ._check import plain_strings
+from ._names import plain_strings
 from ._write import check_writable, without_x, write_to_hdf5, writing
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from sccagn_scale._keys import CONNECTIVITIES, DISTANCES, NEIGHBORS, PCA, Keys
 from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale._threads import n_threads
 from sccagn_scale.clustering import Estimate
+from sccagn_scale.io import decoded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,7 +74,7 @@ def facts(model: SCCAGN) -> dict[str, Any]:
             "random_state": model.random_state,
             "device": model.device.type,
             "n_threads": n_threads(),
-            "model": _writable(_readable(model.loaded_from)),
+            "model": "none" if model.loaded_from is None else decoded(model.loaded_from),
         },
         "versions": versions("harmonypy") if model.batch_key is not None else versions(),
         "n_clusters": model.n_clusters_,
@@ -102,11 +102,6 @@ def evidence(estimate: Estimate | None) -> dict[str, Any]:
         "score": estimate.scores,
         "plausible": list(estimate.plausible),
     }
-
-
-def _readable(path: str | None) -> str | None:
-    """A path as text, which a name that is no UTF-8 cannot be whole."""
-    return None if path is None else os.fsencode(path).decode("utf-8", "replace")
 
 
 def _writable(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sccagn_scale._checks import whole
 from sccagn_scale._compat import require
-from sccagn_scale._errors import InputError, first_line
+from sccagn_scale._errors import InputError
 from sccagn_scale._memory import IN_MEMORY, Scratch, available, in_words, is_in_memory
 from sccagn_scale._threads import n_threads
 from sccagn_scale.config import Config
-from sccagn_scale.io import as_path, scratch_folder
+from sccagn_scale.io import as_path, temporary_folder
 from sccagn_scale.model._needs import Need, Size, needs
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def workspace(
             yield Workspace(IN_MEMORY, None, client)
             return
         if store is None:
-            folder = stack.enter_context(_temporary(Path(scratch or tempfile.gettempdir())))
+            folder = stack.enter_context(temporary_folder(Path(scratch) if scratch else None))
         else:
             folder = _made(Path(store))
         cells = folder / CELLS
@@ -166,16 +165,6 @@ def _connected(dask: str) -> Iterator[Client]:
         ) from error
     with client:
         yield client
-
-
-@contextmanager
-def _temporary(parent: Path) -> Iterator[Path]:
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(scratch_folder(parent))
-        except OSError as error:
-            raise InputError(f"`scratch` must be a folder that takes new files: {first_line(error)}.") from error
-        yield folder
 
 
 def _made(folder: Path) -> Path:
