@@ -1,22 +1,22 @@
 """Files in and out: AnnData (.h5ad, .zarr), 10x, atlases on disk, the cell store, atomic write-back."""
 
-from ._atlas import Atlas, open_atlas
-from ._atomic import replacing, replacing_hdf5, temporary_folder
-from ._blocks import iter_blocks
-from ._free_keys import free_keys
-from ._layers import find_matrix
-from ._layout import file_facts
-from ._matrix import StoredMatrix
-from ._names import decoded
-from ._parameters import as_path, checked_anndata
-from ._read import read, read_parts
-from ._results import add_results, write_copy
-from ._room import Making, ending, free_room, output_size, shares_blocks
-from ._store import CellStore, CellStoreWriter, PackedRows, check_replaceable, write_made_from
-from ._stored import row_range
-from ._transpose import Copies
-from ._write import check_writable, write
-from ._write_atlas import RowWriter, write_atlas
+from sccagn_scale.io._atlas import Atlas, open_atlas
+from sccagn_scale.io._atomic import replacing, replacing_hdf5, temporary_folder
+from sccagn_scale.io._blocks import iter_blocks
+from sccagn_scale.io._free_keys import free_keys
+from sccagn_scale.io._layers import find_matrix
+from sccagn_scale.io._layout import file_facts
+from sccagn_scale.io._matrix import StoredMatrix
+from sccagn_scale.io._names import decoded
+from sccagn_scale.io._parameters import as_path, checked_anndata
+from sccagn_scale.io._read import read, read_parts
+from sccagn_scale.io._results import add_results, write_copy
+from sccagn_scale.io._room import Making, ending, free_room, output_size, shares_blocks
+from sccagn_scale.io._store import CellStore, CellStoreWriter, PackedRows, check_replaceable, write_made_from
+from sccagn_scale.io._stored import row_range
+from sccagn_scale.io._transpose import Copies
+from sccagn_scale.io._write import check_writable, write
+from sccagn_scale.io._write_atlas import RowWriter, write_atlas
 
 __all__ = [
     "Atlas",

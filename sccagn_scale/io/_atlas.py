@@ -14,15 +14,14 @@ from anndata import AnnData
 from anndata.io import read_elem
 
 from sccagn_scale._errors import InputError, InputWarning, first_line
-
-from ._columns import RowsOfColumns, ScratchFolder
-from ._join import join_frames, join_genes
-from ._layers import RAW_NAMES, choices, layers_in, no_layer, place
-from ._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, file_facts, is_zarr, open_store
-from ._matrix import Part, StoredMatrix
-from ._parameters import as_path
-from ._read import FRAME, read_frame, read_with
-from ._stored import HeldRows, Rows, StoredRows
+from sccagn_scale.io._columns import RowsOfColumns, ScratchFolder
+from sccagn_scale.io._join import join_frames, join_genes
+from sccagn_scale.io._layers import RAW_NAMES, choices, layers_in, no_layer, place
+from sccagn_scale.io._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, file_facts, is_zarr, open_store
+from sccagn_scale.io._matrix import Part, StoredMatrix
+from sccagn_scale.io._parameters import as_path
+from sccagn_scale.io._read import FRAME, read_frame, read_with
+from sccagn_scale.io._stored import HeldRows, Rows, StoredRows
 
 
 def open_atlas(

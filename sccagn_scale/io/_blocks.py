@@ -17,12 +17,11 @@ from scipy import sparse
 from sccagn_scale._checks import whole
 from sccagn_scale._errors import InputError
 from sccagn_scale._threads import ahead
-
-from ._atomic import scratch_folder
-from ._layers import choices, layers_in, layers_of
-from ._layout import layout_of, open_store
-from ._stored import HeldRows, Rows, StoredRows
-from ._transpose import transposed
+from sccagn_scale.io._atomic import scratch_folder
+from sccagn_scale.io._layers import choices, layers_in, layers_of
+from sccagn_scale.io._layout import layout_of, open_store
+from sccagn_scale.io._stored import HeldRows, Rows, StoredRows
+from sccagn_scale.io._transpose import transposed
 
 Block = tuple[int, sparse.csr_matrix]
 

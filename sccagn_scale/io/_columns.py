@@ -10,9 +10,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ._atomic import temporary_folder
-from ._stored import ReadRows, StoredRows
-from ._transpose import Copies, copies_of, transposed
+from sccagn_scale.io._atomic import temporary_folder
+from sccagn_scale.io._stored import ReadRows, StoredRows
+from sccagn_scale.io._transpose import Copies, copies_of, transposed
 
 
 class ScratchFolder:

@@ -18,9 +18,8 @@ from anndata.utils import make_index_unique
 
 from sccagn_scale._errors import InputError, InputWarning
 from sccagn_scale._keys import ORIGIN
-
-from ._layout import HDF5_SUFFIXES
-from ._names import decoded, drop_ambiguous_names
+from sccagn_scale.io._layout import HDF5_SUFFIXES
+from sccagn_scale.io._names import decoded, drop_ambiguous_names
 
 _LARGEST_IN_FLOATS = 2**53  # up to which every whole number is one
 

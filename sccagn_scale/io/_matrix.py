@@ -13,13 +13,12 @@ from scipy import sparse
 from sccagn_scale._checks import whole
 from sccagn_scale._errors import InputError
 from sccagn_scale._threads import ahead
-
-from ._blocks import Block, blocks_of
-from ._columns import RowsOfColumns
-from ._join import Columns
-from ._store import packed_size
-from ._stored import Rows, supported
-from ._transpose import Copies, picked
+from sccagn_scale.io._blocks import Block, blocks_of
+from sccagn_scale.io._columns import RowsOfColumns
+from sccagn_scale.io._join import Columns
+from sccagn_scale.io._store import packed_size
+from sccagn_scale.io._stored import Rows, supported
+from sccagn_scale.io._transpose import Copies, picked
 
 _LOOKED_AT = 2**20
 """Values of a file that tell how small its values can be kept."""

@@ -15,13 +15,12 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from sccagn_scale._errors import InputWarning
-
-from ._blocks import iter_blocks
-from ._check import as_signed, matrix_fault
-from ._layout import Layout, as_damaged, damaged, layout_of, open_hdf5, open_store
-from ._names import drop_ambiguous_names, plain_names
-from ._parameters import as_path
-from ._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
+from sccagn_scale.io._blocks import iter_blocks
+from sccagn_scale.io._check import as_signed, matrix_fault
+from sccagn_scale.io._layout import Layout, as_damaged, damaged, layout_of, open_hdf5, open_store
+from sccagn_scale.io._names import drop_ambiguous_names, plain_names
+from sccagn_scale.io._parameters import as_path
+from sccagn_scale.io._tenx import keep_expression, read_tenx_hdf5, read_tenx_mtx
 
 # AnnData asks for what is done here, and warns of the suffixes that do it
 _NAME_WARNINGS = (r"(Observation|Variable) names are not unique", r"Suffix used .* to deduplicate index values")

@@ -13,12 +13,11 @@ import h5py
 from anndata.io import write_elem
 
 from sccagn_scale._errors import InputError, InputWarning, first_line
-
-from ._atomic import copy_file, replacing, replacing_hdf5
-from ._layout import damaged, layout_of, open_hdf5, open_zarr
-from ._names import plain_strings
-from ._read import FRAME, read
-from ._write import check_writable, write, writing
+from sccagn_scale.io._atomic import copy_file, replacing, replacing_hdf5
+from sccagn_scale.io._layout import damaged, layout_of, open_hdf5, open_zarr
+from sccagn_scale.io._names import plain_strings
+from sccagn_scale.io._read import FRAME, read
+from sccagn_scale.io._write import check_writable, write, writing
 
 if TYPE_CHECKING:
     import zarr

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from ._atlas import Atlas
-from ._layout import file_facts
+from sccagn_scale.io._atlas import Atlas
+from sccagn_scale.io._layout import file_facts
 
 Making = Literal["in place", "copy", "anew", "results"]
 """How an output comes about: in the input itself, as a copy of it, with X written block by block, without matrices."""

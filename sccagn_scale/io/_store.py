@@ -17,10 +17,9 @@ import numpy.typing as npt
 from scipy import sparse
 
 from sccagn_scale._errors import InputError, first_line
-
-from ._atomic import replacing
-from ._check import indptr_fault
-from ._write import check_writable
+from sccagn_scale.io._atomic import replacing
+from sccagn_scale.io._check import indptr_fault
+from sccagn_scale.io._write import check_writable
 
 _HEADER = "store.json"
 _FORMAT = "sccagn_scale cell store"

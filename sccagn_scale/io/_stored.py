@@ -14,10 +14,9 @@ import numpy.typing as npt
 from scipy import sparse
 
 from sccagn_scale._errors import InputError
-
-from ._check import as_signed, indices_fault, indptr_fault
-from ._chunks import read_range
-from ._layout import as_damaged, damaged, open_store
+from sccagn_scale.io._check import as_signed, indices_fault, indptr_fault
+from sccagn_scale.io._chunks import read_range
+from sccagn_scale.io._layout import as_damaged, damaged, open_store
 
 _STRETCHES = 16
 """Of the values that stand for all."""

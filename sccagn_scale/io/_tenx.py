@@ -13,8 +13,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from sccagn_scale._errors import InputError
-
-from ._layout import MTX_NAMES, open_hdf5, tenx_groups
+from sccagn_scale.io._layout import MTX_NAMES, open_hdf5, tenx_groups
 
 EXPRESSION = "Gene Expression"
 

@@ -18,11 +18,10 @@ import numpy.typing as npt
 from scipy import sparse
 
 from sccagn_scale._errors import InputError, first_line
-
-from ._atomic import replacing_hdf5
-from ._chunks import read_range
-from ._layout import as_damaged
-from ._stored import StoredRows, supported
+from sccagn_scale.io._atomic import replacing_hdf5
+from sccagn_scale.io._chunks import read_range
+from sccagn_scale.io._layout import as_damaged
+from sccagn_scale.io._stored import StoredRows, supported
 
 _N_HELD = 2**21
 """Values held at a time, at least; each takes 70 bytes at most on its way."""

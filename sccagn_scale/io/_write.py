@@ -16,11 +16,10 @@ import h5py
 from anndata.io import write_elem, write_zarr
 
 from sccagn_scale._errors import InputError, first_line
-
-from ._atomic import replacing, replacing_hdf5, scratch_folder
-from ._layout import is_zarr
-from ._names import has_pandas_strings, plain_strings
-from ._parameters import as_path, checked_anndata
+from sccagn_scale.io._atomic import replacing, replacing_hdf5, scratch_folder
+from sccagn_scale.io._layout import is_zarr
+from sccagn_scale.io._names import has_pandas_strings, plain_strings
+from sccagn_scale.io._parameters import as_path, checked_anndata
 
 SUFFIXES = (".h5ad", ".zarr")
 _STREAMS = re.compile("/dev/std|/dev/fd/|/proc/[^/]+/fd/")

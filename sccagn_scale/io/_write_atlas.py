@@ -15,11 +15,10 @@ from anndata.io import write_elem, write_zarr
 from scipy import sparse
 
 from sccagn_scale._errors import InputError
-
-from ._atomic import Hdf5File, replacing, replacing_hdf5
-from ._blocks import Block
-from ._names import plain_strings
-from ._write import check_writable, without_x, write_to_hdf5, writing
+from sccagn_scale.io._atomic import Hdf5File, replacing, replacing_hdf5
+from sccagn_scale.io._blocks import Block
+from sccagn_scale.io._names import plain_strings
+from sccagn_scale.io._write import check_writable, without_x, write_to_hdf5, writing
 
 if TYPE_CHECKING:
     import zarr
