@@ -26,7 +26,7 @@ from sccagn_scale.model._initial import choose_init
 from sccagn_scale.model._model import SCCAGN
 from sccagn_scale.model._needs import Size, needs
 from sccagn_scale.model._prepare import input_size
-from sccagn_scale.model._setup import checked_batch_key, checked_n_clusters, pick_device
+from sccagn_scale.model._setup import checked_batch_key, checked_config, checked_n_clusters, pick_device
 from sccagn_scale.model._workspace import allowed_memory
 
 _SAMPLE = 25_000  # cells that time is measured on: more than `FEW_CELLS`, where fewer clusterings vote
@@ -141,7 +141,7 @@ def plan(
     else:
         check_writable(output, "output")
         place = Path(output)
-    config = config if isinstance(config, Config) else Config.preset(config or "default")
+    config = checked_config(config)
     size, allowed = input_size(atlas, layer), allowed_memory(memory)
     n_clusters = checked_n_clusters(n_clusters, size.n_obs)
     batch_key = checked_batch_key(batch_key, atlas, config)

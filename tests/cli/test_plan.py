@@ -336,6 +336,15 @@ def test_time_is_measured_on_cells_of_the_layer_and_nothing_is_said_of_them(
     assert logging.getLogger("sccagn_scale").level == logging.INFO
 
 
+def test_what_cannot_run_here_is_refused_before_anything_is_measured(
+    cells: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(graph, "missing", lambda backend: "the part it needs is not installed")
+    monkeypatch.setattr(_plan, "_sample", lambda *_: pytest.fail("cells were read"))
+    assert main(["plan", str(cells), "--set", "knn_backend=hnsw"]) == 2
+    assert "`knn_backend` must be one that can run here, but 'hnsw' cannot: the part" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
