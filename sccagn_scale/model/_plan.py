@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +16,9 @@ import pandas as pd
 from anndata import AnnData
 
 from sccagn_scale import graph
-from sccagn_scale._console import checked_listener, shown
+from sccagn_scale._console import Console, checked_listener, shown
 from sccagn_scale._errors import InputError
-from sccagn_scale._progress import SILENT, Progress, Stage
+from sccagn_scale._progress import Progress
 from sccagn_scale.config import Config, Device, Preset
 from sccagn_scale.io import Atlas, Making, check_writable, ending, free_room, output_size
 from sccagn_scale.model._initial import choose_init
@@ -187,7 +186,7 @@ def _seconds(
 ) -> dict[str, float]:
     """Time every stage on a sample of the cells, and stretch it to all of them."""
     place = pick_device(device)
-    clock = _Clock()
+    clock = Console(quiet=True)
     with clock.stage("Preprocess"):
         sample = _sample(atlas, layer, batch_key)
     with warnings.catch_warnings(), _quiet():
@@ -248,17 +247,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-
-
-class _Clock:
-    """Keeps the time of every stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
-        start = time.perf_counter()
-        with SILENT.stage(name, total) as stage:
-            yield stage
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
