@@ -29,6 +29,7 @@ from sccagn_scale.model._setup import checked_batch_key, checked_config, checked
 from sccagn_scale.model._workspace import allowed_memory
 
 _SAMPLE = 25_000  # cells that time is measured on: more than `FEW_CELLS`, where fewer clusterings vote
+_SAMPLE_OF_PAIRS = 4_000  # the same where the time of a step grows with the square of its cells
 _SET_UP_ON = 5_000  # points that a GPU finds neighbours of before time counts
 _BLOCKS = 20  # stretches of cells that they are taken from, evenly over the input
 
@@ -114,7 +115,7 @@ def plan(
     """Predict what clustering will need, in memory if that fits, else with large arrays on disk.
 
     Memory and disk follow from the sizes of the arrays. Disk counts the output, and large arrays as being beside it.
-    Time is measured on 25,000 of the cells and extrapolated.
+    Time is measured on 25,000 of the cells (4,000 if all cells of larger batches attend to all) and extrapolated.
 
     Parameters
     ----------
@@ -188,7 +189,7 @@ def _seconds(
     place = pick_device(device)
     clock = Console(quiet=True)
     with clock.stage("Preprocess"):
-        sample = _sample(atlas, layer, batch_key)
+        sample = _sample(atlas, layer, batch_key, _sample_size(config, n_obs))
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         # the search that many cells are given, whose time grows otherwise than that of few
@@ -198,13 +199,13 @@ def _seconds(
             graph.neighbors(points, backend=backend, device=place)
         as_many = dataclasses.replace(config, knn_backend=backend)
         SCCAGN(sample, n_clusters, as_many, batch_key=batch_key, device=device, progress=clock).train()
-    return {stage: stretched(stage, seconds, sample.n_obs, n_obs, config) for stage, seconds in clock.seconds.items()}
+    return {stage: stretched(stage, seconds, sample.n_obs, n_obs, as_many) for stage, seconds in clock.seconds.items()}
 
 
 def stretched(stage: str, seconds: float, measured: int, n_obs: int, config: Config) -> float:
     """Seconds that a stage takes for n_obs cells, from those that it took for as many as were `measured`.
 
-    Of `config`, `init` is as `choose_init` settled it.
+    Of `config`, `init` is as `choose_init` settled it, and `knn_backend` as `choose_backend` did or "auto" for many.
     """
     batch_sizes = {"Pretrain": config.pretrain_batch_size, "Joint training": config.batch_size}
     if stage in batch_sizes:
@@ -216,18 +217,25 @@ def stretched(stage: str, seconds: float, measured: int, n_obs: int, config: Con
             return seconds * quadratic * n_batch / measured
     if stage in _GROWS_FROM and not (stage == "Initial clusters" and config.init == "consensus"):
         return seconds * (_GROWS_FROM[stage] + n_obs) / (_GROWS_FROM[stage] + measured)
-    return seconds * (n_obs / measured) ** _GROWTH.get(stage, 1.0)
+    compares_all = stage == "Neighbors" and config.knn_backend == "exact"
+    return seconds * (n_obs / measured) ** (2 if compares_all else _GROWTH.get(stage, 1.0))
 
 
 def _attends_to_all(config: Config) -> bool:
     return config.fusion == "attention" and config.n_attended is None
 
 
-def _sample(atlas: Atlas, layer: str | None, batch_key: str | None) -> AnnData:
-    """Take up to 25,000 cells in stretches from all over the input, with all genes and batches, into memory."""
+def _sample_size(config: Config, n_obs: int) -> int:
+    """Cells that time is measured on, if there are as many."""
+    n_batch = min(n_obs, config.batch_size or n_obs) if config.joint_steps else 0
+    return _SAMPLE_OF_PAIRS if _attends_to_all(config) and n_batch > _SAMPLE_OF_PAIRS else _SAMPLE
+
+
+def _sample(atlas: Atlas, layer: str | None, batch_key: str | None, most: int) -> AnnData:
+    """Take up to so many cells in stretches from all over the input, with all genes and batches, into memory."""
     matrix = atlas.matrix(layer)
     n_obs = matrix.shape[0]
-    length = n_obs if n_obs <= _SAMPLE else _SAMPLE // _BLOCKS
+    length = n_obs if n_obs <= most else most // _BLOCKS
     starts = np.unique(np.linspace(0, n_obs - length, _BLOCKS).astype(int))
     sample = AnnData(matrix.sample(starts.tolist(), length), var=pd.DataFrame(index=matrix.names))
     if batch_key is not None:

@@ -23,6 +23,8 @@ from sccagn_scale.io import _columns, open_atlas
 from sccagn_scale.model import _plan
 from sccagn_scale.model._needs import Need, Size
 
+_ONE_BATCH: dict[str, Any] = {"joint_steps": 1, "batch_size": None, "n_attended": None}
+
 
 @pytest.fixture
 def cells(tmp_path: Path) -> Path:
@@ -264,6 +266,41 @@ def test_a_step_grows_with_its_batch() -> None:
     assert 13 < grown(**to_all) < 16
     assert grown(**to_all, fusion="add") == grown(**to_all, fusion="none") == 4
     assert grown("Pretrain", **to_all, pretrain_batch_size=None) == 4  # which does not attend
+
+
+def test_exact_search_grows_with_the_square() -> None:
+    grown = [
+        _plan.stretched("Neighbors", 1.0, 5_000, 20_000, Config(knn_backend=backend)) for backend in ("exact", "ivf")
+    ]
+    assert grown == [16, 4**1.2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_cells"),
+    [
+        (_ONE_BATCH, 60),
+        (_ONE_BATCH | {"batch_size": 250}, 60),
+        (_ONE_BATCH | {"batch_size": 60}, 200),
+        (_ONE_BATCH | {"joint_steps": 0}, 200),
+        (_ONE_BATCH | {"n_attended": 10}, 200),
+        (_ONE_BATCH | {"fusion": "add"}, 200),
+    ],
+)
+def test_time_is_measured_on_fewer_cells_where_it_grows_with_their_square(
+    cells: Path, settings: dict[str, Any], n_cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Recorded(SCCAGN):
+        def __init__(self, adata: ad.AnnData, *given: Any, **more: Any) -> None:
+            seen.append(adata.n_obs)
+            super().__init__(adata, *given, **more)
+
+    monkeypatch.setattr(_plan, "SCCAGN", Recorded)
+    monkeypatch.setattr(_plan, "_SAMPLE", 200)
+    monkeypatch.setattr(_plan, "_SAMPLE_OF_PAIRS", 60)
+    _plan.plan(open_atlas(cells), 3, Config(**settings), device="cpu")
+    assert seen == [n_cells]
 
 
 def test_what_does_not_fit(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
