@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     Exit code: 0, or 2 for a mistake in the arguments or the input, 1 when memory ran out or the output cannot be shown,
-    130 when interrupted, 143 when terminated. Either way nothing half-written is left.
+    130 when interrupted, 143 when terminated. Either way nothing half-written is left. After 2 nothing is written, but
+    for the results, without X, of a run whose input was changed meanwhile or whose X was found damaged at writing.
 
     Raises
     ------

@@ -30,8 +30,9 @@ Several files, or a folder of them, are treated as one atlas: it has the genes
 that all files share, and obs["file"] says which file a cell is from. OUT then
 has X but no layers or raw.
 
-X is never loaded whole. A run that would take more than --memory keeps its
-large arrays on disk; `sccagn-scale plan` tells you beforehand."""
+X is never loaded whole, unless it is 10x's. A run that would take more than
+--memory keeps its large arrays on disk; `sccagn-scale plan` tells you
+beforehand."""
 
 CLUSTER_END = """\
 written into the AnnData, with the default --key-added:
@@ -56,7 +57,8 @@ examples:
 
 Exit code: 0 on success; 2 after a mistake in the input or an option, with one
 sentence on what is wrong, and nothing written. If INPUT is changed by others
-during the run, it ends the same way, but its results are kept, without X."""
+during the run, or its X turns out to be damaged only when it is written, the
+run ends the same way, but the results are kept, without X."""
 
 ASSIGN = """\
 Assign the cells of INPUT to the clusters of a model kept by `cluster --model`,
