@@ -212,20 +212,17 @@ def test_memory_may_be_a_whole_number_of_numpy(tmp_path: Path) -> None:
     assert SCCAGN(planted(), 3, TINY, memory=np.int64(8 * 10**9), scratch=tmp_path).train().n_clusters_ == 3
 
 
-def test_the_guard_knows_the_device_and_the_batches(
-    atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_guard_knows_the_device_and_the_batches(atlas: Atlas, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
 
     def said(size: Size, config: Config, **given: Any) -> dict[str, Need]:
         asked.append({"trains": config.joint_steps > 0, **given})
         raise ReachedError
 
-    SCCAGN(atlas, 3, TINY).train().save(tmp_path / "model")
     monkeypatch.setattr(_workspace, "needs", said)
     on_gpu = SCCAGN(two_batches(), 3, TINY, batch_key="batch")
     on_gpu.device = torch.device("cuda", 0)
-    for work in (on_gpu.train, lambda: SCCAGN.load(tmp_path / "model", atlas, device="cpu")):
+    for work in (on_gpu.train, lambda: SCCAGN.load(kept, atlas, device="cpu")):
         with pytest.raises(ReachedError):
             work()
     assert asked == [

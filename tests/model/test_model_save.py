@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -75,15 +76,14 @@ class Harmful:
 
 
 @pytest.mark.parametrize("name", ["recipe.npz", "weights.pt"])
-def test_nothing_in_a_model_is_run(tmp_path: Path, name: str) -> None:
-    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "kept")
-    path, touched = tmp_path / "kept" / name, tmp_path / "touched"
+def test_nothing_in_a_model_is_run(kept: Path, tmp_path: Path, name: str) -> None:
+    path, touched = kept / name, tmp_path / "touched"
     if name == "weights.pt":
         torch.save({"centroids": Harmful(touched)}, path)
     else:
         np.savez(path, genes=np.array([Harmful(touched)], dtype=object))
     with pytest.raises(InputError, match=r"holds no model that can be read"):
-        SCCAGN.load(tmp_path / "kept", planted())
+        SCCAGN.load(kept, planted())
     assert not touched.exists()
 
 
@@ -99,21 +99,19 @@ def test_a_loaded_model_has_the_settings_and_the_results(tmp_path: Path) -> None
     np.testing.assert_allclose(loaded.soft_assignments_, trained.soft_assignments_, atol=1e-5)
 
 
-def test_loading_draws_nothing_from_the_global_generators(tmp_path: Path) -> None:
-    adata = planted()
-    SCCAGN(adata, 3, TINY).train().save(tmp_path / "kept")
+def test_loading_draws_nothing_from_the_global_generators(kept: Path) -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    SCCAGN.load(tmp_path / "kept", adata)
+    SCCAGN.load(kept, planted())
     torch.testing.assert_close(torch.rand(4), expected)
 
 
 def test_a_model_is_not_bound_to_the_search_that_it_was_trained_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny: SCCAGN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     adata, changes = planted(), {"knn_backend": "exact", "loader": "neighbor", "neighbor_sampler": "torch-sparse"}
-    trained = SCCAGN(adata, 3, TINY).train()
+    trained = copy.copy(tiny)
     trained.config = dataclasses.replace(TINY, **changes)  # as on a machine that has it all
     trained.save(tmp_path / "kept")
     monkeypatch.setattr(graph, "why_unavailable", lambda backend: "no such thing" if backend == "exact" else None)
@@ -132,16 +130,21 @@ def test_a_model_is_not_bound_to_the_search_that_it_was_trained_with(
     assert SCCAGN.load(tmp_path / "kept", adata).config == trained.config
 
 
+@pytest.fixture(scope="module")
+def of_many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A model of 200 cells, and the clusters of these and a hundred more by it."""
+    folder = tmp_path_factory.mktemp("many") / "kept"
+    SCCAGN(planted()[:200].copy(), 3, FAST).train().save(folder)
+    return folder, SCCAGN.load(folder, planted()).labels_
+
+
 @pytest.mark.parametrize("n_obs", [1, 2, 10, 35, 36, 100])
-def test_few_cells_get_the_clusters_that_they_have_among_many(tmp_path: Path, n_obs: int) -> None:
-    adata = planted()
-    trained = SCCAGN(adata[:200].copy(), 3, FAST).train()
-    trained.save(tmp_path / "kept")
-    many = SCCAGN.load(tmp_path / "kept", adata).labels_
-    same = []
+def test_few_cells_get_the_clusters_that_they_have_among_many(of_many: tuple[Path, np.ndarray], n_obs: int) -> None:
+    folder, many = of_many
+    adata, same = planted(), []
     for cells in np.split(np.arange(200, 200 + n_obs * (100 // n_obs)), 100 // n_obs)[:20]:
         written = adata[cells].copy()
-        few = SCCAGN.load(tmp_path / "kept", written)
+        few = SCCAGN.load(folder, written)
         same.extend(few.labels_ == many[cells])
         few.write_to(written)
         assert written.uns["neighbors"]["params"]["n_neighbors"] == min(n_obs, 15)
@@ -159,17 +162,15 @@ def test_a_discriminator_is_made_and_kept_where_there_is_an_adversarial_loss(tmp
     np.testing.assert_array_equal(loaded.labels_, trained.labels_)
 
 
-def test_a_model_of_an_older_format_is_told_and_may_be_replaced(tmp_path: Path) -> None:
-    model = SCCAGN(planted(), 3, TINY).train()
-    model.save(tmp_path / "kept")
-    path = tmp_path / "kept" / "model.json"
+def test_a_model_of_an_older_format_is_told_and_may_be_replaced(tiny: SCCAGN, kept: Path) -> None:
+    path = kept / "model.json"
     facts = json.loads(path.read_text())
     of_old = {"discriminator": True, "attention_scope": "anchors", "n_anchors": 512, "loader": "auto"}
     path.write_text(json.dumps(facts | {"format": 3, "config": facts["config"] | of_old}))
     with pytest.raises(InputError, match=r"`folder` '.*kept' holds .*: it has format 3, .* reads 4; train it anew"):
-        SCCAGN.load(tmp_path / "kept", planted())
-    model.save(tmp_path / "kept")
-    np.testing.assert_array_equal(SCCAGN.load(tmp_path / "kept", planted()).labels_, model.labels_)
+        SCCAGN.load(kept, planted())
+    tiny.save(kept)
+    np.testing.assert_array_equal(SCCAGN.load(kept, planted()).labels_, tiny.labels_)
 
 
 @pytest.mark.filterwarnings("ignore:The values are neither counts nor logged")
@@ -189,14 +190,13 @@ def test_values_of_another_kind_are_told(tmp_path: Path, trained_on: str) -> Non
 
 @pytest.mark.parametrize("name", ["model.json", "recipe.npz", "weights.pt"])
 @pytest.mark.parametrize("content", [b"", b"{", b"PK\x03\x04 cut short", None])
-def test_a_damaged_model_is_told(tmp_path: Path, name: str, content: bytes | None) -> None:
-    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "kept")
-    path = tmp_path / "kept" / name
+def test_a_damaged_model_is_told(kept: Path, name: str, content: bytes | None) -> None:
+    path = kept / name
     if content is None:  # half of it
         content = path.read_bytes()[: path.stat().st_size // 2]
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"`folder` '.*kept' holds no model that can be read"):
-        SCCAGN.load(tmp_path / "kept", planted())
+        SCCAGN.load(kept, planted())
 
 
 def test_evidence_and_history_are_kept(tmp_path: Path) -> None:
@@ -230,47 +230,43 @@ def test_all_clusters_keep_their_places_where_some_have_no_cell(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("names", [["model.json"], ["model.json", "thesis.tex"], ["data"], [".hidden"]])
-def test_folders_of_other_things_are_left_alone(tmp_path: Path, names: list[str]) -> None:
+def test_folders_of_other_things_are_left_alone(tiny: SCCAGN, tmp_path: Path, names: list[str]) -> None:
     folder = tmp_path / "kept"
     folder.mkdir()
     for name in names:
         (folder / name).write_text('{"layers": []}')
     with pytest.raises(InputError, match=r"`folder` must be new, empty or a saved model and nothing else, .*which"):
-        SCCAGN(planted(), 3, TINY).train().save(folder)
+        tiny.save(folder)
     assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(names, '{"layers": []}')
 
 
-def test_a_file_in_a_saved_model_is_left_alone(tmp_path: Path) -> None:
-    model = SCCAGN(planted(), 3, TINY).train()
-    model.save(tmp_path / "kept")
-    (tmp_path / "kept" / "notes.txt").write_text("mine")
+def test_a_file_in_a_saved_model_is_left_alone(tiny: SCCAGN, kept: Path) -> None:
+    (kept / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds 'notes\.txt', which is none of it"):
-        model.save(tmp_path / "kept")
-    (tmp_path / "kept" / "notes.txt").unlink()
-    model.save(tmp_path / "kept")
+        tiny.save(kept)
+    (kept / "notes.txt").unlink()
+    tiny.save(kept)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("unexpected pos"), OSError(28, "No space left")])
 def test_a_save_that_fails_leaves_the_earlier_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    tiny: SCCAGN, kept: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    model = SCCAGN(planted(), 3, TINY).train()
-    model.save(tmp_path / "kept")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
 
     def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr("torch.save", fail)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else InputError) as caught:
-        model.save(tmp_path / "kept")
+        tiny.save(kept)
     assert isinstance(error, KeyboardInterrupt) or f"cannot be written: {error}" in str(caught.value)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
+    assert [path.name for path in kept.parent.iterdir()] == ["kept"]
 
 
-def test_the_folders_above_a_model_are_made(tmp_path: Path) -> None:
-    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "models" / "first" / "kept")
+def test_the_folders_above_a_model_are_made(tiny: SCCAGN, tmp_path: Path) -> None:
+    tiny.save(tmp_path / "models" / "first" / "kept")
     assert [path.name for path in (tmp_path / "models" / "first").iterdir()] == ["kept"]
 
 
@@ -285,10 +281,10 @@ def test_genes_that_only_count_towards_totals_are_missed(tmp_path: Path) -> None
         SCCAGN.load(tmp_path / "kept", adata[:, adata.var_names.difference(others[:20], sort=False)].copy())
 
 
-def test_a_link_to_a_model_is_followed(tmp_path: Path) -> None:
+def test_a_link_to_a_model_is_followed(tiny: SCCAGN, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("there")
     (tmp_path / "there").mkdir()
-    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "link")
+    tiny.save(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert {path.name for path in (tmp_path / "there").iterdir()} == {"model.json", "recipe.npz", "weights.pt"}
 
@@ -302,36 +298,32 @@ def test_genes_are_found_by_name_so_names_must_not_repeat(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_folder(tmp_path: Path) -> None:
+def test_what_is_no_folder(tiny: SCCAGN, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`folder` must be the path of a file or folder, .* of type AnnData"):
         SCCAGN.load(planted(), tmp_path / "kept")  # type: ignore[arg-type]
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"`folder` must be a folder; '.*file' is a file"):
-        SCCAGN(planted(), 3, TINY).train().save(tmp_path / "file")
+        tiny.save(tmp_path / "file")
 
 
-def test_the_current_folder_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_is_no_place(tiny: SCCAGN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    model = SCCAGN(planted(), 3, TINY).train()
     with pytest.raises(InputError, match=r"`folder` must not be the current one, '\.'"):
-        model.save(".")
-    model.save("kept")
+        tiny.save(".")
+    tiny.save("kept")
     assert Path.cwd() == tmp_path
 
 
-def test_a_loaded_model_is_not_trained(tmp_path: Path) -> None:
-    model, folder = SCCAGN(planted(), 3, TINY).train(), tmp_path / "model"
-    model.save(folder)
-    loaded = SCCAGN.load(folder, planted())
-    with pytest.raises(InputError, match=r"`train` is for a new model, but this one was loaded from '.*model'"):
+def test_a_loaded_model_is_not_trained(kept: Path) -> None:
+    loaded = SCCAGN.load(kept, planted())
+    with pytest.raises(InputError, match=r"`train` is for a new model, but this one was loaded from '.*kept'"):
         loaded.train()
-    np.testing.assert_array_equal(loaded.labels_, SCCAGN.load(folder, planted(), progress=False).labels_)
+    np.testing.assert_array_equal(loaded.labels_, SCCAGN.load(kept, planted(), progress=False).labels_)
 
 
-def test_what_shows_no_stages_is_refused_by_load(tmp_path: Path) -> None:
-    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "model")
+def test_what_shows_no_stages_is_refused_by_load(kept: Path) -> None:
     with pytest.raises(InputError, match="`progress` must be True, False, or have a method `stage`"):
-        SCCAGN.load(tmp_path / "model", planted(), progress=3)  # type: ignore[arg-type]
+        SCCAGN.load(kept, planted(), progress=3)  # type: ignore[arg-type]
 
 
 def test_a_model_without_an_epoch_comes_back(tmp_path: Path) -> None:
@@ -343,9 +335,8 @@ def test_a_model_without_an_epoch_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "recipe.npz"])
-def test_files_of_two_models_are_told_apart(tmp_path: Path, name: str) -> None:
-    for folder, latent in (("a", 24), ("b", 8)):
-        SCCAGN(planted(seed=latent), 3, dataclasses.replace(TINY, n_latent=latent)).train().save(tmp_path / folder)
-    (tmp_path / "a" / name).write_bytes((tmp_path / "b" / name).read_bytes())
+def test_files_of_two_models_are_told_apart(kept: Path, tmp_path: Path, name: str) -> None:
+    SCCAGN(planted(seed=1), 3, dataclasses.replace(TINY, n_latent=8)).train().save(tmp_path / "other")
+    (kept / name).write_bytes((tmp_path / "other" / name).read_bytes())
     with pytest.raises(InputError, match=f"its {name} is not the one that was saved"):
-        SCCAGN.load(tmp_path / "a", planted())
+        SCCAGN.load(kept, planted())
