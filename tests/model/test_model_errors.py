@@ -201,10 +201,20 @@ def test_a_scratch_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.
         SCCAGN(planted(), 3, TINY, memory=1, scratch=tmp_path / "none").train()
 
 
-@pytest.mark.parametrize("changes", [{"init": "kmeans"}, {"batch_size": 64}])
-def test_the_largest_seed_is_taken_everywhere(changes: dict[str, Any]) -> None:
-    model = SCCAGN(planted(), 3, dataclasses.replace(TINY, **changes), random_state=2**32 - 1).train()
-    assert set(model.labels_) == {0, 1, 2}
+@pytest.mark.parametrize(
+    ("changes", "n_clusters"),
+    [
+        *(({"init": init}, 3) for init in ("consensus", "leiden", "ward", "mixture", "kmeans")),
+        *(({"init": init}, None) for init in ("consensus", "leiden")),
+        *(({"batch_size": 64, "pretrain_batch_size": 64, "loader": name}, 3) for name in ("partition", "neighbor")),
+        ({"knn_backend": "ivf"}, 3),
+    ],
+)
+def test_the_largest_seed_is_taken_everywhere(changes: dict[str, Any], n_clusters: int | None) -> None:
+    adata, seed = planted(), 2**32 - 1
+    cluster(adata, n_clusters, dataclasses.replace(TINY, **changes), random_state=seed)
+    assert set(adata.obs["sccagn"]) == {"0", "1", "2"}
+    assert adata.obs[recluster(adata, 5, random_state=seed)].nunique() == 5
 
 
 def test_a_search_that_cannot_run_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:

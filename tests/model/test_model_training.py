@@ -88,8 +88,7 @@ def test_paper_preset() -> None:
     assert named.config == Config.preset("paper")
 
 
-def test_no_argument_could_carry_a_label() -> None:
-    """Types in the AnnData have no influence either."""
+def test_types_in_the_anndata_have_no_influence() -> None:
     adata = planted()
     with_types = SCCAGN(adata, None, TINY).train()
     bare = ad.AnnData(copy.copy(adata.X))
