@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sccagn_scale.loader import Batch, Prefetch
+from sccagn_scale.loader import Batch, Prefetch, _prefetch
 from sccagn_scale.ops import Csr, implementations
 
 
@@ -26,8 +26,8 @@ def numbered(i: int) -> Batch:
 class Counted:
     """Yields numbered batches and remembers how many; raises at one of them."""
 
-    def __init__(self, n: int, *, fails_at: int | None = None, seconds: float = 0.0) -> None:
-        self.n, self.fails_at, self.seconds = n, fails_at, seconds
+    def __init__(self, n: int, *, fails_at: int | None = None) -> None:
+        self.n, self.fails_at = n, fails_at
         self.made = 0
 
     def __len__(self) -> int:
@@ -37,7 +37,6 @@ class Counted:
         for i in range(self.n):
             if i == self.fails_at:
                 raise OSError(f"batch {i}")
-            time.sleep(self.seconds)
             self.made += 1
             yield numbered(i)
 
@@ -75,7 +74,6 @@ def test_an_error_comes_where_its_batch_would_have() -> None:
     seen = []
     with pytest.raises(OSError, match="batch 2"):
         seen.extend(int(batch.n_id[0]) for batch in Prefetch(Counted(5, fails_at=2)))
-    seen = numbers(Prefetch(Counted(5, fails_at=2)), 2)
     assert seen == [0, 1]
     assert threads() == []
 
@@ -126,11 +124,35 @@ def test_cuda_is_left_alone_where_nobody_uses_it(monkeypatch: pytest.MonkeyPatch
     assert numbers(Prefetch(Counted(4)), 3) == [0, 1, 2]
 
 
-def test_waiting_is_what_training_does_not_cover() -> None:
-    slow, fast = Prefetch(Counted(5, seconds=0.05)), Prefetch(Counted(5, seconds=0.05))
-    for _ in slow:
-        pass
-    for _ in fast:
-        time.sleep(0.15)
-    assert slow.waited > 0.2
-    assert 0.04 < fast.waited < 0.15  # the first batch has nothing to hide behind
+@pytest.mark.parametrize(("is_covered", "waited"), [(False, 5), (True, 1)])
+def test_waiting_is_what_training_does_not_cover(
+    is_covered: bool, waited: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that moves while a batch is made: once it is waited for, or while the one before it trains."""
+    now, asks = 0, 0
+    may_be_made, made = threading.Semaphore(0), [threading.Event() for _ in range(5)]
+
+    def clock() -> float:
+        nonlocal asks
+        asks += 1
+        if asks == 1 or (asks % 2 and not is_covered):  # before each batch and after it
+            may_be_made.release()
+        return now
+
+    class Timed(Counted):
+        def __iter__(self) -> Iterator[Batch]:
+            nonlocal now
+            for i, batch in enumerate(super().__iter__()):
+                assert may_be_made.acquire(timeout=30)
+                now += 1
+                made[i].set()
+                yield batch
+
+    monkeypatch.setattr(_prefetch, "time", SimpleNamespace(perf_counter=clock))
+    batches = Prefetch(Timed(5))
+    for i, _ in enumerate(batches):
+        if is_covered and i < 4:
+            may_be_made.release()
+            assert made[i + 1].wait(30)
+    assert now == 5
+    assert batches.waited == waited  # for the first, which has nothing to hide behind, or for all

@@ -104,19 +104,21 @@ def test_results_come_in_the_order_of_items(threads: int, items: list[int]) -> N
 
 
 def test_as_many_are_worked_on_at_once_as_threads_may_run(threads: int) -> None:
-    running, most, lock = 0, 0, threading.Lock()
+    together, taken = threading.Barrier(threads), []
 
-    def work(_: int) -> None:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.02)
-        with lock:
-            running -= 1
+    def items() -> Iterator[int]:
+        for i in range(12):
+            taken.append(i)
+            yield i
 
-    list(mapped(work, range(12)))
-    assert most == threads
+    def work(i: int) -> int:
+        together.wait(30)  # breaks where fewer are worked on
+        return i
+
+    results = mapped(work, items())
+    assert next(results) == 0
+    assert len(taken) == threads
+    assert list(results) == list(range(1, 12))
 
 
 def test_a_failed_result_comes_up_in_its_place(threads: int) -> None:
