@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
             cells = read_cells(arguments.input)
         from sccagn_scale.model import plan
 
-        with named("layer", "batch_key", "memory", "n_clusters", "device", path="INPUT"):
+        with named("layer", "batch_key", "memory", "n_clusters", "device", "output", path="INPUT"):
             planned = plan(
                 cells,
                 arguments.n_clusters,

@@ -32,7 +32,8 @@ def output_size(atlas: Atlas, making: Making) -> int:
     """Bytes that an output takes, without the results.
 
     Of X that is written anew it is a lower estimate: as much as the files take for it, but no more than 2 bytes a
-    value. An `.h5ad` file to which results are added in place takes its room a second time until it is replaced.
+    value, of which a dense matrix counts one in twenty. An `.h5ad` file to which results are added in place takes its
+    room a second time until it is replaced.
     """
     if making == "results" or (making == "in place" and atlas.files[0].is_dir()):  # zarr links what stays
         return 0
@@ -40,7 +41,7 @@ def output_size(atlas: Atlas, making: Making) -> int:
         return file_facts(atlas.files[0])["size"]
     matrix = atlas.matrix()
     n_entries = matrix.shape[0] * matrix.shape[1]
-    n_values = matrix.nnz if matrix.nnz < n_entries else n_entries // _DENSE
+    n_values = matrix.nnz if matrix.nnz < n_entries else n_entries // _DENSE  # dense: zeros are stored too
     return min(matrix.n_bytes, _VALUE * n_values)
 
 

@@ -64,7 +64,10 @@ class Size(NamedTuple):
 
 
 class Need(NamedTuple):
-    """Bytes. Pages of files that lie in memory, which the system drops when it needs the room, are not counted."""
+    """Bytes, without the output.
+
+    Pages of files that lie in memory, which the system drops when it needs the room, are not counted.
+    """
 
     memory: int
     disk: int
