@@ -7,13 +7,23 @@ installed but does not fit the installed torch shows it only then.
 from __future__ import annotations
 
 import importlib
+import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sccagn_scale._errors import InputError, first_line
 
-__all__ = ["OptionalPart", "cuda_devices", "faiss_gpu", "optional_parts", "package_version", "probe", "require"]
+__all__ = [
+    "OptionalPart",
+    "cuda_devices",
+    "faiss_gpu",
+    "optional_parts",
+    "package_version",
+    "package_versions",
+    "probe",
+    "require",
+]
 
 
 @dataclass(frozen=True)
@@ -38,12 +48,27 @@ _PACKAGES = {
 }
 
 
+_FAISS = ("faiss-cpu", "faiss-gpu-cuvs", "faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11")
+"""Its distributions."""
+
+
 def package_version(distribution: str) -> str | None:
     """Version of an installed distribution, without importing it; None when it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:
         return None
+
+
+def package_versions(*further: str) -> dict[str, str | None]:
+    """Versions of Python, of the packages that results depend on and of `further` ones; None where not installed.
+
+    That of `faiss` is of whichever of its distributions is there.
+    """
+    names = (*further, "torch", "torch-geometric", "faiss", "anndata", "numpy", "scipy", "scikit-learn")
+    found = {"python": platform.python_version()} | {name: package_version(name) for name in names}
+    of_faiss = (package_version(distribution) for distribution in _FAISS)
+    return found | {"faiss": next(filter(None, of_faiss), None) or importlib.import_module("faiss").__version__}
 
 
 def probe(name: str) -> OptionalPart:

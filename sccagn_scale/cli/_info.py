@@ -8,21 +8,9 @@ import platform
 from typing import Any
 
 from sccagn_scale import __version__
-from sccagn_scale._compat import cuda_devices, optional_parts, package_version
+from sccagn_scale._compat import cuda_devices, optional_parts, package_versions
 from sccagn_scale.cli._machine import cpu, memory
 from sccagn_scale.cli._parser import PROGRAM
-
-# What is shown → distributions that may provide it.
-_PACKAGES = {
-    "torch": ("torch",),
-    "torch-geometric": ("torch-geometric",),
-    "faiss": ("faiss-cpu", "faiss-gpu-cuvs", "faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11"),
-    "anndata": ("anndata",),
-    "scanpy": ("scanpy",),
-    "numpy": ("numpy",),
-    "scipy": ("scipy",),
-    "scikit-learn": ("scikit-learn",),
-}
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -39,12 +27,7 @@ def _facts() -> dict[str, Any]:
 
     operators = ops.implementations()  # before anything tries an extension that is left out
     return {
-        "versions": {
-            PROGRAM: __version__,
-            "python": platform.python_version(),
-            **{name: _version(name) for name in _PACKAGES},
-            "faiss": _version("faiss") or faiss.__version__,
-        },
+        "versions": {PROGRAM: __version__, **package_versions("scanpy")},
         "machine": {
             "system": platform.platform(),
             "cpu": cpu(),
@@ -59,11 +42,6 @@ def _facts() -> dict[str, Any]:
         "operators": operators,
         "instruction_set": ops.instruction_set(),
     }
-
-
-def _version(name: str) -> str | None:
-    found = (package_version(distribution) for distribution in _PACKAGES[name])
-    return next((version for version in found if version is not None), None)
 
 
 def _text(facts: dict[str, Any]) -> str:

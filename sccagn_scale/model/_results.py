@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from sccagn_scale import graph
-from sccagn_scale._compat import package_version
+from sccagn_scale._compat import package_version, package_versions
 from sccagn_scale._keys import CONNECTIVITIES, DISTANCES, NEIGHBORS, PCA, Keys
 from sccagn_scale._memory import IN_MEMORY, Scratch
 from sccagn_scale._threads import n_threads
@@ -120,12 +118,7 @@ def scatter(values: np.ndarray, keep: np.ndarray, scratch: Scratch = IN_MEMORY) 
 
 
 def versions(*further: str) -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on, and of `further` ones."""
-    others = ("torch", "torch-geometric", "faiss-cpu", "anndata", "numpy", "scipy", "scikit-learn", *further)
-    found = {"python": platform.python_version()}
-    for package in ("sccagn-scale", "sccagn-scale-ext", *others):
-        found[package] = package_version(package) or "not installed"
-    if found["faiss-cpu"] == "not installed":  # but as another distribution, such as one for GPUs
-        found["faiss"] = faiss.__version__
-        del found["faiss-cpu"]
-    return found
+    """Versions of Python and of the packages that results depend on, and of `further` ones, as they are written."""
+    found = package_versions("sccagn-scale", "sccagn-scale-ext", *further)
+    faiss = "faiss-cpu" if package_version("faiss-cpu") else "faiss"  # the latter of another distribution
+    return {faiss if name == "faiss" else name: version or "not installed" for name, version in found.items()}

@@ -191,13 +191,16 @@ def test_a_model_can_be_pickled_whatever_it_showed(tmp_path: Path) -> None:
     pickle.dumps(failed)
 
 
-def test_faiss_may_come_as_another_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("absent", "expected"), [(("faiss-cpu",), "1"), (_compat._FAISS, faiss.__version__)])
+def test_faiss_may_come_as_another_distribution(
+    monkeypatch: pytest.MonkeyPatch, absent: tuple[str, ...], expected: str
+) -> None:
     def version(name: str) -> str:
-        if name == "faiss-cpu":
+        if name in absent:
             raise importlib.metadata.PackageNotFoundError(name)
         return "1"
 
     monkeypatch.setattr(_compat, "version", version)
     found = versions()
-    assert found["faiss"] == faiss.__version__
+    assert found["faiss"] == expected
     assert "faiss-cpu" not in found
