@@ -10,6 +10,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from model_samples import FAST, planted
 
 import sccagn_scale
@@ -55,6 +57,69 @@ def test_clusters_are_parts_or_unions_of_those_there_were(clustered: ad.AnnData)
         pairs = set(zip(before, after.astype(str), strict=True))
         assert len(pairs) == max(6, wanted)
     pd.testing.assert_series_equal(clustered.obs["sccagn_k6"].astype(str), before, check_names=False)
+
+
+@st.composite
+def clusterings(draw: st.DrawFn) -> ad.AnnData:
+    """Clusters of any sizes, some cells without one, in any order."""
+    sizes = draw(st.lists(st.integers(1, 30), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) > 1))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    labels = rng.permutation(np.repeat(np.arange(-1, len(sizes)), [draw(st.integers(0, 5)), *sizes]))
+    adata = ad.AnnData(shape=(len(labels), 0))
+    adata.obs["sccagn"] = pd.Categorical.from_codes(labels, [str(i) for i in range(len(sizes))])
+    z = 2 * rng.normal(size=(len(sizes) + 1, 3))[labels] + rng.normal(size=(len(labels), 3))
+    z[labels < 0] = np.nan
+    adata.obsm["X_sccagn"] = z.astype(np.float32)
+    adata.uns["sccagn"] = {"params": {"nu": draw(st.sampled_from(["none", 1.0]))}}
+    return adata
+
+
+@given(clusterings(), st.data())
+def test_any_clusters_are_refined_or_joined_and_their_names_tell_from_what(
+    adata: ad.AnnData, data: st.DataObject
+) -> None:
+    before = adata.obs["sccagn"].copy()
+    here, names = before.notna().to_numpy(), before.cat.categories.tolist()
+    wanted = data.draw(st.integers(2, min(int(here.sum()), 2 * len(names) + 2)))
+    try:
+        after = adata.obs[recluster(adata, wanted)]
+    except InputError as error:  # each part has five cells at least
+        [most] = re.findall(r"must be at most (\d+), as far as so few cells can be divided", str(error))
+        assert len(names) <= int(most) < wanted
+        assert int(most) <= sum(max(1, size // 5) for size in before.value_counts())
+        return
+    np.testing.assert_array_equal(after.notna(), here)
+    confidence = adata.obs[f"sccagn_k{wanted}_confidence"]
+    np.testing.assert_array_equal(confidence.notna(), here)
+    assert confidence[here].between(0, 1, inclusive="right").all()
+    assert after.nunique() == len(after.cat.categories) == wanted
+    pairs = set(zip(before[here], after[here], strict=True))
+    assert len(pairs) == max(len(names), wanted)  # nested
+    if wanted < len(names):
+        unions = [new.split("+") for new in after.cat.categories]
+        assert sorted(old for union in unions for old in union) == names
+        assert all(old in new.split("+") for old, new in pairs)
+    else:
+        assert all(old == new.partition(",")[0] for old, new in pairs)
+    for old in names if wanted > len(names) else ():
+        parts = [new for new in after.cat.categories if new.partition(",")[0] == old]
+        assert parts == ([old] if len(parts) == 1 else [f"{old},{i}" for i in range(len(parts))])
+    if wanted == len(names):
+        assert after.astype(object).equals(before.astype(object))
+
+
+@given(clusterings(), st.data())
+def test_how_clusters_are_joined_does_not_hang_on_the_order_of_the_cells(
+    adata: ad.AnnData, data: st.DataObject
+) -> None:
+    n_clusters = len(adata.obs["sccagn"].cat.categories)
+    assume(n_clusters > 1)
+    wanted = data.draw(st.integers(2, n_clusters))
+    order = np.random.default_rng(data.draw(st.integers(0, 99))).permutation(adata.n_obs)
+    shuffled = adata[order].copy()
+    key = recluster(adata, wanted)
+    assert recluster(shuffled, wanted) == key
+    assert shuffled.obs[key].astype(object).equals(adata.obs[key].iloc[order].astype(object))
 
 
 @pytest.mark.parametrize("seed", range(5))

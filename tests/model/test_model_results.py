@@ -15,11 +15,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+import scipy.sparse as sp
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from model_samples import FAST, TINY, assert_same, content, planted
 
 from sccagn_scale import SCCAGN, InputError, _compat, cluster
-from sccagn_scale.model._results import versions
+from sccagn_scale.model._results import _over_all, versions
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +192,17 @@ def test_a_model_can_be_pickled_whatever_it_showed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="negative"):
         failed.train()
     pickle.dumps(failed)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.floats(0, 1), st.integers(0, 99))
+def test_a_matrix_of_the_kept_cells_is_spread_over_all(keep: list[bool], density: float, seed: int) -> None:
+    there = np.array(keep)
+    matrix = sp.random(there.sum(), there.sum(), density, format="csr", dtype=np.float32, random_state=seed)
+    spread = _over_all(matrix, there)
+    assert (spread.format, spread.dtype, spread.shape) == ("csr", np.float32, (len(keep), len(keep)))
+    spread.check_format(full_check=True)
+    np.testing.assert_array_equal(spread[there][:, there].toarray(), matrix.toarray())
+    assert spread.nnz == matrix.nnz  # so that the others have none
 
 
 @pytest.mark.parametrize(("absent", "expected"), [(("faiss-cpu",), "1"), (_compat._FAISS, faiss.__version__)])
