@@ -1,4 +1,4 @@
-"""How many threads there may be, prefetching, and an ordered map over a pool of threads."""
+"""How many threads there may be, also after a fork, prefetching, and an ordered map over a pool of threads."""
 
 from __future__ import annotations
 
@@ -6,16 +6,39 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 _MOST_WORKERS = 4  # beyond it, work on blocks waits for memory rather than for a core
+_is_forked = False
+
+
+@cache
+def allow_forks() -> None:
+    """Let processes that are forked from this one, from now on, compute: on one thread each.
+
+    OpenMP's threads are not copied into them, and GNU's OpenMP waits for them forever. Pools that stand a fork, as
+    OpenBLAS's own do, stay as they are.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    def in_child() -> None:
+        global _is_forked
+        _is_forked = True
+        torch.set_num_threads(1)  # in threads that are still to come, too
+        threadpool_limits(1, user_api="openmp")
+
+    os.register_at_fork(after_in_child=in_child)
 
 
 def n_threads() -> int:
-    """Threads that may run at once: what OpenMP is told, or as many as there are usable cores."""
+    """Threads that may run at once: what OpenMP is told, or as many as there are usable cores; one after a fork."""
+    if _is_forked:
+        return 1
     told = os.environ.get("OMP_NUM_THREADS", "")
     if told.isdecimal() and int(told) > 0:
         return int(told)

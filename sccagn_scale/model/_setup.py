@@ -18,6 +18,7 @@ from sccagn_scale import graph, pp
 from sccagn_scale._checks import whole
 from sccagn_scale._compat import require
 from sccagn_scale._errors import InputError
+from sccagn_scale._threads import allow_forks
 from sccagn_scale.config import Config, Device, Preset
 from sccagn_scale.io import Atlas
 from sccagn_scale.loader import check_sampler
@@ -30,7 +31,11 @@ _OLDEST_HARMONYPY = (2, 1)
 
 @contextmanager
 def usual_numerics() -> Iterator[None]:
-    """Compute with gradients, in float32 and on the CPU unless said otherwise, whatever the session has set."""
+    """Compute with gradients, in float32 and on the CPU unless said otherwise, whatever the session has set.
+
+    Processes that the session forks later can compute too.
+    """
+    allow_forks()
     dtype = torch.get_default_dtype()
     with (
         torch.inference_mode(False),
