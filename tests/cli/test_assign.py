@@ -98,7 +98,7 @@ def test_options_reach_the_model(kept: Path, more: Path, monkeypatch: pytest.Mon
         return load(*given, progress=named["progress"])
 
     monkeypatch.setattr(SCCAGN, "load", recorded)
-    monkeypatch.setattr("sccagn_scale.cli._assign.limit_threads", threads.append)
+    monkeypatch.setattr("sccagn_scale.cli.limit_threads", threads.append)
     out, store = more.with_name("out.h5ad"), more.with_name("store")
     options = ["--layer", "next", "--device", "cpu", "--memory", "4G", "--store", store, "--dask", "tcp://h:1"]
     assert exit_code(["assign", more, "--model", kept, "-o", out, *options, "--threads", 3, "--quiet"]) == 0

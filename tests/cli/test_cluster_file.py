@@ -30,7 +30,7 @@ def test_damage_found_while_preprocessing_is_the_inputs(cells: Path, capsys: pyt
         (["--dask", "nonsense"], "`--dask` = 'nonsense' must be 'local' or the address of a scheduler, "),
         (["--layer", "no"], "`--layer` must be one of None (X); there is no 'no'."),
         (["--device", "cuda"], "`--device` = 'cuda' needs a GPU and a CUDA build of torch; none was found."),
-        (["--seed", "-1"], "`--seed` must be at least 0 and below 2³²; it is -1"),
+        (["--seed", "-1"], "`--seed` must be a whole number of at least 0 and below 2³²; it is -1"),
         (["--key-added", "a/b"], "`--key-added` must be a name, not empty and without a slash; it is 'a/b'."),
     ],
 )

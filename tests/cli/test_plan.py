@@ -76,7 +76,7 @@ def test_settings_and_threads_are_those_of_the_run_that_is_timed(cells: Path, mo
             super().__init__(adata, n_clusters, config, **more)
 
     monkeypatch.setattr(_plan, "SCCAGN", Recorded)
-    monkeypatch.setattr("sccagn_scale.cli._plan.limit_threads", threads.append)
+    monkeypatch.setattr("sccagn_scale.cli.limit_threads", threads.append)
     settings = cells.with_name("my.toml")
     settings.write_text("joint_steps = 2\npretrain_steps = 4\n")
     options = ["--preset", "paper", "--config", str(settings), "--set", "pretrain_steps=3", "--threads", "2"]
@@ -376,7 +376,7 @@ def test_time_is_measured_on_cells_of_the_layer_and_nothing_is_said_of_them(
 def test_what_cannot_run_here_is_refused_before_anything_is_measured(
     cells: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(graph, "missing", lambda backend: "the part it needs is not installed")
+    monkeypatch.setattr(graph, "why_unavailable", lambda backend: "the part it needs is not installed")
     monkeypatch.setattr(_plan, "_sample", lambda *_: pytest.fail("cells were read"))
     assert main(["plan", str(cells), "--set", "knn_backend=hnsw"]) == 2
     assert "`knn_backend` must be one that can run here, but 'hnsw' cannot: the part" in capsys.readouterr().err

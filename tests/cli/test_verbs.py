@@ -283,7 +283,7 @@ def test_simulate_names_its_own_options(tmp_path: Path, capsys: pytest.CaptureFi
         (["--counts", 0], "`--counts` must be a number above 0, got 0.0."),
         (["--counts", "nan"], "`--counts` must be a number above 0, got nan."),
         (["--counts", "inf"], "`--counts` must be a number above 0, got inf."),
-        (["--seed", -1], "`--seed` must be at least 0 and below 2³²; it is -1."),
+        (["--seed", -1], "`--seed` must be a whole number of at least 0 and below 2³²; it is -1."),
     ],
 )
 def test_simulate_tells_mistakes_and_writes_nothing(
