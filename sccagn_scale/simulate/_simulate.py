@@ -97,7 +97,8 @@ def simulate(
             raise InputError(
                 f"`n_types` must be at most `n_obs`, so that each type has a cell, got {n_types} > {n_obs}."
             )
-    if median_counts is not None and not 0 < median_counts < np.inf:
+    is_number = isinstance(median_counts, int | float | np.number)
+    if median_counts is not None and not (is_number and 0 < median_counts < np.inf):
         raise InputError(f"`median_counts` must be a number above 0, got {median_counts!r}.")
     if path.suffix.lower() != ".h5ad":
         raise InputError(f"`path` must end in .h5ad, got {str(path)!r}; no other format is written.")

@@ -201,6 +201,7 @@ def _with_x(change: str) -> anndata.AnnData:
         ({"median_counts": 0}, "`median_counts` must be a number above 0, got 0"),
         ({"median_counts": -5}, "`median_counts` must be a number above 0, got -5"),
         ({"median_counts": np.nan}, "`median_counts` must be a number above 0, got nan"),
+        ({"median_counts": "500"}, "`median_counts` must be a number above 0, got '500'"),
         ({"median_counts": np.inf}, "`median_counts` must be a number above 0, got inf"),
         (
             {"source": real_cells(), "label": "kind", "median_counts": 500},
