@@ -8,6 +8,8 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import zarr
+from anndata.io import write_elem
 from scipy import sparse
 
 from sccagn_scale import io
@@ -17,7 +19,10 @@ STORES = ["h5ad", "h5ad gzip", "zarr 2", "zarr 3", "zarr 3 sharded"]
 
 
 def store(adata: anndata.AnnData, path: Path, kind: str = "h5ad") -> Path:
-    """Write in a format, with names as they are; the path with the format's extension."""
+    """Write in a format, with names as they are; the path with the format's extension.
+
+    Zarr's metadata are consolidated, unless they are to be "apart".
+    """
     layout, _, how = kind.partition(" ")
     path = path.with_name(f"{path.name}.{layout}")
     if layout == "h5ad":
@@ -30,7 +35,10 @@ def store(adata: anndata.AnnData, path: Path, kind: str = "h5ad") -> Path:
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore", UserWarning)  # AnnData's and zarr's, of what will be the default one day
-            adata.write_zarr(path)
+            if how.endswith("apart"):
+                write_elem(zarr.open_group(path, mode="w", zarr_format=version), "/", adata)
+            else:
+                adata.write_zarr(path)
     return path
 
 

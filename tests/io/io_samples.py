@@ -8,9 +8,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import anndata
 import numpy as np
 import pytest
+from scipy import sparse
 
 import sccagn_scale
 from sccagn_scale import io
@@ -38,6 +41,15 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
+def read(path: Path) -> anndata.AnnData:
+    """Read with AnnData's own reader."""
+    return anndata.read_zarr(path) if path.is_dir() else anndata.read_h5ad(path)
+
+
+def dense(matrix: Any) -> np.ndarray:
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+
+
 def in_child(script: str, *arguments: object, options: Sequence[str] = ()) -> str:
     """Run a script in a process of its own, which may crash or be limited, and give what it printed."""
     done = subprocess.run(
@@ -50,6 +62,31 @@ def in_child(script: str, *arguments: object, options: Sequence[str] = ()) -> st
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+LIMITED = """
+import resource, sys
+import anndata, numpy as np
+from scipy import sparse
+from sccagn_scale import io
+from sccagn_scale._errors import InputError
+
+def limited(size, work, *arguments):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        work(*arguments)
+        print("written", *arguments)
+    except InputError as error:
+        print(error)
+"""
+
+
+def on_a_full_disk(script: str, *arguments: object) -> list[str]:
+    """Run a script whose `limited(size, work, ...)` works where no file may be larger; lines of what it says of that.
+
+    In a process of its own, which HDF5 by itself would crash.
+    """
+    return in_child(LIMITED + script, *arguments, options=["-W", "ignore"]).splitlines()
 
 
 @contextmanager

@@ -9,12 +9,10 @@ from typing import Any
 
 import anndata
 import pytest
-from io_samples import tree
+from io_samples import NAMES, tree
 
 from sccagn_scale import io
 from sccagn_scale._errors import InputError
-
-NAMES = ["a.h5ad", "a.zarr"]
 
 
 def refused(path: Path | str, match: str, **options: Any) -> None:

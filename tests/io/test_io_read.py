@@ -12,6 +12,7 @@ import anndata
 import h5py
 import numpy as np
 import pytest
+from io_samples import dense
 from scipy import sparse
 
 from sccagn_scale import io
@@ -19,10 +20,6 @@ from sccagn_scale._errors import InputError, InputWarning
 
 # SciPy has no sparse float16
 DTYPES = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "bool"]
-
-
-def dense(matrix: object) -> np.ndarray:
-    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
 
 
 @pytest.mark.parametrize(

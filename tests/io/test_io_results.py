@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from anndata.io import write_elem
-from io_samples import COUNTS, in_child, refused_by_anndata, tree
+from atlas_samples import store
+from io_samples import COUNTS, dense, in_child, on_a_full_disk, read, refused_by_anndata, tree
 from scipy import sparse
 
 from sccagn_scale import io
 from sccagn_scale._errors import InputError
 
-KINDS = ["h5ad", "zarr2", "zarr2 consolidated", "zarr3", "zarr3 consolidated"]
-
-
-def store(adata: anndata.AnnData, folder: Path, kind: str) -> Path:
-    """Write with AnnData's own writers."""
-    path = folder / f"a.{kind.split()[0].rstrip('23')}"
-    if kind == "h5ad":
-        adata.write_h5ad(path, compression="gzip")
-        return path
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        root = zarr.open_group(path, mode="w", zarr_format=int(kind[4]))
-        write_elem(root, "/", adata)
-        if kind.endswith("consolidated"):
-            zarr.consolidate_metadata(root.store)
-    return path
+KINDS = ["h5ad gzip", "zarr 2", "zarr 2 apart", "zarr 3", "zarr 3 apart"]
 
 
 @pytest.fixture
@@ -52,14 +36,6 @@ def results(adata: anndata.AnnData) -> anndata.AnnData:
     made.obsp["distances"] = sparse.csr_matrix(np.triu(np.ones((4, 4)), 1))
     made.varp["likeness"] = np.eye(5)
     return made
-
-
-def read(path: Path) -> anndata.AnnData:
-    return anndata.read_zarr(path) if path.is_dir() else anndata.read_h5ad(path)
-
-
-def dense(matrix: Any) -> np.ndarray:
-    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
 
 
 def check(path: Path, results: anndata.AnnData) -> None:
@@ -117,7 +93,7 @@ def test_parts_that_are_not_named_stay(
 ) -> None:
     adata.obsm["X_old"] = np.ones((4, 2))
     adata.obsp["connectivities"] = sparse.eye(4, format="csr")
-    source = store(adata, tmp_path, kind)
+    source = store(adata, tmp_path / "a", kind)
     few = io.open_atlas(source, parts=("obs", "var", "uns")).adata
     assert not few.obsm
     assert not few.obsp
@@ -136,7 +112,7 @@ def test_all_but_the_matrices_is_replaced(
 ) -> None:
     adata.obsm["X_old"] = np.ones((4, 2))
     adata.uns["old"] = "gone"
-    source = store(adata, tmp_path, kind)
+    source = store(adata, tmp_path / "a", kind)
     before, stored = tree(tmp_path), chunks(source)
     path = put(results, source, in_place)
     if not in_place:
@@ -146,15 +122,15 @@ def test_all_but_the_matrices_is_replaced(
     assert len(stored) >= 7
     assert chunks(path) == stored
     assert set(os.listdir(tmp_path)) == {source.name, path.name}
-    if kind == "h5ad":
+    if path.suffix == ".h5ad":
         backed = anndata.read_h5ad(path, backed="r")
         assert list(backed.obs["sccagn"]) == list("abab")
         np.testing.assert_array_equal(backed.X[:].toarray(), COUNTS)
         backed.file.close()
     else:
         root = zarr.open_group(path, mode="r")
-        assert root.metadata.zarr_format == int(kind[4])
-        assert (root.metadata.consolidated_metadata is not None) == kind.endswith("consolidated")
+        assert root.metadata.zarr_format == int(kind[5])
+        assert (root.metadata.consolidated_metadata is None) == kind.endswith("apart")
         assert "X_sccagn" in root["obsm"]
         assert "X_old" not in root["obsm"]
 
@@ -162,8 +138,8 @@ def test_all_but_the_matrices_is_replaced(
 def test_a_copy_takes_the_place_of_what_is_there(
     tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData
 ) -> None:
-    for kind in ("h5ad", "zarr3"):
-        source = store(adata, tmp_path, kind)
+    for kind in ("h5ad", "zarr 3"):
+        source = store(adata, tmp_path / "a", kind)
         path = tmp_path / f"b{source.suffix}"
         io.write(anndata.AnnData(np.ones((7, 2), dtype=np.float32)), path)
         path.chmod(path.stat().st_mode & ~0o007)
@@ -174,7 +150,7 @@ def test_a_copy_takes_the_place_of_what_is_there(
 
 
 def test_the_matrices_of_results_are_not_looked_at(tmp_path: Path, adata: anndata.AnnData) -> None:
-    source = store(adata, tmp_path, "h5ad")
+    source = store(adata, tmp_path / "a")
     backed = anndata.read_h5ad(source, backed="r")
     del backed.layers["double"]
     backed.obs["sccagn"] = list("abab")
@@ -188,7 +164,7 @@ def test_a_copy_shares_no_file_with_its_source(
     tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str
 ) -> None:
     """What is changed in one of them later must not change in the other."""
-    source = store(adata, tmp_path, kind)
+    source = store(adata, tmp_path / "a", kind)
     copy = tmp_path / f"b{source.suffix}"
     io.write_copy(results, source, copy)
     for file in [copy] if copy.is_file() else [path for path in copy.rglob("*") if path.is_file()]:
@@ -198,7 +174,7 @@ def test_a_copy_shares_no_file_with_its_source(
 def test_files_of_matrices_in_a_folder_are_kept(
     tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData
 ) -> None:
-    path = store(adata, tmp_path, "zarr3")
+    path = store(adata, tmp_path / "a", "zarr 3 apart")
 
     def inodes() -> dict[str, int]:
         parts = [file for part in ("X", "layers", "raw") for file in (path / part).rglob("*") if file.is_file()]
@@ -213,7 +189,7 @@ def test_files_of_matrices_in_a_folder_are_kept(
 def test_a_matrix_behind_a_link_comes_along(
     tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, in_place: bool
 ) -> None:
-    path = store(adata, tmp_path, "zarr2")
+    path = store(adata, tmp_path / "a", "zarr 2 apart")
     (path / "X").rename(tmp_path / "elsewhere")
     (path / "X").symlink_to(tmp_path / "elsewhere")
     if in_place:
@@ -226,7 +202,7 @@ def test_a_matrix_behind_a_link_comes_along(
 def test_a_matrix_that_cannot_be_looked_into_is_not_lost(
     tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = store(adata, tmp_path, "zarr2")
+    path = store(adata, tmp_path / "a", "zarr 2 apart")
     before, scandir = tree(tmp_path), os.scandir
 
     def denied(folder: Any = ".") -> Any:
@@ -244,7 +220,7 @@ def test_a_matrix_that_cannot_be_looked_into_is_not_lost(
 def test_without_hard_links_they_are_copied(
     tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = store(adata, tmp_path, "zarr2")
+    path = store(adata, tmp_path / "a", "zarr 2 apart")
     stored, link = chunks(path), os.link
 
     def no_links(source: Path, target: Path) -> None:
@@ -258,12 +234,12 @@ def test_without_hard_links_they_are_copied(
     assert chunks(path) == stored
 
 
-@pytest.mark.parametrize("kind", ["h5ad", "zarr2"])
+@pytest.mark.parametrize("kind", ["h5ad", "zarr 2"])
 def test_links_and_permissions_are_kept(
     tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str
 ) -> None:
     (tmp_path / "real").mkdir()
-    path = store(adata, tmp_path / "real", kind)
+    path = store(adata, tmp_path / "real" / "a", kind)
     path.chmod(0o750)
     link = tmp_path / f"link{path.suffix}"
     link.symlink_to(path)
@@ -303,9 +279,9 @@ def test_a_file_from_before_anndata_07(tmp_path: Path) -> None:
 # What cannot be done
 
 
-@pytest.mark.parametrize("kind", ["h5ad", "zarr3"])
+@pytest.mark.parametrize("kind", ["h5ad", "zarr 3"])
 def test_other_cells_are_refused(tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str) -> None:
-    path = store(adata, tmp_path, kind)
+    path = store(adata, tmp_path / "a", kind)
     before = tree(tmp_path)
     for wrong in (results[:3].copy(), results[:, :4].copy()):
         with pytest.raises(InputError, match=rf"`adata`.*`path`.*{wrong.n_obs} × {wrong.n_vars}.*4 × 5"):
@@ -316,9 +292,9 @@ def test_other_cells_are_refused(tmp_path: Path, adata: anndata.AnnData, results
 
 
 def test_another_kind_is_refused(tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData) -> None:
-    for kind, other in (("h5ad", "b.zarr"), ("zarr2", "b.h5ad")):
-        source = store(adata, tmp_path, kind)
-        with pytest.raises(InputError, match=rf"`path` must end in \.{kind.rstrip('2')}, .*'.*{other}'"):
+    for kind, other in (("h5ad", "b.zarr"), ("zarr 2", "b.h5ad")):
+        source = store(adata, tmp_path / "a", kind)
+        with pytest.raises(InputError, match=rf"`path` must end in \{source.suffix}, .*'.*{other}'"):
             io.write_copy(results, source, tmp_path / other)
         assert not (tmp_path / other).exists()
 
@@ -339,11 +315,11 @@ def test_what_is_no_anndata_is_refused(tmp_path: Path, tenx_hdf5: Any, results: 
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", ["h5ad", "zarr3 consolidated"])
+@pytest.mark.parametrize("kind", ["h5ad", "zarr 3"])
 def test_content_that_cannot_be_stored(
     tmp_path: Path, adata: anndata.AnnData, results: anndata.AnnData, kind: str
 ) -> None:
-    path = store(adata, tmp_path, kind)
+    path = store(adata, tmp_path / "a", kind)
     before = tree(tmp_path)
     results.uns["ours"] = object()
     with refused_by_anndata():
@@ -352,34 +328,18 @@ def test_content_that_cannot_be_stored(
     assert os.listdir(tmp_path) == [path.name]
 
 
-def child(script: str, *arguments: Path) -> list[str]:
-    return in_child(script, *arguments, options=["-W", "ignore"]).splitlines()
-
-
 FULL_DISK = """
-import resource, sys
 from pathlib import Path
-import anndata, numpy as np
-from sccagn_scale import io
-from sccagn_scale._errors import InputError
 
 h5ad, store, copy = map(Path, sys.argv[1:])
 results = anndata.AnnData(shape=(600, 100))
 results.obsm["X_pca"] = np.random.default_rng(0).random((600, 50))  # noise, so that zarr cannot compress it
 
-def write(limit, verb, *paths):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    try:
-        verb(results, *paths)
-        print("written", *paths)
-    except InputError as error:
-        print(error)
-
-write(3000, io.add_results, store)
+limited(3000, io.add_results, results, store)
 size = h5ad.stat().st_size
 for limit in (*range(100, size, size // 4), *range(size, size + 240_000, 8_000)):
-    write(limit, io.add_results, h5ad)
-    write(limit, io.write_copy, h5ad, copy)
+    limited(limit, io.add_results, results, h5ad)
+    limited(limit, io.write_copy, results, h5ad, copy)
 """
 
 
@@ -389,7 +349,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     for path in paths:
         io.write(adata, path)
     before = tree(tmp_path)
-    lines = child(FULL_DISK, *paths, tmp_path / "b.h5ad")
+    lines = on_a_full_disk(FULL_DISK, *paths, tmp_path / "b.h5ad")
     assert len(lines) > 60
     assert all("could not be written" in line and "File too large" in line for line in lines)
     assert tree(tmp_path) == before
@@ -462,12 +422,12 @@ print(len(outcomes), *sorted(set(outcomes)), outcomes[0], outcomes[-1])
 """
 
 
-@pytest.mark.parametrize("kind", ["h5ad", "zarr2 consolidated"])
+@pytest.mark.parametrize("kind", ["h5ad gzip", "zarr 2"])
 def test_a_killed_process_leaves_the_old_or_the_new(tmp_path: Path, kind: str) -> None:
     adata = anndata.AnnData(sparse.csr_matrix(COUNTS))
     (tmp_path / "there").mkdir()
-    path = store(adata, tmp_path / "there", kind)
-    (line,) = child(KILLED, path)
+    path = store(adata, tmp_path / "there" / "a", kind)
+    (line,) = in_child(KILLED, path, options=["-W", "ignore"]).splitlines()
     n_moments, *outcomes = line.split()
     assert int(n_moments) >= 10
     assert outcomes == ["new", "old", "old", "new"]
@@ -483,7 +443,7 @@ def test_names_of_pandas_own_strings(
     names = adata.obs_names.tolist()
     with anndata.settings.override(allow_write_nullable_strings=True):
         adata.obs_names, adata.var_names = (index.astype("string") for index in (adata.obs_names, adata.var_names))
-        path = store(adata, tmp_path, kind)
+        path = store(adata, tmp_path / "a", kind)
     opened = io.open_atlas(path).adata
     for name in ("obs", "uns", "obsm"):
         setattr(opened, name, getattr(results, name))

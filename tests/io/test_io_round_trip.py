@@ -11,7 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -102,7 +102,7 @@ def test_what_is_written_is_read_and_stays_beside_results(adata: anndata.AnnData
     check_written(adata, "h5ad")
 
 
-@settings(max_examples=6)  # each is a thousand small files
+@settings(max_examples=6, phases=[Phase.generate])  # each is a thousand small files
 @given(cells())
 def test_in_a_folder_too(adata: anndata.AnnData) -> None:
     check_written(adata, "zarr")

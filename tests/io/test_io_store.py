@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from io_samples import in_child, tree
+from io_samples import on_a_full_disk, tree
 from scipy import sparse
 
 from sccagn_scale._errors import InputError
@@ -320,29 +320,22 @@ def test_nothing_else_is_replaced(tmp_path: Path) -> None:
 
 
 FULL_DISK = """
-import resource, sys
-import numpy as np
-from scipy import sparse
-from sccagn_scale._errors import InputError
-from sccagn_scale.io import CellStoreWriter
-
 block = sparse.random(200, 100, 0.3, format="csr", random_state=0, dtype=np.float32)
+
+def write(folder):
+    with io.CellStoreWriter(folder, 100, {"why": "x" * 600}) as writer:
+        for _ in range(5):
+            writer.append(block)
+
 for limit in (4, 500, 5_000, 20_000, 100_000):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    try:
-        with CellStoreWriter(sys.argv[1], 100, {"why": "x" * 600}) as writer:
-            for _ in range(5):
-                writer.append(block)
-    except InputError as error:
-        print(error)
+    limited(limit, write, sys.argv[1])
 """
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
     write(tmp_path / "store", [csr(np.eye(3))])
     before = tree(tmp_path)
-    printed = in_child(FULL_DISK, tmp_path / "store")
-    lines = printed.splitlines()
+    lines = on_a_full_disk(FULL_DISK, tmp_path / "store")
     assert len(lines) == 5
     assert all("`store`" in line and "could not be written" in line and "File too large" in line for line in lines)
     assert tree(tmp_path) == before

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from io_samples import COUNTS, NAMES, in_child, refused_by_anndata, tree, x_of
+from io_samples import COUNTS, NAMES, on_a_full_disk, refused_by_anndata, tree, x_of
 from scipy import sparse
 
 from sccagn_scale import io
@@ -146,38 +146,22 @@ def test_the_writer_stops_in_the_middle(
 
 
 FULL_DISK = """
-import resource, sys
-import anndata, numpy as np
-from scipy import sparse
-from sccagn_scale import io
-from sccagn_scale._errors import InputError
-
 path, zarr = sys.argv[1:]
 adata = anndata.AnnData(sparse.random(600, 100, 0.3, format="csr", random_state=0))
 adata.raw = adata.copy()
 adata.obsm["X_pca"] = np.random.default_rng(0).random((600, 50))  # noise, so that zarr cannot compress it
 adata.obs["cell_type"] = ["T", "B"] * 300
-
-def write(target, limit):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    try:
-        io.write(adata, target)
-    except InputError as error:
-        print(error)
-
-write(zarr, 3000)
+limited(3000, io.write, adata, zarr)
 for limit in range(100, 640_000, 16_000):
-    write(path, limit)
+    limited(limit, io.write, adata, path)
 """
 
 
 def test_a_full_disk(tmp_path: Path, adata: anndata.AnnData) -> None:
-    """HDF5 by itself crashes the process here; so this one runs apart."""
     io.write(adata, tmp_path / "a.h5ad")
     io.write(adata, tmp_path / "a.zarr")
     before = tree(tmp_path)
-    printed = in_child(FULL_DISK, tmp_path / "a.h5ad", tmp_path / "a.zarr")
-    lines = printed.splitlines()
+    lines = on_a_full_disk(FULL_DISK, tmp_path / "a.h5ad", tmp_path / "a.zarr")
     assert all("could not be written" in line and "File too large" in line for line in lines)
     assert ["a.zarr" in line for line in lines] == [True] + [False] * 40
     assert tree(tmp_path) == before

@@ -16,15 +16,13 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from io_samples import COUNTS, in_child, tree
+from io_samples import COUNTS, NAMES, on_a_full_disk, read, tree
 from scipy import sparse
 
 from sccagn_scale import io
 from sccagn_scale._errors import InputError
 from sccagn_scale.io import _write_atlas
 from sccagn_scale.io._write_atlas import RowWriter
-
-NAMES = ["a.h5ad", "a.zarr"]
 
 
 def blocks(matrix: sparse.csr_matrix, ends: list[int]) -> Iterator[tuple[int, sparse.csr_matrix]]:
@@ -36,10 +34,6 @@ def blocks(matrix: sparse.csr_matrix, ends: list[int]) -> Iterator[tuple[int, sp
 def annotation(n_obs: int, n_vars: int) -> anndata.AnnData:
     obs = pd.DataFrame({"sccagn": [str(i % 2) for i in range(n_obs)]}, index=[f"cell{i}" for i in range(n_obs)])
     return anndata.AnnData(obs=obs, shape=(n_obs, n_vars), obsm={"X_pca": np.arange(2.0 * n_obs).reshape(n_obs, 2)})
-
-
-def read(path: Path) -> anndata.AnnData:
-    return anndata.read_zarr(path) if path.is_dir() else anndata.read_h5ad(path)
 
 
 @settings(max_examples=12, deadline=None)
@@ -196,12 +190,6 @@ def test_blocks_of_a_narrower_type_are_taken(tmp_path: Path) -> None:
 
 
 FULL_DISK = """
-import resource, sys
-import anndata, numpy as np
-from scipy import sparse
-from sccagn_scale import io
-from sccagn_scale._errors import InputError
-
 n_blocks, given = 50, 0
 
 def blocks():
@@ -211,18 +199,14 @@ def blocks():
         given += 1
         yield 1000 * i, sparse.csr_matrix(rng.random((1000, 100)))
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-try:
-    io.write_atlas(anndata.AnnData(shape=(1000 * n_blocks, 100)), blocks(), sys.argv[1])
-except InputError as error:
-    print(given, error)
+limited(int(sys.argv[2]), io.write_atlas, anndata.AnnData(shape=(1000 * n_blocks, 100)), blocks(), sys.argv[1])
+print(given)
 """
 
 
 @pytest.mark.parametrize(("name", "limit"), [("a.h5ad", 6_000_000), ("a.zarr", 300_000)])
 def test_a_full_disk_ends_the_work_at_once(tmp_path: Path, name: str, limit: int) -> None:
-    printed = in_child(FULL_DISK, tmp_path / name, limit, options=["-W", "ignore"])
-    given, _, message = printed.partition(" ")
+    message, given = on_a_full_disk(FULL_DISK, tmp_path / name, limit)
     assert 1 <= int(given) < 25
     assert "could not be written" in message
     assert "File too large" in message
