@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import anndata as ad
 import numpy as np
 import pandas as pd
+import pytest
 import scipy.sparse as sp
 
 from sccagn_scale import Config
@@ -15,6 +16,12 @@ from sccagn_scale import Config
 FAST = dataclasses.replace(Config(), pretrain_steps=20, joint_steps=10, n_init=2)
 TINY = dataclasses.replace(FAST, pretrain_steps=2, joint_steps=2)
 GENES = dataclasses.replace(FAST, input_rep="genes", batch_size=64, pretrain_batch_size=64)
+
+
+def use_small_blocks(patch: pytest.MonkeyPatch) -> None:
+    """Have matrices gone through in many blocks."""
+    patch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 32)
+    patch.setattr("sccagn_scale.pp.BLOCK_SIZE", 32)
 
 
 class ReachedError(Exception):

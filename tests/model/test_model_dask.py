@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_samples import FAST, TINY, planted
+from model_samples import FAST, TINY, planted, use_small_blocks
 
 from sccagn_scale import SCCAGN
 from sccagn_scale._errors import InputError
@@ -24,7 +24,7 @@ distributed = pytest.importorskip("distributed")
 
 @pytest.fixture
 def atlas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Atlas:
-    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 32)
+    use_small_blocks(monkeypatch)
     adata = planted()
     adata[:130].copy().write_h5ad(tmp_path / "a.h5ad")
     adata[130:].copy().write_h5ad(tmp_path / "b.h5ad")

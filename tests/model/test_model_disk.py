@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from model_samples import FAST, GENES, TINY, ReachedError, end_here, planted, two_batches
+from model_samples import FAST, GENES, TINY, ReachedError, end_here, planted, two_batches, use_small_blocks
 
 from sccagn_scale import SCCAGN, Config
 from sccagn_scale._errors import InputError
@@ -40,8 +40,7 @@ def atlas(tmp_path: Path) -> Atlas:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many blocks."""
-    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 32)
-    monkeypatch.setattr("sccagn_scale.pp.BLOCK_SIZE", 32)
+    use_small_blocks(monkeypatch)
 
 
 @pytest.fixture

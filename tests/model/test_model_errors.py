@@ -11,7 +11,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from model_samples import FAST, TINY, assert_same, content, planted
+from model_samples import FAST, TINY, assert_same, content, planted, use_small_blocks
 
 from sccagn_scale import SCCAGN, Config, InputError, cluster, open_atlas, plan, recluster
 from sccagn_scale.model import _workspace
@@ -247,7 +247,7 @@ def test_more_clusters_than_there_are_distinct_cells() -> None:
 
 
 def test_the_last_block_may_have_no_cell_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 100)
+    use_small_blocks(monkeypatch)
     adata = planted()
     lil = adata.X.tolil()
     lil[200:] = 0

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from model_samples import FAST, TINY, planted
+from model_samples import FAST, TINY, planted, use_small_blocks
 from sklearn.metrics import adjusted_rand_score
 
 import sccagn_scale
@@ -105,7 +105,7 @@ def test_blocks_groups_and_a_file_change_nothing_that_matters(
     adata, config = planted(), dataclasses.replace(FAST, init="leiden")
     cluster(adata, config=config)
     planted().write_h5ad(tmp_path / "cells.h5ad")
-    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 32)
+    use_small_blocks(monkeypatch)
     monkeypatch.setattr("sccagn_scale.model._initial._SKETCH", 60)
     seen = []
     finder = clustering.CommunityFinder

@@ -194,15 +194,13 @@ VALUES = st.sampled_from([0.0, 0.0, 0.0, 0.25, 1.0, 2.0, 300.0])
 DENSE = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9), elements=VALUES)
 
 
-@pytest.fixture(params=["1", "2"])
-def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", request.param)
-    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 4)
+in_small_blocks = pytest.mark.usefixtures("small_blocks", "threads")
 
 
+@in_small_blocks
 @given(DENSE)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_scan_in_blocks_is_numpys(small_blocks: None, dense: np.ndarray) -> None:
+def test_a_scan_in_blocks_is_numpys(dense: np.ndarray) -> None:
     found = scan(select_matrix(ad.AnnData(sp.csr_matrix(dense))))
     assert found.n_detected.tolist() == (dense > 0).sum(axis=0).tolist()
     assert found.constant.tolist() == [len(set(column)) == 1 for column in dense.T.tolist()]
@@ -210,16 +208,18 @@ def test_a_scan_in_blocks_is_numpys(small_blocks: None, dense: np.ndarray) -> No
     assert found.highest == dense.max()
 
 
+@in_small_blocks
 @pytest.mark.parametrize(("bad", "message"), [(-1.0, r"negative values \(lowest -1\)"), (np.nan, "holds 1 NaN")])
 @pytest.mark.parametrize("row", [0, 5, 11])
-def test_a_bad_value_is_found_in_any_block(small_blocks: None, bad: float, message: str, row: int) -> None:
+def test_a_bad_value_is_found_in_any_block(bad: float, message: str, row: int) -> None:
     dense = np.ones((12, 3), np.float32)
     dense[row, 1] = bad
     with pytest.raises(InputError, match=message):
         scan(select_matrix(ad.AnnData(sp.csr_matrix(dense))))
 
 
-def test_blocks_may_be_changed_without_changing_the_input(small_blocks: None, adata: ad.AnnData) -> None:
+@in_small_blocks
+def test_blocks_may_be_changed_without_changing_the_input(adata: ad.AnnData) -> None:
     before = adata.X.toarray()
     for block in select_matrix(adata).each(lambda start, block: block):
         block.data[:] = 7
@@ -227,8 +227,9 @@ def test_blocks_may_be_changed_without_changing_the_input(small_blocks: None, ad
     np.testing.assert_array_equal(held(adata).toarray(), COUNTS)
 
 
+@in_small_blocks
 @pytest.mark.parametrize("starts", [np.int32, np.int64])
-def test_a_block_takes_a_blocks_memory_whatever_the_types_of_indices(small_blocks: None, starts: type) -> None:
+def test_a_block_takes_a_blocks_memory_whatever_the_types_of_indices(starts: type) -> None:
     values = sp.random(4000, 500, 0.5, "csr", np.float32, random_state=0)
     values.indptr = values.indptr.astype(starts)  # anndata reads int32 columns and int64 row starts
     matrix = select_matrix(ad.AnnData(values))
@@ -240,10 +241,11 @@ def test_a_block_takes_a_blocks_memory_whatever_the_types_of_indices(small_block
     assert peak < 2e6  # 8 million bytes as int64
 
 
+@in_small_blocks
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 @pytest.mark.parametrize("scale", [1, 200, 0.1])  # the last not whole, the second beyond 255
 def test_a_file_is_read_once_and_kept_small(
-    small_blocks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: type, scale: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: type, scale: float
 ) -> None:
     dense = (np.random.default_rng(0).poisson(0.5, (30, 300)) * scale).astype(dtype)
     ad.AnnData(sp.csr_matrix(dense)).write_h5ad(tmp_path / "cells.h5ad")
@@ -265,7 +267,8 @@ def test_a_file_is_read_once_and_kept_small(
     assert n_reads == 1
 
 
-def test_a_first_pass_that_was_broken_off_is_started_anew(small_blocks: None, tmp_path: Path) -> None:
+@in_small_blocks
+def test_a_first_pass_that_was_broken_off_is_started_anew(tmp_path: Path) -> None:
     dense = np.arange(60, dtype=np.float32).reshape(12, 5)
     ad.AnnData(sp.csr_matrix(dense)).write_h5ad(tmp_path / "cells.h5ad")
     matrix = select_matrix(ad.read_h5ad(tmp_path / "cells.h5ad", backed="r"))
@@ -315,6 +318,7 @@ def test_a_file_without_values_is_of_any_kind(tmp_path: Path, other: np.ndarray)
     assert recognize(found) == "log"
 
 
+@in_small_blocks
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -324,7 +328,7 @@ def test_a_file_without_values_is_of_any_kind(tmp_path: Path, other: np.ndarray)
     ],
 )
 def test_a_fault_is_told_at_the_end_of_its_file(
-    small_blocks: None, tmp_path: Path, fault: float, message: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fault: float, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "abcd":
         values = np.ones((12, 3), np.float32)

@@ -14,6 +14,8 @@ from sccagn_scale import pp
 from sccagn_scale._errors import InputError
 from sccagn_scale.config import InputKind
 
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
 VALUES = st.sampled_from([0.0, 0.0, 0.0, 0.25, 0.1, 1.0, 2.0, 7.0])
 DENSE = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9), elements=VALUES)
 
@@ -31,12 +33,6 @@ def quality_control(dense: np.ndarray, cells_frac: float = 0.01, genes_frac: flo
 
 def expression(dense: np.ndarray) -> pp.Expression:
     return pp.select_matrix(ad.AnnData(sp.csr_matrix(dense)))
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that everything is put together from several blocks."""
-    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 4)
 
 
 def passing(dense: np.ndarray, cells_frac: float, genes_frac: float) -> tuple[list[bool], list[bool]]:

@@ -19,13 +19,9 @@ from sccagn_scale._errors import InputError
 from sccagn_scale.io import CellStore, StoredMatrix, add_results, open_atlas
 from sccagn_scale.pp import same_matrices, select_matrix
 
+pytestmark = pytest.mark.usefixtures("small_blocks", "threads")
+
 COUNTS = np.random.default_rng(0).negative_binomial(0.1, 0.003, (30, 300))  # one value in twelve is above 255
-
-
-@pytest.fixture(params=["1", "2"], autouse=True)
-def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", request.param)
-    monkeypatch.setattr("sccagn_scale.pp._matrix.BLOCK_SIZE", 4)
 
 
 @pytest.fixture
