@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from bench_samples import asked, scored, write_set
 from scipy import stats
 
 from benchmarks import _ablation_report, ablation
 from benchmarks.__main__ import main
-from benchmarks._labelled import made_cells
-from benchmarks._results import Row
 from benchmarks._variants import AS_IS, VARIANTS
 from sccagn_scale.config import Config
 
@@ -21,9 +19,7 @@ from sccagn_scale.config import Config
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """One labelled set of easily told types."""
-    adata, types = made_cells(120, 200)
-    adata.obs["cell_type"] = types.to_numpy()
-    adata.write_h5ad(tmp_path / "a.h5ad")
+    write_set(tmp_path / "a.h5ad", 120, 200)
     return tmp_path
 
 
@@ -34,27 +30,18 @@ def test_no_seeds_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert not (folder / "r.json").exists()
 
 
-def row(case: str, method: str, nmi: float, ari: float) -> Row:
-    metrics = {"nmi": nmi, "ari": ari}
-    return Row(case=case, method=method, seconds=1.0, spread=0.0, peak_rss_mb=1.0, metrics=metrics)
-
-
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != AS_IS])
 def test_a_variant_changes_some_preset(variant: str) -> None:
     assert any(ablation.changed(preset, variant) != Config.preset(preset) for preset in ablation.PRESETS)
 
 
 def test_what_a_preset_has_already_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    contests: list[Any] = []
-    monkeypatch.setattr(
-        "benchmarks._session.run_contest", lambda contest, threads, references: contests.append(contest) or ()
-    )
-    assert main(["ablation", "--data", str(folder), "--json", str(folder / "r.json")]) == 0
-    asked = {contest.case: [method.name for method in contest.methods] for contest in contests}
-    assert set(asked) == {"a/default", "a/paper"}
-    assert asked["a/default"] == list(VARIANTS)
+    contests = asked(["ablation", "--data", str(folder), "--json", str(folder / "r.json")], monkeypatch)
+    run = {contest.case: [method.name for method in contest.methods] for contest in contests}
+    assert set(run) == {"a/default", "a/paper"}
+    assert run["a/default"] == list(VARIANTS)
     missing = {"one mixture", "no anchor", "no whitening", "no rounding", "ν = 1", "50 steps of pretraining"}
-    assert set(asked["a/paper"]) == set(VARIANTS) - missing
+    assert set(run["a/paper"]) == set(VARIANTS) - missing
 
 
 def test_a_variant_is_measured_and_reported(folder: Path) -> None:
@@ -72,9 +59,9 @@ def test_an_unknown_preset_is_told(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_differences_are_taken_set_by_set() -> None:
-    rows = [row("a/paper", AS_IS, 0.5, 0.4), row("b/paper", AS_IS, 0.7, 0.6), row("c/paper", AS_IS, 0.9, 0.9)]
-    rows += [row("a/paper", "GAT", 0.6, 0.4), row("b/paper", "GAT", 0.9, 0.5)]  # and none on c
-    rows += [row("a/default", AS_IS, 0.1, 0.1)]
+    rows = [scored("a/paper", AS_IS, 0.5, 0.4), scored("b/paper", AS_IS, 0.7, 0.6), scored("c/paper", AS_IS, 0.9, 0.9)]
+    rows += [scored("a/paper", "GAT", 0.6, 0.4), scored("b/paper", "GAT", 0.9, 0.5)]  # and none on c
+    rows += [scored("a/default", AS_IS, 0.1, 0.1)]
     found = _ablation_report.Differences(rows, "paper")
     assert found.variants == [AS_IS, "GAT"]
     np.testing.assert_allclose(found.differences("GAT", "nmi"), [0.1, 0.2])
@@ -83,14 +70,14 @@ def test_differences_are_taken_set_by_set() -> None:
 
 
 def test_a_variant_of_kept_results_that_is_no_longer_run_comes_last() -> None:
-    rows = [row("a/paper", name, 0.5, 0.4) for name in (AS_IS, "of old", "Ward", "GAT")]
+    rows = [scored("a/paper", name, 0.5, 0.4) for name in (AS_IS, "of old", "Ward", "GAT")]
     assert _ablation_report.Differences(rows, "paper").variants == [AS_IS, "GAT", "Ward", "of old"]
 
 
 def test_the_figure_has_a_row_for_every_variant_that_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plt, "close", lambda figure: None)
-    rows = [row(f"{case}/paper", name, 0.5, 0.4) for case in "ab" for name in (AS_IS, "GAT", "Ward")]
-    rows += [row("a/default", AS_IS, 0.5, 0.4), row("a/default", "no rounding", 0.5, 0.4)]
+    rows = [scored(f"{case}/paper", name, 0.5, 0.4) for case in "ab" for name in (AS_IS, "GAT", "Ward")]
+    rows += [scored("a/default", AS_IS, 0.5, 0.4), scored("a/default", "no rounding", 0.5, 0.4)]
     _ablation_report.plot(rows, tmp_path / "r.png")
     figure = plt.gcf()
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]

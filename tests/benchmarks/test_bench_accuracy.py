@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from bench_samples import row, scored, write_set
 from matplotlib.figure import Figure
 from sklearn.metrics import adjusted_rand_score
 
@@ -25,22 +26,6 @@ from benchmarks._methods import CLUSTERINGS, SCRATCH, Clustering, Shared
 from benchmarks._outcome import memory_mb, peak_rss_mb
 from benchmarks._preprocess import input_kind, log_expression, principal_components
 from benchmarks._results import Row
-
-
-def write_set(path: Path, **kwargs: Any) -> AnnData:
-    """A labelled set that betrays its labels in every place it has."""
-    adata, types = made_cells(**kwargs)
-    order = np.argsort(types.to_numpy(), kind="stable")
-    adata, types = adata[order].copy(), types.iloc[order]
-    adata.obs_names = [f"{name}_{i}" for i, name in enumerate(types)]
-    adata.obs["cell_type"] = pd.Categorical(types)
-    adata.obs["batch"] = types.to_numpy()
-    adata.uns["types"] = types.to_numpy()
-    adata.obsm["onehot"] = pd.get_dummies(types).to_numpy(float)
-    adata.layers["sorted"] = adata.X.copy()
-    adata.var["marker_of"] = "type0"
-    adata.write_h5ad(path)
-    return adata
 
 
 @pytest.fixture
@@ -297,25 +282,17 @@ def test_what_was_spent_for_another_method_counts(tmp_path: Path, monkeypatch: p
     assert outcome.peak_rss_mb == {"s/auto": 1e6}
 
 
-def made_row(case: str, method: str, nmi: float, ari: float, **metrics: Any) -> Row:
-    scores = {"nmi": nmi, "ari": ari, "nmi_sd": 0.01, "ari_sd": 0.02, "n_clusters": 4.0, "n_types": 5} | metrics
-    return Row(case=case, method=method, seconds=2.0, spread=0.1, peak_rss_mb=100.0, metrics=scores)
-
-
 @pytest.fixture
 def rows() -> list[Row]:
-    failed = Row(
-        case="b/given", method="gmm", seconds=None, spread=None, peak_rss_mb=None, metrics={"error": "out of memory"}
-    )
     return [
-        made_row("a/given", "default", 0.8, 0.7),
-        made_row("a/given", "paper", 0.99, 0.99),
-        made_row("a/given", "gmm", 0.7, 0.75),
-        made_row("a/given", "pca_kmeans", 0.6, 0.6),
-        made_row("b/given", "default", 0.5, 0.4),
-        made_row("b/given", "pca_kmeans", 0.6, 0.5),
-        failed,
-        made_row("a/auto", "leiden", 0.9, 0.8),
+        scored("a/given", "default", 0.8, 0.7),
+        scored("a/given", "paper", 0.99, 0.99),
+        scored("a/given", "gmm", 0.7, 0.75),
+        scored("a/given", "pca_kmeans", 0.6, 0.6),
+        scored("b/given", "default", 0.5, 0.4),
+        scored("b/given", "pca_kmeans", 0.6, 0.5),
+        row("b/given", "gmm", None, error="out of memory"),
+        scored("a/auto", "leiden", 0.9, 0.8),
     ]
 
 
@@ -339,9 +316,9 @@ def test_markdown_has_scores_best_peer_difference_and_means(rows: list[Row]) -> 
 def test_plot_is_a_picture(tmp_path: Path, rows: list[Row]) -> None:
     plot(rows, tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    plot([row for row in rows if "error" in row["metrics"]], tmp_path / "none.png")
+    plot([one for one in rows if "error" in one["metrics"]], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
-    apart = [row for row in rows if row["case"] != "a/given"] + [made_row("c/given", "gmm", 0.5, 0.5)]
+    apart = [one for one in rows if one["case"] != "a/given"] + [scored("c/given", "gmm", 0.5, 0.5)]
     plot_ranks(apart, tmp_path / "none.png")  # no set has every method's
     assert not (tmp_path / "none.png").exists()
     plot_ranks(rows, tmp_path / "r.png")
@@ -353,7 +330,7 @@ def test_plot_is_a_picture(tmp_path: Path, rows: list[Row]) -> None:
 def test_mean_ranks_share_ties_and_leave_out_sets_without_every_score(rows: list[Row]) -> None:
     scores = Scores(rows, "given")
     assert scores.methods == ["default", "paper", "pca_kmeans", "gmm"]
-    rows += [made_row("c/given", method, 0.5, 0.5) for method in scores.methods]
+    rows += [scored("c/given", method, 0.5, 0.5) for method in scores.methods]
     scores = Scores(rows, "given")
     assert common_sets(scores) == ["a", "c"]  # on b `paper` has no row, and `gmm` an error
     np.testing.assert_allclose(mean_ranks(scores), [2.25, 1.75, 3.25, 2.75])
@@ -402,15 +379,15 @@ def test_quick_run_from_files_to_report(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*request, "--json", str(out)]) == 0
     result = json.loads(out.read_text())
     assert result["benchmark"] == "accuracy"
-    assert [(row["case"], row["method"]) for row in result["rows"]] == [
+    assert [(one["case"], one["method"]) for one in result["rows"]] == [
         (f"{name}/given", "smoothed_pca_kmeans") for name in ("one", "two")
     ]
-    for row in result["rows"]:
-        assert row.keys() == {"case", "method", "seconds", "spread", "peak_rss_mb", "metrics"}
-        assert row["seconds"] > 0
-        assert row["peak_rss_mb"] > 50
-        assert row["metrics"]["ari"] == pytest.approx(1.0)
-        assert row["metrics"].keys() >= {"nmi", "ari", "ami", "completeness", "accuracy", "cross_seed_ari"}
+    for one in result["rows"]:
+        assert one.keys() == {"case", "method", "seconds", "spread", "peak_rss_mb", "metrics"}
+        assert one["seconds"] > 0
+        assert one["peak_rss_mb"] > 50
+        assert one["metrics"]["ari"] == pytest.approx(1.0)
+        assert one["metrics"].keys() >= {"nmi", "ari", "ami", "completeness", "accuracy", "cross_seed_ari"}
     # one method has no rank
     assert sorted(path.name for path in out.parent.iterdir()) == ["acc.json", "acc.md", "acc.png"]
     assert "mean of 2 × given" in capsys.readouterr().out

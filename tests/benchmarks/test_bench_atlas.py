@@ -7,20 +7,16 @@ import mmap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from bench_samples import row
 
 from benchmarks import _atlas_report
 from benchmarks.__main__ import main
 from benchmarks._results import Row
 from benchmarks.atlas import MemoryClock
-
-
-def row(case: str, method: str, seconds: float | None, **metrics: Any) -> Row:
-    return Row(case=case, method=method, seconds=seconds, spread=0.0, peak_rss_mb=2000.0, metrics=metrics)
 
 
 def made() -> list[Row]:
@@ -32,7 +28,7 @@ def made() -> list[Row]:
     ]
     for method in ("on disk", "in memory"):
         found = {"own_mb": 1000.0, "ari": 0.9, "per_cell": 500.0, "labels": labels[method], "genes": ["a", "b"]}
-        rows.append(row("whole/1000000", method, 200.0, **found))
+        rows.append(row("whole/1000000", method, 200.0, 2000.0, **found))
     rows += [row(f"{stage}/1000000", "on disk", 60.0, own_mb=1.0) for stage in ("preprocess", "neighbors")]
     return rows
 

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
+from bench_samples import scored, write_set
 
 from benchmarks import accuracy
 from benchmarks._accuracy_report import markdown
-from benchmarks._labelled import made_cells
 from benchmarks._methods import CLUSTERINGS, Clustering, Confident
-from benchmarks._results import Row
 from benchmarks._stability import stability, unstable_cells
 
 FIRST = list("aaabbbcc")
@@ -71,17 +69,11 @@ def test_there_is_no_area_where_no_cell_or_every_cell_is_unstable(others: list[s
     assert stability(labels, [np.arange(6.0)] * len(labels)) == {"unstable": share, "confidence_auc": None}
 
 
-def write_set(path: Path, n_obs: int = 150) -> None:
-    adata, types = made_cells(n_obs, 200)
-    adata.obs["cell_type"] = pd.Categorical(types)
-    adata.write_h5ad(path)
-
-
 @pytest.mark.parametrize(("n_seeds", "there"), [(1, False), (2, True)])
 def test_what_a_method_says_of_its_confidence_is_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_seeds: int, there: bool
 ) -> None:
-    write_set(tmp_path / "s.h5ad", 20)
+    write_set(tmp_path / "s.h5ad", 20, 200)
 
     def cluster(adata: Any, n_clusters: int | None, seed: int) -> Confident:
         labels = np.arange(20) // 10
@@ -100,23 +92,18 @@ def test_what_a_method_says_of_its_confidence_is_judged(
 @pytest.mark.parametrize(("name", "there"), [("default", True), ("pca_kmeans", False)])
 @pytest.mark.filterwarnings("ignore::sccagn_scale.InputWarning")
 def test_our_methods_hand_over_a_confidence(tmp_path: Path, name: str, there: bool) -> None:
-    write_set(tmp_path / "s.h5ad")
+    write_set(tmp_path / "s.h5ad", 150, 200)
     metrics = accuracy.run_seeds(str(tmp_path / "s.h5ad"), name, "given", 2).score()["s/given"]
     assert metrics["ari"] == pytest.approx(1.0)
     assert metrics.get("unstable") == (0.0 if there else None)
     assert metrics.get("confidence_auc") is None
 
 
-def row(case: str, method: str, **metrics: Any) -> Row:
-    scores = {"nmi": 0.5, "ari": 0.5, "nmi_sd": 0.0, "ari_sd": 0.0, "n_clusters": 3.0, "n_types": 3} | metrics
-    return Row(case=case, method=method, seconds=1.0, spread=0.0, peak_rss_mb=1.0, metrics=scores)
-
-
 def test_the_table_has_both_where_a_method_has_them() -> None:
-    peers = [row(f"{name}/given", "gmm") for name in "abc"]
+    peers = [scored(f"{name}/given", "gmm") for name in "abc"]
     assert "unstable" not in markdown(peers)
     areas = {"a": 0.75, "b": 0.25, "c": None}
-    mine = [row(f"{name}/given", "default", unstable=0.3, confidence_auc=area) for name, area in areas.items()]
+    mine = [scored(f"{name}/given", "default", unstable=0.3, confidence_auc=area) for name, area in areas.items()]
     lines = markdown(peers + mine).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| mean over sets"))
     assert "| cross_seed_ari | unstable | confidence_auc |" in lines[start]

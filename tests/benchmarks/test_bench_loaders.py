@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from bench_samples import asked, row, write_set
 
 from benchmarks import _results, loaders
 from benchmarks.__main__ import main
-from benchmarks._contest import Contest
-from benchmarks._labelled import made_cells, read_blind
+from benchmarks._labelled import read_blind
 from benchmarks._loaders_report import markdown
 from benchmarks._outcome import memory_mb, peak_rss_mb
 from benchmarks._results import Row
@@ -25,9 +25,7 @@ from sccagn_scale import SCCAGN, Config
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for name in ("a", "b"):
-        adata, types = made_cells(300, 200, n_types=3)
-        adata.obs["cell_type"] = pd.Categorical(types)
-        adata.write_h5ad(folder / f"{name}.h5ad")
+        write_set(folder / f"{name}.h5ad", 300, 200)
     return folder
 
 
@@ -76,19 +74,9 @@ def test_all_edges_are_kept_where_all_neighbours_are_drawn(data: Path) -> None:
     assert loaders._batches(model, cells, 3)["edges_kept"] == 1
 
 
-def asked(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Contest]:
-    """The contests of a run that runs none."""
-    contests: list[Contest] = []
-    monkeypatch.setattr(
-        "benchmarks._session.run_contest", lambda contest, threads, references: contests.append(contest) or ()
-    )
-    monkeypatch.setattr(loaders, "in_fresh_process", lambda target, kwargs: None)
-    assert main(["loaders", *arguments]) == 0
-    return contests
-
-
 def test_every_method_meets_every_set(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = ["--data", str(data), "--sets", "a,b", "--cells", "5000", "--json", str(tmp_path / "r.json")]
+    monkeypatch.setattr(loaders, "in_fresh_process", lambda target, kwargs: None)  # which simulates the cells
+    request = ["loaders", "--data", str(data), "--sets", "a,b", "--cells", "5000", "--json", str(tmp_path / "r.json")]
     contests = {contest.case: [m.name for m in contest.methods] for contest in asked(request, monkeypatch)}
     scopes = ["anchors", "subgraph", "full"]
     assert contests["a/attention"] == contests["b/attention"] == scopes
@@ -101,7 +89,7 @@ def test_a_quick_run_keeps_nothing(data: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(_results, "RESULTS", tmp_path / "results")
     monkeypatch.setattr("benchmarks.__main__.RESULTS", tmp_path / "results")
     for sets in (["--sets", "a,b"], []):
-        contests = asked(["--data", str(data), *sets, "--quick", "--cells", "0"], monkeypatch)
+        contests = asked(["loaders", "--data", str(data), *sets, "--quick", "--cells", "0"], monkeypatch)
         assert {contest.case for contest in contests} == {"a/loader", "a/attention"}
     assert not (tmp_path / "results").exists()
 
@@ -124,8 +112,8 @@ def test_a_request_that_cannot_be_done_is_one_sentence(
 def test_the_default_sets_are_run_or_missed(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    request = ["--data", str(data), "--cells", "0", "--json", str(tmp_path / "r.json")]
-    assert main(["loaders", *request]) == 2
+    request = ["loaders", "--data", str(data), "--cells", "0", "--json", str(tmp_path / "r.json")]
+    assert main(request) == 2
     said = capsys.readouterr().err
     assert "has no cite_cbmc, kang_pbmc, worm_neuron; `--sets` can name others" in said
     assert "knows" not in said
@@ -140,18 +128,15 @@ def test_the_whole_verb(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     request = ["--data", str(data), "--sets", "a", "--seeds", "1", "--cells", "0", "--quick", "--json", str(out)]
     assert main(["loaders", *request]) == 0
     rows: list[Row] = json.loads(out.read_text())["rows"]
-    assert {row["case"] for row in rows} == {"a/loader", "a/attention"}
-    assert not any("error" in row["metrics"] for row in rows)
+    assert {one["case"] for one in rows} == {"a/loader", "a/attention"}
+    assert not any("error" in one["metrics"] for one in rows)
     table = out.with_suffix(".md").read_text()
     assert table == markdown(rows)
     assert table.count("| a |") == len(rows)
 
 
 def test_the_table_says_what_failed() -> None:
-    failed = Row(
-        case="a/loader", method="full", seconds=None, spread=None, peak_rss_mb=None, metrics={"error": "no room"}
-    )
-    lines = markdown([failed]).splitlines()
+    lines = markdown([row("a/loader", "full", None, error="no room")]).splitlines()
     assert lines[0] == "## Loaders"
     assert lines[-1].startswith("| a | full | failed | – |")
     assert len({line.count("|") for line in lines[2:] if line}) == 1

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from bench_samples import row
 from scipy.sparse import csc_matrix, csr_matrix
 
 from benchmarks import pipeline
 from benchmarks.__main__ import main
 from benchmarks._labelled import made_cells
-from benchmarks._results import Row
 
 FAKE = """
 from benchmarks._outcome import Outcome
@@ -90,9 +90,6 @@ def test_both_jobs_say_what_they_read_of_any_matrix(counts: Path, made: Callable
 
 
 def test_ratio_to_the_peer_where_it_has_the_stage() -> None:
-    def row(case: str, method: str, seconds: float | None, **metrics: Any) -> Row:
-        return Row(case=case, method=method, seconds=seconds, spread=0.0, peak_rss_mb=1.0, metrics=metrics)
-
     rows = pipeline._compared(
         [
             row("whole", "sccagn_scale", 3.0),
@@ -124,7 +121,7 @@ def test_both_run_in_turn_on_one_file(counts: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(pipeline, "Method", method)
     out = counts.parent / "p.json"
     assert main(["pipeline", "--quick", "--file", str(counts), "--label", "kind", "--json", str(out)]) == 0
-    found = {(row["case"], row["method"]): row["metrics"] for row in json.loads(out.read_text())["rows"]}
+    found = {(one["case"], one["method"]): one["metrics"] for one in json.loads(out.read_text())["rows"]}
     assert found["whole", "sccagn_scale"]["ratio_to_scanpy"] == 0.5
     assert found["read", "sccagn_scale"]["ratio_to_scanpy"] == 0.5
     assert "ratio_to_scanpy" not in found["train", "sccagn_scale"]

@@ -6,16 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from bench_samples import row
 
 from benchmarks import _scale_report, scale
 from benchmarks.__main__ import main
 from benchmarks._results import Row
 from sccagn_scale._errors import InputError
-
-
-def row(case: str, method: str, seconds: float | None, memory: float | None) -> Row:
-    metrics = {} if seconds is not None else {"error": "broke"}
-    return Row(case=case, method=method, seconds=seconds, spread=0.0, peak_rss_mb=memory, metrics=metrics)
 
 
 def made() -> list[Row]:
@@ -55,7 +51,9 @@ def test_slopes_are_those_between_the_two_largest_sizes() -> None:
 
 
 def test_the_table_has_every_stage_and_size(tmp_path: Path) -> None:
-    _scale_report.write([*made(), row("whole/99000", "sccagn_scale", None, None)], beside=tmp_path / "scale.json")
+    _scale_report.write(
+        [*made(), row("whole/99000", "sccagn_scale", None, error="broke")], beside=tmp_path / "scale.json"
+    )
     lines = (tmp_path / "scale.md").read_text().splitlines()
     assert "| stage | 100 | 1,000 | 10,000 | slope |" in lines
     assert "| whole | 10.0 | 100.0 | 1000.0 | 1.00 |" in lines

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench_samples import row
 
 from benchmarks import _session
 from benchmarks.__main__ import main
@@ -19,10 +20,6 @@ from benchmarks._session import Session
 from sccagn_scale._errors import InputError
 
 CONTESTS = [Contest(f"{name}/given", (Method("a", "x:y"), Method("b", "x:y"))) for name in ("one", "two")]
-
-
-def row(case: str, method: str, seconds: float = 1.0, **metrics: Any) -> Row:
-    return Row(case=case, method=method, seconds=seconds, spread=0.1, peak_rss_mb=100.0, metrics=metrics)
 
 
 @pytest.fixture

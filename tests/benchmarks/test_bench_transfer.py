@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from bench_samples import asked, write_set
 from scipy import sparse
 from sklearn.metrics import normalized_mutual_info_score
 
 from benchmarks import _results, transfer
 from benchmarks.__main__ import main
-from benchmarks._contest import Contest
 from benchmarks._labelled import made_cells, read_batches, read_blind
 from benchmarks._outcome import memory_mb, peak_rss_mb
 from benchmarks._preprocess import log_expression, log_expression_like, principal_components, projected
@@ -23,28 +23,19 @@ from benchmarks._results import Row
 from benchmarks._transfer_report import markdown
 from benchmarks._transfers import TRANSFERS, WHOLES, Found, Task
 
-BATCHES = ("north", "south")
 
-
-def write_set(path: Path, n_obs: int = 300, *, batches: Any = None, n_types: int = 3) -> tuple[AnnData, pd.Series]:
-    """A set of planted clusters, sorted by type, and the batch of each cell: half and half of each type."""
-    adata, types = made_cells(n_obs, 200, n_types=n_types)
-    order = np.argsort(types.to_numpy(), kind="stable")
-    adata, types = adata[order].copy(), types.iloc[order]
-    adata.obs_names = [f"{name}_{i}" for i, name in enumerate(types)]
-    adata.obs["cell_type"] = pd.Categorical(types)
-    batch = np.array(BATCHES)[np.arange(n_obs) % 2] if batches is None else batches
-    adata.obs["batch"] = pd.Categorical(batch)
-    adata.write_h5ad(path)
-    return adata, adata.obs["batch"]
+def write_batches(path: Path, n_obs: int = 300, *, batches: Any = None, n_types: int = 3) -> AnnData:
+    """A labelled set in two batches, by default half and half of each type."""
+    halves = np.array(["north", "south"])[np.arange(n_obs) % 2]
+    return write_set(path, n_obs, 200, n_types=n_types, batches=halves if batches is None else batches)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    write_set(folder / "a.h5ad")
-    write_set(folder / "b.h5ad", 360)
-    write_set(folder / "one_batch.h5ad", 30, batches=["north"] * 30)
+    write_batches(folder / "a.h5ad")
+    write_batches(folder / "b.h5ad", 360)
+    write_batches(folder / "one_batch.h5ad", 30, batches=["north"] * 30)
     unbatched, types = made_cells(30)
     unbatched.obs["cell_type"] = pd.Categorical(types)
     unbatched.write_h5ad(folder / "no_batch.h5ad")
@@ -69,8 +60,8 @@ def test_batches_go_to_the_smaller_part_the_largest_first(sizes: dict[str, int],
 
 
 def test_batches_are_read_in_the_order_of_the_cells(data: Path) -> None:
-    full, batches = write_set(data / "a.h5ad")
-    of_row = {full.X[i].toarray().tobytes(): batch for i, batch in enumerate(batches)}
+    full = write_batches(data / "a.h5ad")
+    of_row = {full.X[i].toarray().tobytes(): batch for i, batch in enumerate(full.obs["batch"])}
     blind, _ = read_blind(data / "a.h5ad")
     assert [of_row[blind.X[i].toarray().tobytes()] for i in range(300)] == list(read_batches(data / "a.h5ad"))
     assert read_batches(data / "one_batch.h5ad") is None
@@ -83,7 +74,7 @@ def test_a_method_is_told_who_is_to_be_labelled_and_numbers_of_types(
 ) -> None:
     # the first part has types 0, 1, 2, the second 0, 1, 3 of four
     batches = ["north"] * 30 + ["south"] * 5 + ["north"] * 5 + ["south"] * 5 + ["north"] * 25
-    full, _ = write_set(tmp_path / "s.h5ad", 70, n_types=4, batches=batches)
+    full = write_batches(tmp_path / "s.h5ad", 70, n_types=4, batches=batches)
     kept = full.obs.groupby(["batch", "cell_type"], observed=True).size()
     seen: list[tuple[Task, int]] = []
 
@@ -117,7 +108,7 @@ def test_a_method_is_told_who_is_to_be_labelled_and_numbers_of_types(
 def test_of_a_whole_set_all_cells_are_scored_and_their_batches_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_set(tmp_path / "s.h5ad", 90, batches=["north"] * 40 + ["south"] * 50)
+    write_batches(tmp_path / "s.h5ad", 90, batches=["north"] * 40 + ["south"] * 50)
     batches = read_batches(tmp_path / "s.h5ad").to_numpy(object)
     truth = read_blind(tmp_path / "s.h5ad")[1].to_numpy(object)
 
@@ -139,7 +130,7 @@ def test_of_a_whole_set_all_cells_are_scored_and_their_batches_told(
 
 @pytest.mark.filterwarnings("ignore::sccagn_scale.InputWarning")
 def test_correction_takes_out_what_a_batch_adds(tmp_path: Path) -> None:
-    adata, _ = write_set(tmp_path / "plain.h5ad", 400)
+    adata = write_batches(tmp_path / "plain.h5ad", 400)
     genes = np.random.default_rng(0).random(adata.n_vars) < 0.3
     shifted = adata.X.toarray()
     shifted[np.ix_(adata.obs["batch"] == "south", genes)] += 2
@@ -263,20 +254,10 @@ def test_cells_without_a_cluster_follow_no_batch_but_count() -> None:
     assert transfer.batch_driven(labels, truth, batches) == pytest.approx(10 / 20)
 
 
-def asked(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Contest]:
-    """The contests of a run that runs none."""
-    contests: list[Contest] = []
-    monkeypatch.setattr(
-        "benchmarks._session.run_contest", lambda contest, threads, references: contests.append(contest) or ()
-    )
-    assert main(["transfer", *arguments]) == 0
-    return contests
-
-
 def test_every_method_goes_both_ways_on_sets_with_batches(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contests = asked(["--data", str(data), "--json", str(tmp_path / "r.json")], monkeypatch)
+    contests = asked(["transfer", "--data", str(data), "--json", str(tmp_path / "r.json")], monkeypatch)
     directions = ["1->2", "2->1", "all"]
     assert [contest.case for contest in contests] == [
         f"{name}/{direction}" for name in "ab" for direction in directions
@@ -291,7 +272,7 @@ def test_every_method_goes_both_ways_on_sets_with_batches(
 def test_a_quick_run_keeps_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_results, "RESULTS", tmp_path / "results")
     monkeypatch.setattr("benchmarks.__main__.RESULTS", tmp_path / "results")
-    contests = asked(["--data", str(data), "--quick"], monkeypatch)
+    contests = asked(["transfer", "--data", str(data), "--quick"], monkeypatch)
     assert [contest.case for contest in contests] == ["a/1->2", "a/2->1", "a/all"]
     assert not (tmp_path / "results").exists()
 
@@ -312,7 +293,7 @@ def test_a_request_that_cannot_be_done_is_one_sentence(
 
 
 def test_a_folder_without_batches_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_set(tmp_path / "one.h5ad", 30, batches=["north"] * 30)
+    write_batches(tmp_path / "one.h5ad", 30, batches=["north"] * 30)
     assert main(["transfer", "--data", str(tmp_path), "--quick"]) == 2
     assert "two or more batches" in capsys.readouterr().err
 
