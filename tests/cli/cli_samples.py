@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import anndata as ad
+import pytest
 from scipy.io import mmwrite
 
 from sccagn_scale.cli import main
@@ -17,6 +18,17 @@ def exit_code(arguments: Sequence[object]) -> int | str | None:
         return main(list(map(str, arguments)))
     except SystemExit as error:
         return error.code
+
+
+def complaint(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the program, which has to end with code 2; the one line that it says."""
+    code = exit_code(arguments)
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("sccagn-scale: error: ")
+    return err
 
 
 def cluster(*arguments: object) -> int:
