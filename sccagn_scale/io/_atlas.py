@@ -15,13 +15,14 @@ from anndata.io import read_elem
 
 from sccagn_scale._errors import InputError, InputWarning, first_line
 from sccagn_scale.io._columns import RowsOfColumns, ScratchFolder
-from sccagn_scale.io._join import join_frames, join_genes
+from sccagn_scale.io._join import Columns, join_frames, join_genes
 from sccagn_scale.io._layers import RAW_NAMES, choices, layers_in, no_layer, place
-from sccagn_scale.io._layout import HDF5_SUFFIXES, MTX_NAMES, damaged, file_facts, is_zarr, open_store
+from sccagn_scale.io._layout import HDF5_SUFFIXES, MTX_NAMES, Layout, damaged, file_facts, is_zarr, open_store
 from sccagn_scale.io._matrix import Part, StoredMatrix
 from sccagn_scale.io._parameters import as_path
 from sccagn_scale.io._read import FRAME, read_frame, read_with
 from sccagn_scale.io._stored import HeldRows, Rows, StoredRows
+from sccagn_scale.io._tenx import expression_columns, keep_expression, read_tenx_frame, tenx_group
 
 
 def open_atlas(
@@ -41,8 +42,8 @@ def open_atlas(
     Parameters
     ----------
     paths
-        `.h5ad` files, `.zarr` folders and 10x matrices (whose X is read into memory); or folders of such files, which
-        are taken in the order of their names, without hidden ones.
+        `.h5ad` files, `.zarr` folders, 10x `.h5` files and 10x folders (whose text is read into memory); or folders of
+        such files, which are taken in the order of their names, without hidden ones.
     scratch
         Folder for copies of matrices that are stored by columns (CSC), which are made when their rows are first read.
         It needs 8 bytes a value, and 12 more while a copy is made. None: the system's temporary folder. The copies are
@@ -129,8 +130,8 @@ class Atlas:
 
     @property
     def is_one_file(self) -> bool:
-        """Whether there is one file, in which matrices stay: all but those of 10x are such."""
-        return len(self._opened) == 1 and not self._opened[0].is_held
+        """Whether there is one file, in which results have a place: all but those of 10x are such."""
+        return len(self._opened) == 1 and self._opened[0].is_anndata
 
     @property
     def changed_files(self) -> list[Path]:
@@ -170,7 +171,7 @@ class Atlas:
         genes, columns = join_genes(self.files, [file.genes(layer) for file in files]) if is_raw else self._genes
         parts, start = [], 0
         for file, own in zip(files, columns, strict=True):
-            parts.append(Part(file.path, start, self._by_rows(file.rows(layer)), own))
+            parts.append(Part(file.path, start, self._by_rows(file.rows(layer)), file.stored_columns(own)))
             start += file.n_obs
         where = place(layer, is_raw=files[0].is_raw(layer))
         return StoredMatrix(parts, genes, where=where, choices=choices(there))
@@ -193,16 +194,27 @@ class _File:
     def __init__(self, path: Path, parts: Collection[str]) -> None:
         self.path = path
         self._seen = _seen(path) if path.exists() else None
-        frame, self.notes = read_with(partial(read_frame, parts=parts), path)
-        self._held, frame.X = frame.X, None  # of 10x
+        self.layers: dict[str | None, str] = {None: "X"}
+        self._among: Columns = None  # where in a 10x .h5 file its genes stand
+        self._n_features = 0  # of these, and others
+        frame, self.notes = read_with(partial(self._read, parts=parts), path)
+        self._held, frame.X = frame.X, None  # of a 10x folder
         self._frame: AnnData | None = frame
         self.n_obs, self._names = frame.n_obs, frame.var_names
-        self.layers: dict[str | None, str] = {None: "X"}
-        if self._held is None:
+
+    def _read(self, path: Path, layout: Layout, parts: Collection[str]) -> tuple[AnnData, list[str]]:
+        self.is_anndata = layout in ("anndata", "zarr")
+        if layout == "tenx_hdf5":
+            frame = read_tenx_frame(path)
+            self.layers[None], self._among, self._n_features = tenx_group(path), expression_columns(frame), frame.n_vars
+            return keep_expression(frame)
+        read = read_frame(path, layout, parts)
+        if self.is_anndata:
             with open_store(path) as root:
                 self.layers = layers_in(root)
                 if self.is_raw("raw"):
                     self._raw_genes = _names_in(root[self.layers["raw"].removesuffix("X") + "var"])
+        return read
 
     def take_frame(self) -> AnnData:
         """Give away what was read, once: of several files it is joined, and not kept a second time."""
@@ -231,12 +243,18 @@ class _File:
         """The names of a matrix's genes."""
         return self._raw_genes if self.is_raw(layer) else self._names
 
+    def stored_columns(self, columns: Columns) -> Columns:
+        """Where some of `genes` stand in the file's matrix; None: all, in its order."""
+        if self._among is None or columns is None:
+            return columns if self._among is None else self._among
+        return self._among[columns]
+
     def rows(self, layer: str | None) -> HeldRows | StoredRows:
         """A matrix, checked but for its values."""
         if self._held is not None:
             return HeldRows(self._held)
         rows = StoredRows(self.path, self.layers[layer])
-        shape = self.n_obs, len(self.genes(layer))
+        shape = self.n_obs, self._n_features or len(self.genes(layer))
         if rows.shape != shape:
             raise damaged(
                 self.path, f"/{rows.name} is {rows.shape[0]} × {rows.shape[1]} but must be {shape[0]} × {shape[1]}"

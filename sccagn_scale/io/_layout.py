@@ -99,7 +99,12 @@ def is_zarr(folder: Path) -> bool:
 
 def tenx_groups(file: h5py.File) -> list[str]:
     """The groups that hold a 10x matrix: `matrix` since Cell Ranger 3, one per genome before."""
-    return [name for name, item in file.items() if isinstance(item, h5py.Group) and set(item) >= TENX_PARTS]
+    return [name for name, item in file.items() if is_tenx(item)]
+
+
+def is_tenx(element: Any) -> bool:
+    """Whether something in a file is a group that holds a 10x matrix."""
+    return isinstance(element, h5py.Group) and set(element) >= TENX_PARTS
 
 
 @contextmanager
@@ -143,7 +148,7 @@ def open_zarr(path: Path) -> zarr.Group:
 
 @contextmanager
 def open_store(path: Path) -> Iterator[Any]:
-    """Give the root group of an AnnData on disk, a `.h5ad` file or a `.zarr` folder.
+    """Give the root group of an AnnData on disk, a `.h5ad` file or a `.zarr` folder, or of a 10x `.h5` file.
 
     Raises
     ------

@@ -38,7 +38,7 @@ class StoredMatrix:
     """Cells × genes whose values stay in their files, each of which is open only while it is read.
 
     Can be pickled, and then opens the files where it is. What is held of a file are its row offsets, 8 bytes a cell,
-    and of 10x its values.
+    and of a 10x folder its values.
 
     Attributes
     ----------

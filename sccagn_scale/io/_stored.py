@@ -16,7 +16,7 @@ from scipy import sparse
 from sccagn_scale._errors import InputError
 from sccagn_scale.io._check import as_signed, indices_fault, indptr_fault
 from sccagn_scale.io._chunks import read_range
-from sccagn_scale.io._layout import as_damaged, damaged, open_store
+from sccagn_scale.io._layout import as_damaged, damaged, is_tenx, open_store
 
 _STRETCHES = 16
 """Of the values that stand for all."""
@@ -66,7 +66,7 @@ class HeldRows:
 
 
 class StoredRows:
-    """A matrix in a `.h5ad` file or a `.zarr` folder, which is open only while something is read.
+    """A matrix in a `.h5ad` file, a `.zarr` folder or a 10x `.h5` file, which is open only while something is read.
 
     Attributes
     ----------
@@ -158,6 +158,8 @@ class StoredRows:
 
     def _describe_sparse(self, group: Any) -> None:
         attributes = dict(group.attrs)
+        if is_tenx(group):  # genes × cells by columns, which is cells × genes by rows
+            attributes = {"encoding-type": "csr_matrix", "shape": group["shape"][()][::-1]}
         encoding = str(attributes.get("encoding-type", attributes.get("h5sparse_format", "")))  # second: before 0.7
         if not encoding.startswith(("csr", "csc")):
             raise damaged(self.path, f"/{self.name} is no matrix")

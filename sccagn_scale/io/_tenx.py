@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -13,7 +14,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from sccagn_scale._errors import InputError
+from sccagn_scale.io._join import Columns
 from sccagn_scale.io._layout import MTX_NAMES, open_hdf5, tenx_groups
+from sccagn_scale.io._stored import StoredRows
 
 EXPRESSION = "Gene Expression"
 
@@ -26,20 +29,56 @@ def read_tenx_hdf5(path: Path) -> AnnData:
     InputError
         If it holds several genomes in a group each.
     """
-    import scanpy  # seconds to import, and .h5ad does not need it
+    adata = read_tenx_frame(path)
+    with StoredRows(path, tenx_group(path)).reading() as read:
+        adata.X = read(0, adata.n_obs)
+    return adata
 
+
+def read_tenx_frame(path: Path) -> AnnData:
+    """Read the cells and features of a 10x .h5 file, without the matrix: `obs` and `var` as scanpy names them.
+
+    Raises
+    ------
+    InputError
+        If it holds several genomes in a group each.
+    """
+    with open_hdf5(path) as file:
+        group = file[tenx_group(path)]
+        obs = pd.DataFrame(index=pd.Index(_texts(group["barcodes"])))
+        if "gene_names" in group:  # before Cell Ranger 3
+            var = {"gene_ids": _texts(group["genes"])}
+            return AnnData(obs=obs, var=pd.DataFrame(var, index=pd.Index(_texts(group["gene_names"]))))
+        features = {name: item for name, item in group["features"].items() if isinstance(item, h5py.Dataset)}
+        names, ids, types = (features.pop(name) for name in ("name", "id", "feature_type"))
+        features.pop("_all_tag_keys", None)
+        if "gene_id" in features:  # of probes
+            var = {"gene_ids": _texts(features.pop("gene_id")), "probe_ids": _texts(ids)}
+        else:
+            var = {"gene_ids": _texts(ids)}
+        var["feature_types"] = _texts(types)
+        var.update({name: item[()] if item.dtype.kind == "b" else _texts(item) for name, item in features.items()})
+        if "filtered_barcodes" in group:
+            obs["filtered_barcodes"] = group["filtered_barcodes"][()].astype(bool)
+        return AnnData(obs=obs, var=pd.DataFrame(var, index=pd.Index(_texts(names))))
+
+
+def tenx_group(path: Path) -> str:
+    """Find the matrix of a 10x .h5 file.
+
+    Raises
+    ------
+    InputError
+        If it holds several genomes in a group each.
+    """
     with open_hdf5(path) as file:
         groups = tenx_groups(file)
-        if len(groups) > 1:
-            raise InputError(
-                f"`path` {str(path)!r} holds a matrix for each of {', '.join(groups)}; "
-                "save the one wanted as .h5ad with scanpy.read_10x_h5(path, genome=...)."
-            )
-        adata = scanpy.read_10x_h5(path, gex_only=False)
-        stored = file[groups[0]]["data"]
-        if adata.X.dtype != stored.dtype:  # scanpy makes int32 float32, after which counts no longer look like counts
-            adata.X.data = stored[()]
-    return adata
+    if len(groups) > 1:
+        raise InputError(
+            f"`path` {str(path)!r} holds a matrix for each of {', '.join(groups)}; "
+            "save the one wanted as .h5ad with scanpy.read_10x_h5(path, genome=...)."
+        )
+    return groups[0]
 
 
 def read_tenx_mtx(path: Path) -> AnnData:
@@ -74,17 +113,27 @@ def read_tenx_mtx(path: Path) -> AnnData:
     return AnnData(sparse.csr_matrix(matrix.T), obs=obs, var=var)
 
 
+def expression_columns(adata: AnnData) -> Columns:
+    """Find the genes where antibodies, guides and the like are there too; None: all features are taken."""
+    if "feature_types" not in adata.var:
+        return None
+    keep = (adata.var["feature_types"].astype(str) == EXPRESSION).to_numpy()
+    return None if keep.all() or not keep.any() else np.flatnonzero(keep)
+
+
 def keep_expression(adata: AnnData) -> tuple[AnnData, list[str]]:
     """Leave out antibodies, guides and the like where genes are there too; the second says what was done."""
-    if "feature_types" not in adata.var:
+    columns = expression_columns(adata)
+    if columns is None:
         return adata, []
     types = adata.var["feature_types"].astype(str)
-    keep = (types == EXPRESSION).to_numpy()
-    if keep.all() or not keep.any():
-        return adata, []
-    others = ", ".join(sorted(types[~keep].unique()))
-    note = f"{(~keep).sum()} of {len(keep)} features are not {EXPRESSION} ({others}) and were left out."
-    return adata[:, keep].copy(), [note]
+    others = ", ".join(sorted(set(types) - {EXPRESSION}))
+    note = f"{len(types) - len(columns)} of {len(types)} features are not {EXPRESSION} ({others}) and were left out."
+    return adata[:, columns].copy(), [note]
+
+
+def _texts(array: h5py.Dataset) -> npt.NDArray[Any]:
+    return array.asstr("utf-8")[()] if h5py.check_string_dtype(array.dtype) else array[()].astype(str)
 
 
 def _only_matrix(folder: Path) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import pytest
 from scipy.io import mmwrite
 
@@ -34,6 +35,16 @@ def complaint(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -
 def cluster(*arguments: object) -> int:
     """Run `cluster`; its exit code."""
     return main(["cluster", *map(str, arguments)])
+
+
+def write_tenx_hdf5(adata: ad.AnnData, path: Path) -> None:
+    """Write counts as a 10x .h5 file."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        group["data"], group["indices"], group["indptr"] = adata.X.data.astype(int), adata.X.indices, adata.X.indptr
+        group["shape"], group["barcodes"] = adata.shape[::-1], adata.obs_names.to_list()
+        group["features/id"] = group["features/name"] = adata.var_names.to_list()
+        group["features/feature_type"] = ["Gene Expression"] * adata.n_vars
 
 
 def write_tenx(adata: ad.AnnData, folder: Path) -> None:

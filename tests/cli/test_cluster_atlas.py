@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from cli_samples import cluster, write_tenx
+from cli_samples import cluster, write_tenx, write_tenx_hdf5
 
 from sccagn_scale.cli._parser import build_parser
 from sccagn_scale.io import CellStore, open_atlas, read, write
@@ -181,12 +181,13 @@ def test_mistakes_are_told_before_any_work(
     assert not names["out"].exists()
 
 
+@pytest.mark.parametrize("source", ["10x", "10x.h5"])
 @pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])
-def test_a_10x_matrix_goes_along(cells: Path, name: str) -> None:
-    adata, folder = ad.read_h5ad(cells), cells.with_name("10x")
-    write_tenx(adata, folder)
+def test_a_10x_matrix_goes_along(cells: Path, source: str, name: str) -> None:
+    adata, tenx = ad.read_h5ad(cells), cells.with_name(source)
+    (write_tenx_hdf5 if source.endswith(".h5") else write_tenx)(adata, tenx)
     out = cells.with_name(name)
-    assert cluster(folder, "-o", out) == 0
+    assert cluster(tenx, "-o", out) == 0
     written = read(out)
     np.testing.assert_array_equal(written.X.toarray(), adata.X.toarray())
     assert (list(written.obs_names), list(written.var_names)) == (list(adata.obs_names), list(adata.var_names))

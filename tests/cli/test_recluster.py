@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from cli_samples import exit_code, write_tenx
+from cli_samples import exit_code, write_tenx, write_tenx_hdf5
 
 from sccagn_scale import clustering
 from sccagn_scale.cli import main
@@ -174,13 +174,14 @@ def test_what_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "does not exist" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["10x", "folder"])
+@pytest.mark.parametrize("kind", ["10x", "10x.h5", "folder"])
 def test_only_a_file_that_cluster_has_written_is_reclustered(
     clustered: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    adata, source, out = ad.read_h5ad(clustered), clustered.with_name("source"), clustered.with_name("out.h5ad")
-    if kind == "10x":
-        write_tenx(ad.AnnData(sp.csr_matrix(adata.layers["counts"]), obs=adata.obs), source)
+    adata, source, out = ad.read_h5ad(clustered), clustered.with_name(kind), clustered.with_name("out.h5ad")
+    if kind != "folder":
+        write = write_tenx if kind == "10x" else write_tenx_hdf5
+        write(ad.AnnData(sp.csr_matrix(adata.layers["counts"]), obs=adata.obs), source)
     else:
         source.mkdir()
         for name, part in (("a", adata[:70]), ("b", adata[70:])):

@@ -78,10 +78,12 @@ def test_everything_but_the_matrices_is_in_adata(tmp_path: Path, adata: anndata.
     np.testing.assert_array_equal(got.obsp["near"].toarray(), np.eye(4))
 
 
-def test_10x_is_held_in_memory(tenx_hdf5: Callable[..., Path], tenx_mtx: Callable[..., Path]) -> None:
+def test_10x_has_x_and_no_place_for_results(tenx_hdf5: Callable[..., Path], tenx_mtx: Callable[..., Path]) -> None:
     for path in (tenx_hdf5(), tenx_mtx()):
         with pytest.warns(InputWarning, match="1 of 5 features are not Gene Expression"):
-            matrix = io.open_atlas([path]).matrix()
+            atlas = io.open_atlas([path])
+        assert not atlas.is_one_file
+        matrix = atlas.matrix()
         assert (matrix.where, matrix.choices, matrix.parts) == ("X", "None (X)", ((path, 0),))
         for taken in (matrix, pickle.loads(pickle.dumps(matrix))):
             np.testing.assert_array_equal(gathered(taken, 3).toarray(), COUNTS[:, :4])

@@ -6,10 +6,14 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 
+import anndata
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
-from io_samples import CELLS, COUNTS, GENES, IDS
+import scanpy
+from io_samples import CELLS, COUNTS, GENES, IDS, in_child
+from scipy import sparse
 
 from sccagn_scale import io
 from sccagn_scale._errors import InputError, InputWarning
@@ -26,6 +30,37 @@ def test_hdf5(tenx_hdf5: Make, version: int) -> None:
     assert list(got.var["gene_ids"]) == IDS
     assert got.X.dtype == np.int32
     np.testing.assert_array_equal(got.X.toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_hdf5_is_read_as_scanpy_reads_it(tenx_hdf5: Make, version: int) -> None:
+    path = tenx_hdf5(version, types=ALL_GENES)
+    same_as_scanpys(path)
+
+
+def test_hdf5_of_probes_is_read_as_scanpy_reads_it(tenx_hdf5: Make) -> None:
+    path = tenx_hdf5(types=ALL_GENES)
+    with h5py.File(path, "a") as file:
+        features = file["matrix/features"]
+        features["gene_id"] = np.array([f"gene {i}".encode() for i in range(5)])
+        features["filtered_probes"] = np.array([True, False, True, True, False])
+        features["length"] = np.arange(5)
+        features["_all_tag_keys"] = np.array([b"genome"])
+        features["target_sets/panel"] = np.array([0, 3])  # of a group, and no column
+        file["matrix/filtered_barcodes"] = np.array([1, 0, 1, 1])
+    same_as_scanpys(path)
+
+
+def same_as_scanpys(path: Path) -> None:
+    got, expected = io.read(path), scanpy.read_10x_h5(path, gex_only=False)
+    pd.testing.assert_frame_equal(got.obs, expected.obs)
+    pd.testing.assert_frame_equal(got.var, expected.var)
+    np.testing.assert_array_equal(got.X.toarray(), expected.X.toarray())
+
+
+def test_names_need_not_be_ascii(tenx_hdf5: Make) -> None:
+    names = ["TNFα", *GENES[1:]]
+    assert list(io.read(tenx_hdf5(genes=names, types=ALL_GENES)).var_names) == names
 
 
 def test_counts_that_float32_cannot_hold(tenx_hdf5: Make) -> None:
@@ -106,6 +141,91 @@ def test_repeated_symbols_are_made_unique_and_said(tenx_hdf5: Make) -> None:
     with pytest.warns(InputWarning, match=r"2 of 5 gene names .*such as 'A'"):
         got = io.read(path)
     assert list(got.var_names) == ["A", "B", "A-1", "A-2", "C"]
+
+
+# A .h5 file's matrix is left there
+
+
+def test_genes_among_other_features_are_found_in_every_file(tenx_hdf5: Make, tmp_path: Path) -> None:
+    """The .h5 file has an antibody between its genes, the other one some of these in another order."""
+    types = ["Gene Expression", "Antibody Capture", *ALL_GENES[2:]]
+    other = anndata.AnnData(sparse.csr_matrix(COUNTS[:, [3, 0, 1]] + 10))
+    other.obs_names, other.var_names = [f"other {i}" for i in range(4)], [GENES[3], GENES[0], GENES[1]]
+    other.write_h5ad(tmp_path / "other.h5ad")
+    path = tenx_hdf5(types=types)
+    with pytest.warns(InputWarning, match=r"tenx_v3\.h5: 1 of 5 features are not Gene Expression"):
+        matrix = io.open_atlas([path, tmp_path / "other.h5ad"]).matrix()
+    assert list(matrix.names) == [GENES[0], GENES[3]]
+    expected = np.vstack([COUNTS[:, [0, 3]], COUNTS[:, [0, 3]] + 10])
+    np.testing.assert_array_equal(np.vstack([block.toarray() for _, block in matrix.blocks(3)]), expected)
+    np.testing.assert_array_equal(matrix.sample([0, 3], 2).toarray(), expected[[0, 1, 3, 4]])
+    np.testing.assert_array_equal(matrix.read(2, 7).toarray(), expected[2:7])
+
+
+def test_a_file_that_has_changed_is_known(tenx_hdf5: Make, tenx_mtx: Make) -> None:
+    path, folder = tenx_hdf5(types=ALL_GENES), tenx_mtx(types=ALL_GENES)
+    atlas = io.open_atlas([path])
+    held = io.open_atlas([folder])
+    assert atlas.changed_files == []
+    path.unlink()
+    (folder / "matrix.mtx").unlink()
+    assert atlas.changed_files == [path]
+    assert held.changed_files == []  # it is in memory
+    np.testing.assert_array_equal(held.matrix().read(0, 4).toarray(), COUNTS)
+
+
+def test_damage_is_told_with_its_cells(tenx_hdf5: Make) -> None:
+    path = tenx_hdf5(types=ALL_GENES)
+    with h5py.File(path, "a") as file:
+        file["matrix/indices"][-1] = 5
+    matrix = io.open_atlas([path]).matrix()
+    blocks = matrix.blocks(2)
+    np.testing.assert_array_equal(next(blocks)[1].toarray(), COUNTS[:2])
+    with pytest.raises(InputError, match=r"tenx_v3\.h5' is damaged.* cells 2 to 3, index 5 is not below 5"):
+        next(blocks)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (6, 4), (4, 5), (20,)])
+def test_a_shape_that_is_not_that_of_the_names(tenx_hdf5: Make, shape: tuple[int, ...]) -> None:
+    path = tenx_hdf5(types=ALL_GENES)
+    with h5py.File(path, "a") as file:
+        del file["matrix/shape"]
+        file["matrix/shape"] = np.array(shape)
+    with pytest.raises(InputError, match=r"`path` .* is damaged"):
+        io.read(path)
+    with pytest.raises(InputError, match=r"`path` .* is damaged"):
+        io.open_atlas([path]).matrix()
+
+
+MEASURED = """
+import resource, sys
+from sccagn_scale import io
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+matrix, before = io.open_atlas([sys.argv[1]]).matrix(), peak()
+total = sum(int(block.sum()) for _, block in matrix.blocks(1024))
+print(total, matrix.nnz, peak() - before)
+"""
+
+
+def test_a_pass_holds_a_block_at_a_time(tmp_path: Path) -> None:
+    n_obs, per_cell = 60_000, 200  # 12 million values: 144 MB as SciPy holds them
+    path = tmp_path / "large.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        group.create_dataset("data", data=np.ones(n_obs * per_cell, np.int32), compression="gzip", chunks=(80_000,))
+        indices = np.tile(np.arange(per_cell, dtype=np.int64), n_obs)
+        group.create_dataset("indices", data=indices, compression="gzip", chunks=(80_000,))
+        group["indptr"], group["shape"] = per_cell * np.arange(n_obs + 1), np.array([per_cell, n_obs], np.int32)
+        group["barcodes"] = np.array([f"cell {i}".encode() for i in range(n_obs)])
+        names = np.array([f"gene {i}".encode() for i in range(per_cell)])
+        group["features/id"] = group["features/name"] = names
+        group["features/feature_type"] = np.array([b"Gene Expression"] * per_cell)
+    total, nnz, kib = map(int, in_child(MEASURED, path).split())
+    assert total == nnz == n_obs * per_cell
+    assert kib < 60_000
 
 
 # What cannot be read
