@@ -48,6 +48,21 @@ def test_an_example_is_taken(place: str, command: str) -> None:
     assert build_parser().parse_args(words).verb == words[0]
 
 
+def test_the_rule_is_taken() -> None:
+    """Snakemake's: its strings follow one another, and hold names in braces."""
+    [shell] = re.findall(r"^    shell:\n((?: +\".+\".*\n)+)", README, re.MULTILINE)
+    values = {"{input}": "a.h5ad", "{output.cells}": "b.h5ad", "{output.facts}": "c.json", "{threads}": "8"}
+    command = "".join(re.findall(r'"(.+)"', shell))
+    for name, value in values.items():
+        assert command.count(name) == 1
+        command = command.replace(name, value)
+    program, *words = shlex.split(command)
+    assert program == "sccagn-scale"
+    arguments = build_parser().parse_args(words)
+    assert (arguments.verb, arguments.output, arguments.threads) == ("cluster", Path("b.h5ad"), 8)
+    assert (arguments.memory, arguments.quiet) == (12 * 10**9, True)
+
+
 def test_settings_of_the_readme_are_taken(tmp_path: Path) -> None:
     [block] = re.findall(r"^```toml\n(.+?)^```", README, re.MULTILINE | re.DOTALL)
     (tmp_path / "my.toml").write_text(block)
