@@ -22,6 +22,8 @@ class ScratchFolder:
         self._parent = parent
         self.lock = Lock()
         """Held while something is made in it."""
+        self.users: weakref.WeakSet[RowsOfColumns] = weakref.WeakSet()
+        """Those whose copies it takes."""
 
     @cached_property
     def folder(self) -> Path:
@@ -54,6 +56,7 @@ class RowsOfColumns:
         self.shape, self.dtype, self.nnz, self.n_bytes = columns.shape, columns.dtype, columns.nnz, columns.n_bytes
         self._scratch = scratch
         self._copy: StoredRows | None = None
+        scratch.users.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _itself, (self._copied(),)
@@ -77,7 +80,8 @@ class RowsOfColumns:
     def _copied(self) -> StoredRows:
         with self._scratch.lock:
             if self._copy is None:
-                self._copy = transposed(self.columns, self._scratch.folder)
+                others = [user.copies for user in self._scratch.users if user is not self]
+                self._copy = transposed(self.columns, self._scratch.folder, room_for=others)
         return self._copy
 
     def some_values(self, most: int) -> Any:

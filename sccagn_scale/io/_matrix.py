@@ -18,7 +18,7 @@ from sccagn_scale.io._columns import RowsOfColumns
 from sccagn_scale.io._join import Columns
 from sccagn_scale.io._store import packed_size
 from sccagn_scale.io._stored import Rows, supported
-from sccagn_scale.io._transpose import Copies, picked
+from sccagn_scale.io._transpose import Copies, picked, together
 
 _LOOKED_AT = 2**20
 """Values of a file that tell how small its values can be kept."""
@@ -174,11 +174,7 @@ class StoredMatrix:
     @property
     def copies(self) -> Copies:
         """What has yet to be copied of files that are stored by columns."""
-        copies = [part.rows.copies for part in self._parts if isinstance(part.rows, RowsOfColumns)]
-        if not copies:
-            return Copies()
-        kept, making, memory = zip(*copies, strict=True)
-        return Copies(sum(kept), max(making), max(memory))
+        return together(part.rows.copies for part in self._parts if isinstance(part.rows, RowsOfColumns))
 
     def _joined(self, part: Part, block: sparse.csr_matrix) -> sparse.csr_matrix:
         if part.columns is not None:

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -43,6 +43,12 @@ class Copies(NamedTuple):
     memory: int = 0  # while one is made
 
 
+def together(copies: Iterable[Copies]) -> Copies:
+    """What several take that are made one after another."""
+    kept, making, memory = zip(Copies(), *copies, strict=True)
+    return Copies(sum(kept), max(making), max(memory))
+
+
 def copies_of(columns: StoredRows) -> Copies:
     """What `transposed` takes."""
     entry, row_offsets = _entry(columns).itemsize, 8 * columns.shape[0]
@@ -50,7 +56,7 @@ def copies_of(columns: StoredRows) -> Copies:
     return Copies(kept, columns.nnz * entry, _HELD_VALUE * _n_held(columns) + row_offsets)
 
 
-def transposed(columns: StoredRows, folder: Path) -> StoredRows:
+def transposed(columns: StoredRows, folder: Path, *, room_for: Iterable[Copies] = ()) -> StoredRows:
     """Write CSC as CSR into a new file, its indices sorted.
 
     The values are gone through twice: once to count those of each row; then, by ranges of rows that fit in memory, into
@@ -63,6 +69,8 @@ def transposed(columns: StoredRows, folder: Path) -> StoredRows:
         The matrix.
     folder
         Takes the file, and on the way another one of about the same size.
+    room_for
+        What else has to find room there.
 
     Raises
     ------
@@ -70,7 +78,8 @@ def transposed(columns: StoredRows, folder: Path) -> StoredRows:
         If the matrix is damaged, or `folder` cannot take the file.
     """
     takes = copies_of(columns)
-    n_bytes = takes.kept + takes.making
+    kept, making, _ = together([takes, *room_for])
+    n_bytes = kept + making
     try:
         if shutil.disk_usage(folder).free < n_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

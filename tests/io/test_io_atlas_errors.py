@@ -332,6 +332,26 @@ def test_a_disk_with_room_for_half_of_it_is_refused_at_once(tmp_path: Path, monk
     fails(lambda: matrix.read(0, 1), r"could not take the rows .*No space left.* GB free")
 
 
+def test_a_disk_with_room_for_one_of_two_copies_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_room_for(one: io.StoredMatrix) -> None:
+        room = SimpleNamespace(free=one.copies.kept + one.copies.making)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
+
+    paths = [store(random_atlas(i, (200, 80), "csc", prefix=f"{i} "), tmp_path / f"{i}") for i in range(2)]
+    alone, both = (io.open_atlas(files, scratch=tmp_path).matrix() for files in (paths[:1], paths))
+    with_room_for(alone)
+    with monkeypatch.context() as untouched:
+        untouched.setattr(_transpose, "_distribute", lambda *_: pytest.fail("values were written"))
+        fails(lambda: both.read(0, 1), r"could not take the rows .*No space left.* GB free")
+    alone.read(0, 1)
+    with_room_for(both)
+    both.read(0, 1)
+    with_room_for(both)  # one of the two is there
+    both.read(200, 201)
+
+
 def test_a_disk_that_fills_up_under_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(self: object, buffer: object) -> int:
         self.failure = OSError(errno.ENOSPC, "No space left on device")
