@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
             write_cells(arguments, cells, making)
         models = [] if arguments.model is None else [arguments.model]
         estimated = arguments.n_clusters is None
-        how = _how(cells.adata.uns.get(arguments.key_added, {})) if estimated else "as asked for"
+        how = _how(cells.adata.uns.get(arguments.key_added, {}), estimated)
         conclude(arguments, cells.adata, console, start=start, estimated=estimated, how=how, written=models)
 
 
@@ -69,7 +69,16 @@ def _save(model: SCCAGN, folder: Path) -> None:
         model.save(folder)
 
 
-def _how(record: Mapping[str, Any]) -> str:
+def _how(record: Mapping[str, Any], estimated: bool) -> str:
+    """How the number of clusters came about."""
+    if not estimated:
+        initial = record.get("initial", {})
+        n_supported, method = initial.get("n_supported"), initial.get("method")
+        if n_supported is None:
+            return "as asked for"
+        if method in ("divided", "joined"):
+            return f"as asked for: the {n_supported} that the data support best, {method}"
+        return f"as asked for; the data support {n_supported} best"
     evidence = record.get("n_clusters_evidence") or {}
     text = f"estimated ({evidence['method']})" if evidence.get("method") else "estimated"
     low, high = evidence.get("plausible", (0, 0))

@@ -260,6 +260,7 @@ def _facts(arguments: argparse.Namespace, adata: AnnData, console: Console, esti
         "n_clusters": int(record.get("n_clusters", len(clusters))),
         "n_clusters_estimated": estimated,
         "n_clusters_evidence": record.get("n_clusters_evidence") or None,
+        "initial": record.get("initial", {}),
         "clusters": clusters,
         "n_obs_without_cluster": int(labels.isna().sum()),
         "preprocessing": dict(record.get("preprocessing", {})),

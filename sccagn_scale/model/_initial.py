@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,9 +21,31 @@ log = logging.getLogger("sccagn_scale")
 _SKETCH = 10_000
 """Groups of cells on which communities are sought where there are at least twice as many cells."""
 
+_VOTE, _ONE = "consensus", "one cluster"
+
 _DIVIDED_FROM = 900
 """Cells from which on the clusters of the estimate are divided where more are wanted: of so many, numbers of clusters
 are scored over all 15 neighbours."""
+
+
+class Initial(NamedTuple):
+    """The clustering that joint training starts from, and how it came about."""
+
+    labels: np.ndarray  # int64 [n]
+    estimate: clustering.Estimate | None
+    """What speaks for the number of clusters, if that was not given."""
+
+    method: str
+    """One of `Init`, but for "auto"; "consensus of mixtures" or "consensus of communities", where it is one kind that
+    votes; "divided" or "joined", for parts or unions of the clusters that the data support; "one cluster"."""
+
+    n_supported: int | None = None
+    """Clusters that the data support best, if another number was given and this one was looked for."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How it came about, of plain types."""
+        return {"method": self.method} | ({} if self.n_supported is None else {"n_supported": self.n_supported})
 
 
 def choose_init(config: Config, n_clusters: int | None, n_obs: int) -> Init:
@@ -43,7 +66,7 @@ def find_initial(
     init: Init,
     views: Iterable[View] = (),
     random_state: int,
-) -> tuple[np.ndarray, clustering.Estimate | None]:
+) -> Initial:
     """Cluster the cells before joint training, and settle K where it is not given.
 
     Parameters
@@ -62,10 +85,6 @@ def find_initial(
         That of `config`, or what `choose_init` makes of "auto".
     views
         Of `find_views`, for `init="consensus"`; of many cells each is let go of before the next is asked for.
-
-    Returns
-    -------
-    Labels int64 [n], and what speaks for K, if that was not given.
     """
     if init == "consensus" and len(z) <= FEW_CELLS:
         return _of_few(pcs, z, n_clusters, config, find_scoring(), views, random_state)
@@ -76,18 +95,19 @@ def find_initial(
         estimate = _announced(clustering.estimate_by_communities(finder, config.resolution), scoring)
         n_clusters = estimate.n_clusters
         if n_clusters == 1:
-            return np.zeros(len(z), np.int64), estimate
+            return Initial(np.zeros(len(z), np.int64), estimate, _ONE)
     if init == "mixture":
-        return mixtures_of(z, config, random_state).into(n_clusters), estimate
+        return Initial(mixtures_of(z, config, random_state).into(n_clusters), estimate, init)
     if init == "ward":
-        return clustering.ward(z, n_clusters, random_state=random_state), estimate
+        return Initial(clustering.ward(z, n_clusters, random_state=random_state), estimate, init)
     if init == "kmeans":
-        return clustering.kmeans(z, n_clusters, n_init=config.n_init, random_state=random_state), estimate
+        labels = clustering.kmeans(z, n_clusters, n_init=config.n_init, random_state=random_state)
+        return Initial(labels, estimate, init)
     groups = _sketch(pcs, random_state)
     if init == "leiden":
         if finder is None or finder.adjacency is not adjacency:
             finder = clustering.CommunityFinder(adjacency, random_state, groups=groups)
-        return finder.into(n_clusters, pcs), estimate
+        return Initial(finder.into(n_clusters, pcs), estimate, init)
     mixtures, communities = [], []
     for view in views:
         finder = clustering.CommunityFinder(view.adjacency, random_state, groups=groups)
@@ -99,7 +119,8 @@ def find_initial(
         "%s agree more over the three cell graphs: they give the first clusters.",
         "Gaussian mixtures" if stablest is mixtures else "Leiden communities",
     )
-    return clustering.consensus(stablest, n_clusters), estimate
+    kind = "mixtures" if stablest is mixtures else "communities"
+    return Initial(clustering.consensus(stablest, n_clusters), estimate, f"consensus of {kind}")
 
 
 def _of_few(
@@ -110,7 +131,7 @@ def _of_few(
     scoring: ScoringGraph,
     views: Iterable[View],
     random_state: int,
-) -> tuple[np.ndarray, clustering.Estimate | None]:
+) -> Initial:
     """Take what a dozen clusterings agree on, into as many clusters as are wanted or as the data support.
 
     The two may differ. A mixture of more components than there are types spends the further ones on the types with most
@@ -130,25 +151,28 @@ def _of_few(
 
     if n_clusters is None:
         found = _announced(estimate(), scoring)
-        labels = np.zeros(len(z), np.int64) if found.n_clusters == 1 else ensemble.consensus(found.n_clusters)
-        return labels, found
+        if found.n_clusters == 1:
+            return Initial(np.zeros(len(z), np.int64), found, _ONE)
+        return Initial(ensemble.consensus(found.n_clusters), found, _VOTE)
     supported = estimate().best_division
-    if supported is None or n_clusters == supported or (n_clusters > supported and len(z) < _DIVIDED_FROM):
-        return ensemble.consensus(n_clusters), None
+    if supported is None or n_clusters == supported:
+        return Initial(ensemble.consensus(n_clusters), None, _VOTE)
+    if n_clusters > supported and len(z) < _DIVIDED_FROM:
+        return Initial(ensemble.consensus(n_clusters), None, _VOTE, supported)
     try:
         nested = ensemble.regrouped(ensemble.consensus(supported), n_clusters)
     except InputError:  # cells that are too few to be divided so often
         log.info("The estimated clusters cannot be divided into %d: %d are fitted from the start.", *[n_clusters] * 2)
-        return ensemble.consensus(n_clusters), None
+        return Initial(ensemble.consensus(n_clusters), None, _VOTE, supported)
     if n_clusters > supported:
         log.info("The data support %d clusters best: these are divided into %d.", supported, n_clusters)
-        return nested, None
+        return Initial(nested, None, "divided", supported)
     voted = ensemble.consensus(n_clusters)
     of_nested, of_voted = (finder.modularity(own[scoring.cells], config.resolution) for own in (nested, voted))
     if of_nested <= of_voted:
-        return voted, None
+        return Initial(voted, None, _VOTE, supported)
     log.info("The data support %d clusters best: these are joined into %d.", supported, n_clusters)
-    return nested, None
+    return Initial(nested, None, "joined", supported)
 
 
 def _announced(estimate: clustering.Estimate, scoring: ScoringGraph) -> clustering.Estimate:

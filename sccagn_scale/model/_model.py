@@ -71,8 +71,7 @@ class SCCAGN:
         Column of `obs` with each cell's batch. Harmony (Korsunsky et al., Nature Methods 2019, 16:1289; needs
         harmonypy) corrects the principal components for it, and graph and network are built from these. None: no
         correction. Never name a column of types: it would make them alike. Refused with genes as `input_rep` or
-        `graph_rep` (preset `"paper"`), which Harmony cannot correct: network and graph would disagree on which cells
-        are alike.
+        `graph_rep` (preset `"paper"`), which Harmony does not correct.
     random_state
         Seed of every random choice.
     device
@@ -107,6 +106,8 @@ class SCCAGN:
     n_clusters_, estimate_
         Number of clusters, given or estimated, and the evidence for an estimate (`candidates`, `scores`, the
         `plausible` range), which is None if the number was given.
+    initial_
+        How the first clusters came about (`method`); `n_supported`, if the data support another number best than given.
     history_, stopped_
         Losses and the fraction of cells that changed cluster, one row per epoch; and what ended joint training, or
         `"loaded"` for a model read from disk.
@@ -131,6 +132,7 @@ class SCCAGN:
     history_: pd.DataFrame
     n_clusters_: int
     estimate_: clustering.Estimate | None
+    initial_: dict[str, Any]
     stopped_: Literal["settled", "plateau", "budget", "loaded"]
     loaded_from: str | None = None
 
@@ -375,7 +377,7 @@ class SCCAGN:
     def _find_initial(self, prepared: Prepared, z: np.ndarray, init: Init) -> np.ndarray:
         """Cluster the embedding [n, n_latent] into as many clusters as are wanted, or as there seem to be."""
         where: Any = {"device": self.device, "random_state": self.random_state}
-        initial, self.estimate_ = find_initial(
+        initial = find_initial(
             prepared.pcs,
             z,
             self.adjacency_,
@@ -388,13 +390,14 @@ class SCCAGN:
             else find_views(prepared, self.adjacency_, z, self.config, device=self.device, scratch=self._scratch),
             random_state=self.random_state,
         )
+        self.estimate_, self.initial_ = initial.estimate, initial.facts
         self.n_clusters_ = self.estimate_.n_clusters if self.estimate_ else int(self.n_clusters_given or 0)
-        if initial.max() + 1 < self.n_clusters_:
+        if (n_found := initial.labels.max() + 1) < self.n_clusters_:
             raise InputError(
-                f"`n_clusters` = {self.n_clusters_} is more than the {initial.max() + 1} groups of distinct cells "
+                f"`n_clusters` = {self.n_clusters_} is more than the {n_found} groups of distinct cells "
                 "that there are; lower it."
             )
-        return initial
+        return initial.labels
 
     @contextmanager
     def _stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
@@ -413,7 +416,8 @@ class SCCAGN:
         self.module_ = loaded_network(prepared.x.shape[1], self.config, saved.weights).to(self.device)
         self.n_clusters_ = len(saved.weights["centroids"])
         self.n_clusters_given = None if saved.estimate else self.n_clusters_
-        self.estimate_, self.stopped_, self.history_ = saved.estimate, "loaded", saved.history
+        self.estimate_, self.initial_ = saved.estimate, saved.initial
+        self.stopped_, self.history_ = "loaded", saved.history
         joined = join_new(self.neighbors_, self.adjacency_, self.recipe_.n_obs, self.config)
         normalized = self._scratch.keep_csr(graph.normalized(joined))
         whole = whole_graph(prepared.x, normalized, self.device)

@@ -77,6 +77,7 @@ def facts(model: SCCAGN) -> dict[str, Any]:
         "versions": versions("harmonypy") if model.batch_key is not None else versions(),
         "n_clusters": model.n_clusters_,
         "n_clusters_evidence": evidence(model.estimate_),
+        "initial": model.initial_,
         "preprocessing": {
             "input_kind": model.recipe_.input_kind,
             "n_obs_kept": int(model.keep_obs_.sum()),

@@ -41,6 +41,7 @@ class Saved(NamedTuple):
     weights: dict[str, torch.Tensor]
     random_state: int
     estimate: clustering.Estimate | None
+    initial: dict[str, Any]
     history: pd.DataFrame
 
 
@@ -68,6 +69,7 @@ def save_model(model: SCCAGN, folder: str | Path) -> None:
         "n_obs": recipe.n_obs,
         "n_clusters": model.n_clusters_,
         "n_clusters_evidence": evidence(model.estimate_),
+        "initial": model.initial_,
         "versions": versions(),
     }
     history = model.history_.items()
@@ -155,7 +157,8 @@ def load_model(folder: str | Path) -> Saved:
         history = pd.DataFrame({name.removeprefix(_HISTORY): arrays[name] for name in names})
     except _UNREADABLE as error:
         raise InputError(f"`folder` '{source}' holds no model that can be read: {error}.") from error
-    return Saved(config, recipe, weights, facts["random_state"], estimate, history)
+    initial = dict(facts.get("initial", {}))  # models saved before it was written down are read too
+    return Saved(config, recipe, weights, facts["random_state"], estimate, initial, history)
 
 
 def _estimate(chosen: int, **evidence: Any) -> clustering.Estimate | None:

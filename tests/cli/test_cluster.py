@@ -145,7 +145,32 @@ def test_given_number_has_no_evidence(cells: Path, capsys: pytest.CaptureFixture
     plots = cells.parent / "plots"
     assert cluster(cells, "-o", cells.with_name("out.h5ad"), "-k", 4, "--plots", plots) == 0
     assert {path.name for path in plots.iterdir()} == {"cells.png", "training.png"}
-    assert "4, as asked for" in capsys.readouterr().out
+    assert "4, as asked for\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("divided", "4, as asked for: the 3 that the data support best, divided"),
+        ("joined", "4, as asked for: the 3 that the data support best, joined"),
+        ("consensus", "4, as asked for; the data support 3 best"),
+    ],
+)
+def test_another_number_that_the_data_support_is_told(
+    method: str, told: str, cells: Path, capsys: pytest.CaptureFixture[str], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_to = model.write_to
+    initial = {"method": method, "n_supported": 3}
+
+    def with_initial(self: object, adata: ad.AnnData, key_added: str) -> None:
+        write_to(self, adata, key_added)
+        adata.uns[key_added]["initial"] = initial
+
+    monkeypatch.setattr(model, "write_to", with_initial)
+    run = cells.with_name("run.json")
+    assert cluster(cells, "-o", cells.with_name("out.h5ad"), "-k", 4, "--json", run) == 0
+    assert f"{told}\n" in capsys.readouterr().out
+    assert json.loads(run.read_text())["initial"] == initial
 
 
 def test_pictures_are_of_the_results_that_were_named(cells: Path) -> None:

@@ -65,6 +65,13 @@ def test_every_part_can_be_switched(changes: dict[str, Any]) -> None:
     _finds_the_types(dataclasses.replace(TINY, **changes))
 
 
+@pytest.mark.parametrize("init", ["leiden", "ward", "mixture", "kmeans", "consensus"])
+def test_how_the_first_clusters_came_about_is_kept(init: str) -> None:
+    config = dataclasses.replace(TINY, init=init)
+    for n_clusters in (None, 3):
+        assert SCCAGN(planted(), n_clusters, config).train().initial_ == {"method": init}
+
+
 @pytest.mark.parametrize("changes", ALIKE, ids=lambda changes: ",".join(changes))
 def test_what_few_cells_do_not_reach_changes_nothing(changes: dict[str, Any]) -> None:
     for own, usual in zip(_outcome(dataclasses.replace(TINY, **changes)), _outcome(TINY), strict=True):

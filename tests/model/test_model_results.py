@@ -67,8 +67,10 @@ def test_keys_and_types(clustered: ad.AnnData, blood: ad.AnnData) -> None:
 def test_record_of_the_run(clustered: ad.AnnData) -> None:
     record = clustered.uns["sccagn"]
     assert set(record) == {
-        "params", "versions", "n_clusters", "n_clusters_evidence", "preprocessing", "graph", "history", "stopped"
+        "params", "versions", "n_clusters", "n_clusters_evidence", "initial", "preprocessing", "graph", "history",
+        "stopped",
     }  # fmt: skip
+    assert record["initial"] == {"method": "consensus"}
     assert record["params"]["n_clusters"] == "auto"
     assert (record["params"]["layer"], record["params"]["random_state"]) == ("raw", 0)
     assert record["params"]["n_latent"] == FAST.n_latent

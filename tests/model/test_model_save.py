@@ -209,7 +209,7 @@ def test_evidence_and_history_are_kept(tmp_path: Path) -> None:
     loaded = SCCAGN.load(tmp_path / "kept", again)
     loaded.write_to(again)
     before, after = adata.uns["sccagn"], again.uns["sccagn"]
-    for part in ("n_clusters_evidence", "history"):
+    for part in ("n_clusters_evidence", "initial", "history"):
         assert before[part].keys() == after[part].keys()
         for name, values in before[part].items():
             np.testing.assert_array_equal(after[part][name], values)
@@ -217,6 +217,15 @@ def test_evidence_and_history_are_kept(tmp_path: Path) -> None:
     assert (before["params"]["model"], after["params"]["model"]) == ("none", str(tmp_path / "kept"))
     loaded.save(tmp_path / "once more")
     assert SCCAGN.load(tmp_path / "once more", planted()).estimate_.n_clusters == trained.n_clusters_
+
+
+def test_a_model_of_before_the_first_clusters_were_written_down(tmp_path: Path) -> None:
+    SCCAGN(planted(), 3, TINY).train().save(tmp_path / "kept")
+    path = tmp_path / "kept" / "model.json"
+    facts = json.loads(path.read_text())
+    assert facts.pop("initial") == {"method": "consensus"}
+    path.write_text(json.dumps(facts))
+    assert SCCAGN.load(tmp_path / "kept", planted()).initial_ == {}
 
 
 def test_all_clusters_keep_their_places_where_some_have_no_cell(tmp_path: Path) -> None:

@@ -124,6 +124,10 @@ def test_clusters_from_a_consensus_are_the_planted_types(
     sccagn_scale.cluster(adata, n_clusters, dataclasses.replace(TINY, init="consensus"))
     assert adjusted_rand_score(adata.obs["type"], adata.obs["sccagn"]) > 0.95
     assert ("agree more over the three cell graphs" in caplog.text) == (few < adata.n_obs)  # one kind has voted
+    [winner] = [line.split(" agree")[0] for line in caplog.messages if " agree more" in line] or [None]
+    kinds = {None: "consensus", "Gaussian mixtures": "consensus of mixtures"}
+    kinds["Leiden communities"] = "consensus of communities"
+    assert adata.uns["sccagn"]["initial"] == {"method": kinds[winner]}
 
 
 def test_of_many_cells_communities_are_sought_among_groups_in_every_view(monkeypatch: pytest.MonkeyPatch) -> None:

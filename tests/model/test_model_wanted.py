@@ -18,7 +18,7 @@ from sccagn_scale import Config, clustering, graph
 from sccagn_scale.model import _initial
 from sccagn_scale.model._ensemble import Ensemble, mixtures_of
 from sccagn_scale.model._graph import ScoringGraph
-from sccagn_scale.model._initial import find_initial
+from sccagn_scale.model._initial import Initial, find_initial
 from sccagn_scale.model._views import View
 
 TYPES, PARTS = [850, 150, 100], [850, 150, 85, 15]
@@ -44,9 +44,7 @@ def ensemble_of(points: np.ndarray) -> tuple[Ensemble, list[View], clustering.Co
     return Ensemble(points, views, finder, clustering.Mixtures(points), config=Config(), random_state=0), views, finder
 
 
-def found(
-    points: np.ndarray, n_clusters: int | None, config: Config | None = None
-) -> tuple[np.ndarray, clustering.Estimate | None]:
+def found(points: np.ndarray, n_clusters: int | None, config: Config | None = None) -> Initial:
     _, views, _ = ensemble_of(points)
     scoring = ScoringGraph(slice(None), views[0].adjacency)
     return find_initial(
@@ -73,10 +71,16 @@ def _three(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_more_clusters_are_parts_of_those_that_are_borne_out(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "sccagn_scale")
     points, parts = cells()
-    assert np.bincount(found(points, None)[0]).tolist() == TYPES
-    assert found(points, 3)[1] is None
-    labels, nothing = found(points, 4)
-    assert nothing is None
+    assert np.bincount(found(points, None).labels).tolist() == TYPES
+    for n_clusters, facts in (
+        (None, {"method": "consensus"}),
+        (3, {"method": "consensus"}),
+        (4, {"method": "divided", "n_supported": 3}),
+    ):
+        initial = found(points, n_clusters)
+        assert (initial.estimate is None) == (n_clusters is not None)
+        assert initial.facts == facts
+    labels = initial.labels
     assert adjusted_rand_score(labels, parts) == 1
     assert "The data support 3 clusters best: these are divided into 4." in caplog.text
     voted = ensemble_of(points)[0].consensus(4)
@@ -89,7 +93,9 @@ def test_a_few_hundred_cells_are_not_divided(monkeypatch: pytest.MonkeyPatch) ->
     divided, voted = found(points, 4)[0], ensemble_of(points)[0].consensus(4)
     assert (divided != voted).any()
     monkeypatch.setattr(_initial, "_DIVIDED_FROM", len(points) + 1)
-    np.testing.assert_array_equal(found(points, 4)[0], voted)
+    initial = found(points, 4)
+    np.testing.assert_array_equal(initial.labels, voted)
+    assert initial.facts == {"method": "consensus", "n_supported": 3}
     monkeypatch.setattr(_initial, "_DIVIDED_FROM", len(points))
     np.testing.assert_array_equal(found(points, 4)[0], divided)
 
@@ -113,7 +119,9 @@ def test_fewer_clusters_are_those_of_higher_modularity(
 
     for name in ("consensus", "regrouped"):
         monkeypatch.setattr(Ensemble, name, answer(name))
-    assert found(points, 2)[0] is unions
+    initial = found(points, 2)
+    assert initial.labels is unions
+    assert initial.facts == {"method": "joined" if bad == "consensus" else "consensus", "n_supported": 3}
     assert ("The data support 3 clusters best: these are joined into 2." in caplog.text) == (bad == "consensus")
 
 
@@ -157,7 +165,9 @@ def test_where_cells_bear_nothing_out_there_is_a_vote(monkeypatch: pytest.Monkey
 
     one = clustering.Estimate(1, "modularity", np.array([1]), np.array([0.5]), (1, 1))
     monkeypatch.setattr(clustering, "estimate_by_mixtures", lambda *_, **__: one)
-    np.testing.assert_array_equal(found(points, 4)[0], ensemble_of(points)[0].consensus(4))
+    initial = found(points, 4)
+    np.testing.assert_array_equal(initial.labels, ensemble_of(points)[0].consensus(4))
+    assert initial.facts == {"method": "consensus"}
 
 
 @pytest.mark.parametrize("few_cells", [20_000, 100])
@@ -169,6 +179,7 @@ def test_cells_of_one_kind_are_one_cluster(
     adata = ad.AnnData(counts.astype(np.float32))
     sccagn_scale.cluster(adata, config=TINY)
     assert adata.obs["sccagn"].cat.categories.tolist() == ["0"]
+    assert adata.uns["sccagn"]["initial"] == {"method": "one cluster"}
     assert (adata.obs["sccagn_confidence"] == 1).all()
     assert "seem to be of one kind" in caplog.text
     assert sccagn_scale.recluster(adata, 2) == "sccagn_k2"
