@@ -91,8 +91,8 @@ def _rows_of(adata: AnnData, layer: str | None) -> HeldRows | StoredRows:
 def _rows_in(path: Path, layer: str | None) -> StoredRows:
     if layout_of(path) not in ("anndata", "zarr"):
         raise InputError(
-            f"`source` must be a .h5ad file or a .zarr folder to be read in blocks, but {str(path)!r} is a 10x matrix; "
-            "save it as .h5ad first."
+            f"`source` must be a .h5ad file or a .zarr folder, but {str(path)!r} is a 10x matrix; go through "
+            "`open_atlas(source).matrix().blocks(block_size)`, which leaves out features that are not genes."
         )
     with open_store(path) as root:
         names = layers_in(root)
