@@ -103,12 +103,22 @@ struct Tile {
 
   __device__ void read(int64_t first) {
     __syncthreads();
-    const int64_t n = min(int64_t(blockDim.x), in.n_obs - first) * in.d;
-    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) z[i % in.d * stride + i / in.d] = in.z[first * in.d + i];
-    __syncthreads();
     cell = first + threadIdx.x;
     valid = cell < in.n_obs;
+    const T* const rows = in.z + first * in.d;
+    each_of_rows(int(in.d), [&](int l, int i) { z[i * stride + l] = rows[l * in.d + i]; });
+    __syncthreads();
   }
+
+  // Calls run(l, i) for every column i of a matrix with a row for every cell l of the tile: threads that are neighbours
+  // have columns that are, so that what they read or write of the matrix lies together.
+  template <class Run>
+  __device__ void each_of_rows(int width, const Run& run) const {
+    const int size = int(min(int64_t(blockDim.x), in.n_obs - first())) * width;  // divided in 32 bits, as that is quick
+    for (int at = threadIdx.x; at < size; at += blockDim.x) run(at / width, at % width);
+  }
+
+  __device__ int64_t first() const { return cell - threadIdx.x; }
 
   __device__ Distance<T> measure(int64_t j) const {
     return distance(z + threadIdx.x, stride, in.centroids + j * in.d, in.d, in.nu);
@@ -138,10 +148,16 @@ template <class T>
 __global__ void assign(StudentT<T> in, T* q) {
   Tile<T> tile(in, reinterpret_cast<T*>(shared_bytes()), false);
   over_tiles(tile, [&] {
-    if (!tile.valid) return;
-    const Total<T> total = log_total(tile);
-    for (int64_t j = 0; j < in.n_clusters; ++j)
-      q[tile.cell * in.n_clusters + j] = exp(total.log_share(tile.logit(tile.measure(j))));
+    const Total<T> total = tile.valid ? log_total(tile) : Total<T>{};
+    for (int64_t first = 0; first < in.n_clusters; first += kClusters) {
+      const int width = int(min(int64_t(kClusters), in.n_clusters - first));
+      for (int j = 0; j < width && tile.valid; ++j)
+        tile.values[j * tile.stride + threadIdx.x] = exp(total.log_share(tile.logit(tile.measure(first + j))));
+      __syncthreads();
+      T* const rows = q + tile.first() * in.n_clusters + first;
+      tile.each_of_rows(width, [&](int l, int j) { rows[l * in.n_clusters + j] = tile.values[j * tile.stride + l]; });
+      __syncthreads();
+    }
   });
 }
 
@@ -256,7 +272,7 @@ __global__ void pull(StudentT<T> in, Pull own, T* grad_z, T* parts, double* loss
         tile.values[(j - first) * stride + threadIdx.x] = c;
       }
       __syncthreads();
-      const int cells = int(min(int64_t(blockDim.x), in.n_obs - (tile.cell - threadIdx.x)));
+      const int cells = int(min(int64_t(blockDim.x), in.n_obs - tile.first()));
       for (int64_t at = threadIdx.x; at < (last - first) * in.d; at += blockDim.x) {
         const int64_t j = at / in.d, i = at % in.d;
         const T centre = in.centroids[(first + j) * in.d + i];
@@ -266,8 +282,8 @@ __global__ void pull(StudentT<T> in, Pull own, T* grad_z, T* parts, double* loss
       }
       __syncthreads();
     }
-    if (tile.valid)
-      for (int64_t i = 0; i < in.d; ++i) grad_z[tile.cell * in.d + i] = tile.grad_z[i * stride + threadIdx.x];
+    T* const rows = grad_z + tile.first() * in.d;
+    tile.each_of_rows(int(in.d), [&](int l, int i) { rows[l * in.d + i] = tile.grad_z[i * stride + l]; });
   });
   __shared__ double each[128];
   each[threadIdx.x] = divergence;
