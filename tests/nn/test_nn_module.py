@@ -322,6 +322,7 @@ def test_clusters_are_renumbered_with_all_that_belongs_to_them(conv: Any, n_clus
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's, of its own doing
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_a_model_that_is_compiled_gives_the_same_loss_and_gradients() -> None:
     batch, weights = cells(), LossWeights(clustering=0.3, reconstruction=0.5, adversarial=0.0)
     module = clustering(network())
