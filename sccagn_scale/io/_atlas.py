@@ -22,7 +22,7 @@ from sccagn_scale.io._matrix import Part, StoredMatrix
 from sccagn_scale.io._parameters import as_path
 from sccagn_scale.io._read import FRAME, read_frame, read_with
 from sccagn_scale.io._stored import HeldRows, Rows, StoredRows
-from sccagn_scale.io._tenx import expression_columns, keep_expression, read_tenx_frame, tenx_group
+from sccagn_scale.io._tenx import expression_columns, keep_expression, read_tenx_frame
 
 
 def open_atlas(
@@ -205,8 +205,8 @@ class _File:
     def _read(self, path: Path, layout: Layout, parts: Collection[str]) -> tuple[AnnData, list[str]]:
         self.is_anndata = layout in ("anndata", "zarr")
         if layout == "tenx_hdf5":
-            frame = read_tenx_frame(path)
-            self.layers[None], self._among, self._n_features = tenx_group(path), expression_columns(frame), frame.n_vars
+            frame, self.layers[None] = read_tenx_frame(path)
+            self._among, self._n_features = expression_columns(frame), frame.n_vars
             return keep_expression(frame)
         read = read_frame(path, layout, parts)
         if self.is_anndata:

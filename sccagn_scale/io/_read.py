@@ -115,7 +115,7 @@ def read_frame(path: Path, layout: Layout, parts: Collection[str] = FRAME) -> tu
     if layout == "tenx_mtx":
         return _read_whole(path, layout, backed=False)
     if layout == "tenx_hdf5":
-        return keep_expression(read_tenx_frame(path))
+        return keep_expression(read_tenx_frame(path)[0])
     with open_store(path) as root:
         if isinstance(root.get("obs"), h5py.Dataset):  # before AnnData 0.7, whose own reader knows what came where
             old = anndata.read_h5ad(path, backed="r")

@@ -29,42 +29,14 @@ def read_tenx_hdf5(path: Path) -> AnnData:
     InputError
         If it holds several genomes in a group each.
     """
-    adata = read_tenx_frame(path)
-    with StoredRows(path, tenx_group(path)).reading() as read:
+    adata, name = read_tenx_frame(path)
+    with StoredRows(path, name).reading() as read:
         adata.X = read(0, adata.n_obs)
     return adata
 
 
-def read_tenx_frame(path: Path) -> AnnData:
-    """Read the cells and features of a 10x .h5 file, without the matrix: `obs` and `var` as scanpy names them.
-
-    Raises
-    ------
-    InputError
-        If it holds several genomes in a group each.
-    """
-    with open_hdf5(path) as file:
-        group = file[tenx_group(path)]
-        obs = pd.DataFrame(index=pd.Index(_texts(group["barcodes"])))
-        if "gene_names" in group:  # before Cell Ranger 3
-            var = {"gene_ids": _texts(group["genes"])}
-            return AnnData(obs=obs, var=pd.DataFrame(var, index=pd.Index(_texts(group["gene_names"]))))
-        features = {name: item for name, item in group["features"].items() if isinstance(item, h5py.Dataset)}
-        names, ids, types = (features.pop(name) for name in ("name", "id", "feature_type"))
-        features.pop("_all_tag_keys", None)
-        if "gene_id" in features:  # of probes
-            var = {"gene_ids": _texts(features.pop("gene_id")), "probe_ids": _texts(ids)}
-        else:
-            var = {"gene_ids": _texts(ids)}
-        var["feature_types"] = _texts(types)
-        var.update({name: item[()] if item.dtype.kind == "b" else _texts(item) for name, item in features.items()})
-        if "filtered_barcodes" in group:
-            obs["filtered_barcodes"] = group["filtered_barcodes"][()].astype(bool)
-        return AnnData(obs=obs, var=pd.DataFrame(var, index=pd.Index(_texts(names))))
-
-
-def tenx_group(path: Path) -> str:
-    """Find the matrix of a 10x .h5 file.
+def read_tenx_frame(path: Path) -> tuple[AnnData, str]:
+    """Read the cells and features of a 10x .h5 file, `obs` and `var` as scanpy names them; and its matrix's name.
 
     Raises
     ------
@@ -73,12 +45,20 @@ def tenx_group(path: Path) -> str:
     """
     with open_hdf5(path) as file:
         groups = tenx_groups(file)
-    if len(groups) > 1:
-        raise InputError(
-            f"`path` {str(path)!r} holds a matrix for each of {', '.join(groups)}; "
-            "save the one wanted as .h5ad with scanpy.read_10x_h5(path, genome=...)."
-        )
-    return groups[0]
+        if len(groups) > 1:
+            raise InputError(
+                f"`path` {str(path)!r} holds a matrix for each of {', '.join(groups)}; "
+                "save the one wanted as .h5ad with scanpy.read_10x_h5(path, genome=...)."
+            )
+        group = file[groups[0]]
+        obs = pd.DataFrame(index=pd.Index(_texts(group["barcodes"])))
+        if "filtered_barcodes" in group:
+            obs["filtered_barcodes"] = group["filtered_barcodes"][()].astype(bool)
+        if "gene_names" in group:  # before Cell Ranger 3
+            names, var = group["gene_names"], {"gene_ids": _texts(group["genes"])}
+        else:
+            names, var = group["features/name"], _columns_of(group["features"])
+        return AnnData(obs=obs, var=pd.DataFrame(var, index=pd.Index(_texts(names)))), groups[0]
 
 
 def read_tenx_mtx(path: Path) -> AnnData:
@@ -130,6 +110,19 @@ def keep_expression(adata: AnnData) -> tuple[AnnData, list[str]]:
     others = ", ".join(sorted(set(types) - {EXPRESSION}))
     note = f"{len(types) - len(columns)} of {len(types)} features are not {EXPRESSION} ({others}) and were left out."
     return adata[:, columns].copy(), [note]
+
+
+def _columns_of(features: h5py.Group) -> dict[str, npt.NDArray[Any]]:
+    """What `var` holds of the features beside their names."""
+    further = {name: item for name, item in features.items() if isinstance(item, h5py.Dataset)}
+    for name in ("name", "id", "gene_id", "feature_type", "_all_tag_keys"):
+        further.pop(name, None)
+    if "gene_id" in features:  # of probes
+        columns = {"gene_ids": _texts(features["gene_id"]), "probe_ids": _texts(features["id"])}
+    else:
+        columns = {"gene_ids": _texts(features["id"])}
+    columns["feature_types"] = _texts(features["feature_type"])
+    return columns | {name: item[()] if item.dtype.kind == "b" else _texts(item) for name, item in further.items()}
 
 
 def _texts(array: h5py.Dataset) -> npt.NDArray[Any]:
