@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from io import BytesIO
 from types import ModuleType
 from typing import Any
 
@@ -16,47 +15,11 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 from matplotlib.colors import to_hex, to_rgb
+from pl_samples import clustered, png
 
 import sccagn_scale.pl as pl
 from sccagn_scale._errors import InputError
 from sccagn_scale.pl._palette import MISSING, matched, palette
-
-
-def _clustered(n: int = 90, n_clusters: int = 3) -> ad.AnnData:
-    rng = np.random.default_rng(0)
-    true = np.repeat(np.arange(n_clusters), n // n_clusters)
-    names = true.astype(str).astype(object)
-    names[0] = np.nan
-    adata = ad.AnnData(obs=pd.DataFrame(index=[f"cell{i}" for i in range(n)]))
-    adata.obs["sccagn"] = pd.Categorical(names)
-    adata.obs["sccagn_confidence"] = rng.random(n).astype(np.float32)
-    adata.obs["type"] = pd.Categorical(np.array(["T", "B", "NK", "DC", "Mono"])[(true + 1) % n_clusters])
-    adata.obsm["X_umap"] = (10 * np.eye(n_clusters, 2)[true] + rng.normal(0, 1, (n, 2))).astype(np.float32)
-    joint, before = 6, np.full(4, np.nan)
-    adata.uns["sccagn"] = {
-        "n_clusters": n_clusters,
-        "n_clusters_evidence": {
-            "method": "stability",
-            "n_clusters": np.array([2, 3, 4, 5]),
-            "score": np.array([0.4, 0.9, 0.7, 0.5]),
-        },
-        "history": {
-            "epoch": np.arange(10),
-            "stage": np.array(["pretrain"] * 4 + ["joint"] * joint),
-            "loss": np.linspace(2, 1, 10),
-            "reconstruction": np.geomspace(1, 0.001, 10),
-            "adversarial": np.full(10, np.nan),
-            "clustering": np.concatenate([before, np.linspace(-1, 1, joint)]),
-            "changed": np.concatenate([before, np.linspace(0.5, 0, joint)]),
-        },
-    }
-    return adata
-
-
-def _png(figure: object) -> bytes:
-    stream = BytesIO()
-    figure.savefig(stream, format="png")  # type: ignore[attr-defined]
-    return stream.getvalue()
 
 
 def _colors_by_name(panel: object) -> dict[str, str]:
@@ -68,14 +31,14 @@ def _colors_by_name(panel: object) -> dict[str, str]:
 def test_no_global_state() -> None:
     import matplotlib.pyplot as plt
 
-    pl.embedding(_clustered())
-    pl.history(_clustered())
-    pl.n_clusters_curve(_clustered())
+    pl.embedding(clustered())
+    pl.history(clustered())
+    pl.n_clusters_curve(clustered())
     assert plt.get_fignums() == []
 
 
 def test_clusters_alone_by_default() -> None:
-    figure = pl.embedding(_clustered())
+    figure = pl.embedding(clustered())
     (panel,) = figure.axes
     assert panel.get_title() == "sccagn"
     assert {text.get_text() for text in panel.texts} == {"0", "1", "2"}
@@ -85,11 +48,11 @@ def test_clusters_alone_by_default() -> None:
         "2 (30)",
         "no group (1)",
     ]
-    assert _png(figure).startswith(b"\x89PNG")
+    assert png(figure).startswith(b"\x89PNG")
 
 
 def test_any_coordinates_can_be_drawn() -> None:
-    adata = _clustered()
+    adata = clustered()
     adata.obsm["X_sccagn"] = np.random.default_rng(1).normal(size=(90, 3)).astype(np.float32)
     (panel,) = pl.embedding(adata, basis="X_sccagn").axes
     drawn = [tuple(place) for points in panel.collections for place in points.get_offsets().tolist()]
@@ -98,7 +61,7 @@ def test_any_coordinates_can_be_drawn() -> None:
 
 
 def test_points_have_the_size_that_was_given_or_are_the_smaller_the_more_there_are() -> None:
-    adata = _clustered()
+    adata = clustered()
 
     def sizes(**options: Any) -> list[float]:
         panels = pl.embedding(adata, ["sccagn", "sccagn_confidence"], **options).axes[:2]
@@ -106,7 +69,7 @@ def test_points_have_the_size_that_was_given_or_are_the_smaller_the_more_there_a
 
     assert sizes(point_size=7) == [7]
     assert sizes() == [28]
-    adata = _clustered(4500)
+    adata = clustered(4500)
     assert sizes() == [pytest.approx(40_000 / 4500)]
 
 
@@ -115,7 +78,7 @@ def test_results_of_another_name_are_drawn() -> None:
         panels = [panel for draw in (pl.history, pl.n_clusters_curve) for panel in draw(adata, *key).axes]
         return [panel.lines[0].get_xydata().tolist() for panel in panels]
 
-    adata = _clustered()
+    adata = clustered()
     expected = lines()
     adata.obs["mine"] = adata.obs["sccagn"].cat.rename_categories({"0": "a", "1": "b", "2": "c"})
     adata.uns["mine"] = adata.uns.pop("sccagn")
@@ -126,7 +89,7 @@ def test_results_of_another_name_are_drawn() -> None:
 
 
 def test_cells_without_a_cluster_are_grey_and_below() -> None:
-    (panel,) = pl.embedding(_clustered()).axes
+    (panel,) = pl.embedding(clustered()).axes
     below, above = panel.collections
     assert len(below.get_offsets()) == 1
     assert to_hex(below.get_facecolors()[0]) == MISSING
@@ -135,7 +98,7 @@ def test_cells_without_a_cluster_are_grey_and_below() -> None:
 
 @pytest.mark.parametrize("max_cells", [60, 90])
 def test_every_cell_lies_in_its_place_in_its_own_colour(max_cells: int) -> None:
-    adata = _clustered()
+    adata = clustered()
     cell_at = {tuple(place): cell for cell, place in enumerate(adata.obsm["X_umap"].tolist())}
     by_cluster, by_confidence = pl.embedding(adata, ["sccagn", "sccagn_confidence"], max_cells=max_cells).axes[:2]
     colors, clusters = _colors_by_name(by_cluster), adata.obs["sccagn"].astype(object).fillna("no group")
@@ -152,7 +115,7 @@ def test_every_cell_lies_in_its_place_in_its_own_colour(max_cells: int) -> None:
 
 
 def test_side_by_side_the_same_cells_have_the_same_colour() -> None:
-    figure = pl.embedding(_clustered(), ["sccagn", "type"])
+    figure = pl.embedding(clustered(), ["sccagn", "type"])
     clusters, types = map(_colors_by_name, figure.axes)
     assert clusters["0"] == types["B"]
     assert clusters["1"] == types["NK"]
@@ -160,7 +123,7 @@ def test_side_by_side_the_same_cells_have_the_same_colour() -> None:
 
 
 def test_cells_without_a_group_decide_no_colour() -> None:
-    adata = _clustered()
+    adata = clustered()
     adata.obs["type"] = pd.Categorical([None] * 30 + ["A"] * 50 + ["B"] * 10)
     for columns in (["sccagn", "type"], ["type", "sccagn"]):
         found = dict(zip(columns, map(_colors_by_name, pl.embedding(adata, columns).axes[:2]), strict=True))
@@ -170,7 +133,7 @@ def test_cells_without_a_group_decide_no_colour() -> None:
 
 
 def test_colours_of_another_number_of_groups_are_left_alone() -> None:
-    adata = _clustered()
+    adata = clustered()
     expected = _colors_by_name(pl.embedding(adata).axes[0])
     for colors in (["#111111"], ["#111111", "#222222", "#333333", "#444444"]):
         adata.uns["sccagn_colors"] = colors
@@ -178,7 +141,7 @@ def test_colours_of_another_number_of_groups_are_left_alone() -> None:
 
 
 def test_users_colours_are_kept_and_guide_the_others() -> None:
-    adata = _clustered()
+    adata = clustered()
     adata.uns["type_colors"] = ["#111111", "#222222", "#333333"]  # B, NK, T
     clusters, types = map(_colors_by_name, pl.embedding(adata, ["sccagn", "type"]).axes)
     assert list(types.values()) == ["#111111", "#222222", "#333333"]
@@ -186,7 +149,7 @@ def test_users_colours_are_kept_and_guide_the_others() -> None:
 
 
 def test_a_cluster_without_cells_keeps_its_colour_from_the_others() -> None:
-    whole = _clustered()
+    whole = clustered()
     part = whole[whole.obs["sccagn"] != "1"].copy()
     part.obs["sccagn"] = part.obs["sccagn"].cat.set_categories(["0", "1", "2"])
     (before,), (after,) = pl.embedding(whole).axes, pl.embedding(part).axes
@@ -197,7 +160,7 @@ def test_a_cluster_without_cells_keeps_its_colour_from_the_others() -> None:
 
 
 def test_floats_get_a_colour_bar_and_other_columns_a_legend() -> None:
-    adata = _clustered()
+    adata = clustered()
     adata.obs["batch"] = np.arange(adata.n_obs) % 2
     figure = pl.embedding(adata, ["sccagn_confidence", "batch"])
     assert [panel.get_title() for panel in figure.axes[:2]] == ["sccagn_confidence", "batch"]
@@ -222,21 +185,21 @@ def test_names_never_cover_each_other() -> None:
 
 
 def test_large_sets_are_sampled_and_say_so() -> None:
-    figure = pl.embedding(_clustered(), max_cells=40)
+    figure = pl.embedding(clustered(), max_cells=40)
     assert sum(len(points.get_offsets()) for points in figure.axes[0].collections) == 40
     assert figure.get_supxlabel() == "50 of 90 cells are not shown"
 
 
 def test_a_sample_is_drawn_at_random() -> None:
     def drawn(seed: int) -> set[tuple[float, ...]]:
-        (panel,) = pl.embedding(_clustered(), max_cells=40, random_state=seed).axes
+        (panel,) = pl.embedding(clustered(), max_cells=40, random_state=seed).axes
         return {tuple(place) for points in panel.collections for place in points.get_offsets().tolist()}
 
     assert len(drawn(0) | drawn(1)) > 50
 
 
 def test_same_seed_same_picture() -> None:
-    assert _png(pl.embedding(_clustered(), max_cells=50)) == _png(pl.embedding(_clustered(), max_cells=50))
+    assert png(pl.embedding(clustered(), max_cells=50)) == png(pl.embedding(clustered(), max_cells=50))
 
 
 def test_umap_is_computed_on_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +285,7 @@ def test_umap_of_a_sample_uses_a_graph_of_the_sample(monkeypatch: pytest.MonkeyP
 
 
 def test_embedding_says_what_is_missing() -> None:
-    adata = _clustered()
+    adata = clustered()
     with pytest.raises(InputError, match=r"`color`.*'nope'.*sccagn, sccagn_confidence, type"):
         pl.embedding(adata, ["sccagn", "nope"])
     with pytest.raises(InputError, match=r"`color` must name columns of obs, but nothing was given; there is sccagn, "):
@@ -350,77 +313,6 @@ def test_embedding_says_what_is_missing() -> None:
         pl.embedding(adata)
 
 
-def test_n_clusters_curve_marks_the_choice() -> None:
-    figure = pl.n_clusters_curve(_clustered())
-    (panel,) = figure.axes
-    assert figure.get_supxlabel() == "stability"
-    assert [text.get_text() for text in panel.texts] == ["3 clusters"]
-    marked = panel.lines[-1].get_xydata()
-    assert np.asarray(marked).tolist() == [[3, 0.9]]
-    assert _png(figure).startswith(b"\x89PNG")
-
-
-def test_n_clusters_curve_runs_from_the_smallest_number_to_the_largest() -> None:
-    adata = _clustered()
-    evidence = adata.uns["sccagn"]["n_clusters_evidence"]
-    rising = pl.n_clusters_curve(adata).axes[0].lines[0].get_xydata()
-    for part in ("n_clusters", "score"):
-        evidence[part] = np.asarray(evidence[part])[::-1]
-    falling = pl.n_clusters_curve(adata).axes[0].lines[0].get_xydata()
-    np.testing.assert_array_equal(falling, rising)
-    assert (np.diff(np.asarray(rising)[:, 0]) > 0).all()
-
-
-def test_n_clusters_curve_shades_what_is_plausible() -> None:
-    adata = _clustered()
-    assert not pl.n_clusters_curve(adata).axes[0].patches
-    adata.uns["sccagn"]["n_clusters_evidence"]["plausible"] = [3, 4]
-    figure = pl.n_clusters_curve(adata)
-    assert figure.get_supxlabel() == "stability; grey: scores within 1 % of the best"
-    (span,) = figure.axes[0].patches
-    assert span.get_extents().width > 0
-    assert 2 < span.get_x() < 3 < span.get_x() + span.get_width() - 1 < 4
-
-
-@pytest.mark.parametrize("evidence", [None, {}, {"method": "given"}])
-def test_n_clusters_curve_needs_an_estimate(evidence: dict[str, object] | None) -> None:
-    adata = _clustered()
-    adata.uns["sccagn"]["n_clusters_evidence"] = evidence
-    with pytest.raises(InputError, match=r"`n_clusters=None`"):
-        pl.n_clusters_curve(adata)
-    with pytest.raises(InputError, match=r"uns has no 'other'"):
-        pl.n_clusters_curve(adata, "other")
-
-
-def test_history_draws_what_was_measured() -> None:
-    figure = pl.history(_clustered())
-    titles = [panel.get_title() for panel in figure.axes]
-    assert titles == ["loss", "reconstruction", "clustering", "cells that changed cluster"]  # adversarial is all NaN
-    assert [panel.get_yscale() for panel in figure.axes] == ["linear", "log", "linear", "linear"]
-    assert np.asarray(figure.axes[2].lines[0].get_xdata()).tolist() == [5, 6, 7, 8, 9, 10]
-    assert _png(figure).startswith(b"\x89PNG")
-
-
-def test_history_shades_pretraining_and_says_so_once() -> None:
-    panels = pl.history(_clustered()).axes
-    for panel in panels:
-        (span,) = panel.patches
-        assert (span.get_x(), span.get_width()) == pytest.approx((0.5, 4))  # the first four epochs
-    assert [[text.get_text() for text in panel.texts] for panel in panels] == [["pretraining"], [], [], []]
-    adata = _clustered()
-    adata.uns["sccagn"]["history"]["stage"] = np.array(["joint"] * 10)
-    assert not any([*panel.patches, *panel.texts] for panel in pl.history(adata).axes)
-
-
-def test_history_survives_a_file(tmp_path: object) -> None:
-    adata = _clustered()
-    path = f"{tmp_path}/a.h5ad"
-    adata.write_h5ad(path)
-    again = ad.read_h5ad(path)
-    assert _png(pl.history(again)) == _png(pl.history(adata))
-    assert _png(pl.n_clusters_curve(again)) == _png(pl.n_clusters_curve(adata))
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -438,25 +330,18 @@ def test_history_survives_a_file(tmp_path: object) -> None:
 )
 def test_embedding_refuses_numbers_that_it_cannot_use(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
-        pl.embedding(_clustered(), **options)
+        pl.embedding(clustered(), **options)
 
 
 def test_embedding_takes_numbers_of_numpy() -> None:
     options: dict[str, Any] = {"max_cells": np.int64(50), "random_state": np.int64(1), "point_size": np.float32(3)}
-    assert pl.embedding(_clustered(), **options).axes
+    assert pl.embedding(clustered(), **options).axes
 
 
 @pytest.mark.parametrize("draw", [pl.embedding, pl.history, pl.n_clusters_curve])
 def test_a_path_is_no_anndata(draw: Callable[[Any], Any]) -> None:
     with pytest.raises(InputError, match=r"`adata` must be an AnnData, as .* gives it; it is of type str"):
         draw("cells.h5ad")
-
-
-def test_history_needs_one() -> None:
-    adata = _clustered()
-    del adata.uns["sccagn"]["history"]
-    with pytest.raises(InputError, match="has none"):
-        pl.history(adata)
 
 
 def test_palette_has_distinct_colours() -> None:
@@ -470,15 +355,3 @@ def test_unmatched_groups_get_colours_of_their_own() -> None:
     colors = matched(["#ff0000", "#00ff00"], table)
     assert colors[:2] == ["#ff0000", "#00ff00"]
     assert len({to_rgb(color) for color in colors}) == 5
-
-
-def test_a_loss_that_hardly_changes_looks_so() -> None:
-    adata = _clustered()
-    for n_epochs in (1, 2, 40):
-        losses = 0.623 + 0.001 * np.linspace(0, 1, n_epochs)
-        adata.uns["sccagn"]["history"] = {"stage": np.array(["joint"] * n_epochs), "loss": losses}
-        (panel,) = pl.history(adata).axes
-        low, high = panel.get_ylim()
-        assert low < losses.min() <= losses.max() < high
-        assert high - low >= 0.0999 * 0.623
-        assert all(tick == round(tick) for tick in panel.get_xticks())
