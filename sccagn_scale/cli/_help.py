@@ -30,9 +30,8 @@ Several files, or a folder of them, are treated as one atlas: it has the genes
 that all files share, and obs["file"] says which file a cell is from. OUT then
 has X but no layers or raw.
 
-X is never loaded whole, unless it is a 10x folder's. A run that takes more than
---memory keeps its large arrays on disk; `sccagn-scale plan` tells you
-beforehand."""
+X is never loaded whole. A run that takes more than --memory keeps its large
+arrays on disk; `sccagn-scale plan` tells you beforehand."""
 
 CLUSTER_END = """\
 written into the AnnData, with the default --key-added:

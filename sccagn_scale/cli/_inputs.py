@@ -35,7 +35,7 @@ def check_inputs(paths: Sequence[Path], *, called: str = "INPUT") -> None:
 def read_cells(
     paths: Sequence[Path], scratch: Path | None = None, *, called: str = "INPUT", parts: Collection[str] | None = None
 ) -> Atlas:
-    """Open the input; `scratch` is for copies of what is stored by columns, `parts` what is read of one file."""
+    """Open the input; `scratch` is for copies of what is not stored by rows, `parts` what is read of one file."""
     from sccagn_scale.io import open_atlas
 
     with named(path=called, paths=called, scratch="--output"):

@@ -14,15 +14,17 @@ from anndata import AnnData
 from anndata.io import read_elem
 
 from sccagn_scale._errors import InputError, InputWarning, first_line
-from sccagn_scale.io._columns import RowsOfColumns, ScratchFolder
+from sccagn_scale.io._columns import StoredColumns
+from sccagn_scale.io._copied import CopiedRows, ScratchFolder
 from sccagn_scale.io._join import Columns, join_frames, join_genes
 from sccagn_scale.io._layers import RAW_NAMES, choices, layers_in, no_layer, place
 from sccagn_scale.io._layout import HDF5_SUFFIXES, MTX_NAMES, Layout, damaged, file_facts, is_zarr, open_store
+from sccagn_scale.io._market import MarketText
 from sccagn_scale.io._matrix import Part, StoredMatrix
 from sccagn_scale.io._parameters import as_path
 from sccagn_scale.io._read import FRAME, read_frame, read_with
-from sccagn_scale.io._stored import HeldRows, Rows, StoredRows
-from sccagn_scale.io._tenx import expression_columns, keep_expression, read_tenx_frame
+from sccagn_scale.io._stored import Rows, StoredRows
+from sccagn_scale.io._tenx import expression_columns, keep_expression, read_hdf5_frame, read_mtx_frame
 
 
 def open_atlas(
@@ -42,11 +44,12 @@ def open_atlas(
     Parameters
     ----------
     paths
-        `.h5ad` files, `.zarr` folders, 10x `.h5` files and 10x folders (whose text is read into memory); or folders of
-        such files, which are taken in the order of their names, without hidden ones.
+        `.h5ad` files, `.zarr` folders, 10x `.h5` files and 10x folders; or folders of such files, which are taken in
+        the order of their names, without hidden ones.
     scratch
-        Folder for copies of matrices that are stored by columns (CSC), which are made when their rows are first read.
-        It needs 8 bytes a value, and 12 more while a copy is made. None: the system's temporary folder. The copies are
+        Folder for copies of matrices that are not stored by rows, which are made when their rows are first read: of
+        those stored by columns (CSC), 8 bytes a value, and 12 more while a copy is made; of text (`matrix.mtx`), 12,
+        and 16 more if its values do not come cell after cell. None: the system's temporary folder. The copies are
         removed with the atlas.
     parts
         What is read of a single file, such as `("obs", "var", "obsm")`; None: all. Of several it is `obs` and `var`.
@@ -139,11 +142,11 @@ class Atlas:
         return [file.path for file in self._opened if file.has_changed]
 
     def close(self) -> None:
-        """Remove what was written to `scratch`; matrices stored by columns that were read cannot be any more."""
+        """Remove what was written to `scratch`; matrices not stored by rows that were read cannot be any more."""
         self._scratch.remove()
 
     def matrix(self, layer: str | None = None) -> StoredMatrix:
-        """Find a matrix; one that is stored by columns is transposed when its rows are first read.
+        """Find a matrix; one that is not stored by rows is copied when its rows are first read.
 
         Parameters
         ----------
@@ -171,13 +174,15 @@ class Atlas:
         genes, columns = join_genes(self.files, [file.genes(layer) for file in files]) if is_raw else self._genes
         parts, start = [], 0
         for file, own in zip(files, columns, strict=True):
-            parts.append(Part(file.path, start, self._by_rows(file.rows(layer)), file.stored_columns(own)))
+            parts.append(Part(file.path, start, self._by_rows(file.matrix(layer)), file.stored_columns(own)))
             start += file.n_obs
         where = place(layer, is_raw=files[0].is_raw(layer))
         return StoredMatrix(parts, genes, where=where, choices=choices(there))
 
-    def _by_rows(self, rows: HeldRows | StoredRows) -> Rows:
-        return RowsOfColumns(rows, self._scratch) if isinstance(rows, StoredRows) and rows.layout == "csc" else rows
+    def _by_rows(self, matrix: StoredRows | MarketText) -> Rows:
+        if isinstance(matrix, MarketText):
+            return CopiedRows(matrix, self._scratch)
+        return CopiedRows(StoredColumns(matrix), self._scratch) if matrix.layout == "csc" else matrix
 
 
 class _File:
@@ -195,26 +200,27 @@ class _File:
         self.path = path
         self._seen = _seen(path) if path.exists() else None
         self.layers: dict[str | None, str] = {None: "X"}
-        self._among: Columns = None  # where in a 10x .h5 file its genes stand
+        self._market: Path | None = None  # the matrix of a 10x folder
+        self._among: Columns = None  # where in a 10x matrix its genes stand
         self._n_features = 0  # of these, and others
         frame, self.notes = read_with(partial(self._read, parts=parts), path)
-        self._held, frame.X = frame.X, None  # of a 10x folder
         self._frame: AnnData | None = frame
         self.n_obs, self._names = frame.n_obs, frame.var_names
 
     def _read(self, path: Path, layout: Layout, parts: Collection[str]) -> tuple[AnnData, list[str]]:
         self.is_anndata = layout in ("anndata", "zarr")
-        if layout == "tenx_hdf5":
-            frame, self.layers[None] = read_tenx_frame(path)
+        if not self.is_anndata:
+            if layout == "tenx_hdf5":
+                frame, self.layers[None] = read_hdf5_frame(path)
+            else:
+                frame, self._market = read_mtx_frame(path)
             self._among, self._n_features = expression_columns(frame), frame.n_vars
             return keep_expression(frame)
-        read = read_frame(path, layout, parts)
-        if self.is_anndata:
-            with open_store(path) as root:
-                self.layers = layers_in(root)
-                if self.is_raw("raw"):
-                    self._raw_genes = _names_in(root[self.layers["raw"].removesuffix("X") + "var"])
-        return read
+        with open_store(path) as root:
+            self.layers = layers_in(root)
+            if self.is_raw("raw"):
+                self._raw_genes = _names_in(root[self.layers["raw"].removesuffix("X") + "var"])
+        return read_frame(path, layout, parts)
 
     def take_frame(self) -> AnnData:
         """Give away what was read, once: of several files it is joined, and not kept a second time."""
@@ -223,15 +229,10 @@ class _File:
         return frame
 
     @property
-    def is_held(self) -> bool:
-        """Whether its matrix is in memory."""
-        return self._held is not None
-
-    @property
     def has_changed(self) -> bool:
-        """Whether it is another than when it was opened, unless its matrix was read then."""
+        """Whether it is another than when it was opened."""
         try:
-            return not self.is_held and _seen(self.path) != self._seen
+            return _seen(self.path) != self._seen
         except OSError:
             return True
 
@@ -249,10 +250,10 @@ class _File:
             return columns if self._among is None else self._among
         return self._among[columns]
 
-    def rows(self, layer: str | None) -> HeldRows | StoredRows:
+    def matrix(self, layer: str | None) -> StoredRows | MarketText:
         """A matrix, checked but for its values."""
-        if self._held is not None:
-            return HeldRows(self._held)
+        if self._market is not None:
+            return MarketText(self._market)
         rows = StoredRows(self.path, self.layers[layer])
         shape = self.n_obs, self._n_features or len(self.genes(layer))
         if rows.shape != shape:

@@ -18,10 +18,11 @@ from sccagn_scale._checks import whole
 from sccagn_scale._errors import InputError
 from sccagn_scale._threads import ahead
 from sccagn_scale.io._atomic import scratch_folder
+from sccagn_scale.io._columns import StoredColumns
 from sccagn_scale.io._layers import choices, layers_in, layers_of
 from sccagn_scale.io._layout import layout_of, open_store
 from sccagn_scale.io._stored import HeldRows, Rows, StoredRows
-from sccagn_scale.io._transpose import transposed
+from sccagn_scale.io._transpose import copied
 
 Block = tuple[int, sparse.csr_matrix]
 
@@ -72,7 +73,7 @@ def blocks_of(rows: Rows, block_size: int) -> Iterator[Block]:
 def _stored_blocks(rows: StoredRows, block_size: int) -> Iterator[Block]:
     with ExitStack() as stack:
         if rows.layout == "csc":
-            rows = transposed(rows, stack.enter_context(scratch_folder(Path(tempfile.gettempdir()))))
+            rows = copied(StoredColumns(rows), stack.enter_context(scratch_folder(Path(tempfile.gettempdir()))))
         yield from blocks_of(rows, block_size)
 
 

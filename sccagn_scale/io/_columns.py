@@ -1,93 +1,68 @@
-"""Rows of a matrix that is stored by columns, of which a copy is made when they are first read."""
+"""A matrix that is stored by columns, gone through in pieces."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cached_property
-from pathlib import Path
-from threading import Lock
 from typing import Any
 
-from sccagn_scale.io._atomic import temporary_folder
-from sccagn_scale.io._stored import ReadRows, StoredRows
-from sccagn_scale.io._transpose import Copies, copies_of, transposed
+import numpy as np
+import numpy.typing as npt
+
+from sccagn_scale.io._chunks import read_range
+from sccagn_scale.io._layout import as_damaged
+from sccagn_scale.io._stored import StoredRows
+from sccagn_scale.io._transpose import Entries
 
 
-class ScratchFolder:
-    """A temporary folder that is made when it is first asked for, and goes with the last that uses it."""
+class StoredColumns:
+    """The values of CSC in a file, in the order of their columns."""
 
-    def __init__(self, parent: Path | None) -> None:
-        self._parent = parent
-        self.lock = Lock()
-        """Held while something is made in it."""
-        self.users: weakref.WeakSet[RowsOfColumns] = weakref.WeakSet()
-        """Those whose copies it takes."""
+    is_by_rows = False
 
-    @cached_property
-    def folder(self) -> Path:
-        """The folder.
+    def __init__(self, stored: StoredRows) -> None:
+        self._stored = stored
+        self.shape, self.dtype, self.nnz, self.n_bytes = stored.shape, stored.dtype, stored.nnz, stored.n_bytes
+        self.described = f"/{stored.name} of {str(stored.path)!r}, which is stored by columns (CSC)"
+
+    def rows(self, most: int) -> Iterator[npt.NDArray[np.int64]]:
+        """Go through the rows of the values, at most so many at a time; the values are not read.
 
         Raises
         ------
         InputError
-            If it cannot be made.
+            If they are damaged; the message names their genes.
         """
-        stack = ExitStack()
-        folder = stack.enter_context(temporary_folder(self._parent))
-        self._remove = weakref.finalize(self, stack.close)
-        return folder
+        with self._stored.opened() as group:
+            for _, (rows,) in self._pieces(group, most, "indices"):
+                yield rows.astype(np.int64)
 
-    def remove(self) -> None:
-        """Remove it and what is in it."""
-        if "folder" in vars(self):
-            self._remove()
+    def entries(self, most: int) -> Iterator[Entries]:
+        """Go through the values, at most so many at a time.
 
+        Raises
+        ------
+        InputError
+            If they are damaged; the message names their genes.
+        """
+        with self._stored.opened() as group:
+            for offsets, (rows, values) in self._pieces(group, most, "indices", "data"):
+                columns = np.repeat(np.arange(self.shape[1]), np.diff(offsets))
+                yield Entries(rows.astype(np.int64), columns, values)
 
-class RowsOfColumns:
-    """Rows of CSC in a file. What is known of them without their values is known without the copy.
+    def some_values(self, most: int) -> npt.NDArray[Any]:
+        """Up to about so many of the values, from all over the matrix; none that are damaged."""
+        return self._stored.some_values(most)
 
-    Pickled, it is its copy, so that whoever has it then makes no other.
-    """
-
-    def __init__(self, columns: StoredRows, scratch: ScratchFolder) -> None:
-        self.columns = columns
-        self.shape, self.dtype, self.nnz, self.n_bytes = columns.shape, columns.dtype, columns.nnz, columns.n_bytes
-        self._scratch = scratch
-        self._copy: StoredRows | None = None
-        scratch.users.add(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _itself, (self._copied(),)
-
-    @property
-    def copies(self) -> Copies:
-        """What the copy will take; nothing if it is made."""
-        return Copies() if self.is_copied else copies_of(self.columns)
-
-    @property
-    def is_copied(self) -> bool:
-        """Whether the copy is made."""
-        return self._copy is not None
-
-    @contextmanager
-    def reading(self) -> Iterator[ReadRows]:
-        """Give the function that reads rows start to stop."""
-        with self._copied().reading() as read:
-            yield read
-
-    def _copied(self) -> StoredRows:
-        with self._scratch.lock:
-            if self._copy is None:
-                others = [user.copies for user in self._scratch.users if user is not self]
-                self._copy = transposed(self.columns, self._scratch.folder, room_for=others)
-        return self._copy
-
-    def some_values(self, most: int) -> Any:
-        """Up to so many of the stored values, from all over the matrix."""
-        return self.columns.some_values(most)
-
-
-def _itself(rows: StoredRows) -> StoredRows:
-    return rows
+    def _pieces(self, group: Any, most: int, *parts: str) -> Iterator[tuple[npt.NDArray[np.int64], list[Any]]]:
+        """Where in a piece the columns begin [n_vars + 1], and its `parts`: "indices" before others."""
+        for low in range(0, self.nnz, most):
+            high = min(low + most, self.nnz)
+            offsets = self._stored.indptr(group)
+            first, last = np.searchsorted(offsets, (low, high - 1), side="right") - 1
+            within = offsets.clip(low, high) - low
+            with as_damaged(self._stored.path, f"all cells' genes {first} to {last}, "):
+                arrays = [read_range(group[part], low, high) for part in parts]
+                fault = self._stored.fault_in(arrays[0], within)
+                if fault is not None:
+                    raise ValueError(fault)
+            yield within, arrays

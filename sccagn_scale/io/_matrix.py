@@ -14,7 +14,7 @@ from sccagn_scale._checks import whole
 from sccagn_scale._errors import InputError
 from sccagn_scale._threads import ahead
 from sccagn_scale.io._blocks import Block, blocks_of
-from sccagn_scale.io._columns import RowsOfColumns
+from sccagn_scale.io._copied import CopiedRows
 from sccagn_scale.io._join import Columns
 from sccagn_scale.io._store import packed_size
 from sccagn_scale.io._stored import Rows, supported
@@ -37,8 +37,7 @@ class Part:
 class StoredMatrix:
     """Cells × genes whose values stay in their files, each of which is open only while it is read.
 
-    Can be pickled, and then opens the files where it is. What is held of a file are its row offsets, 8 bytes a cell,
-    and of a 10x folder its values.
+    Can be pickled, and then opens the files where it is. What is held of a file are its row offsets, 8 bytes a cell.
 
     Attributes
     ----------
@@ -122,7 +121,7 @@ class StoredMatrix:
         return pieces[1] if len(pieces) == 2 else sparse.vstack(pieces, format="csr")
 
     def sample(self, starts: Sequence[int], length: int) -> sparse.csr_matrix:
-        """Read stretches of so many cells, of what is stored by columns in one pass and without a copy of it.
+        """Read stretches of so many cells, of what is not stored by rows in one pass and without a copy of it.
 
         Parameters
         ----------
@@ -152,8 +151,8 @@ class StoredMatrix:
             here = low < high
             if not here.any():
                 continue
-            if isinstance(part.rows, RowsOfColumns) and not part.rows.is_copied:
-                pieces.append(self._joined(part, picked(part.rows.columns, low[here], high[here])))
+            if isinstance(part.rows, CopiedRows) and not part.rows.is_copied:
+                pieces.append(self._joined(part, picked(part.rows.source, low[here], high[here])))
                 continue
             with part.rows.reading() as read:
                 stretches = zip(low[here].tolist(), high[here].tolist(), strict=True)
@@ -173,8 +172,8 @@ class StoredMatrix:
 
     @property
     def copies(self) -> Copies:
-        """What has yet to be copied of files that are stored by columns."""
-        return together(part.rows.copies for part in self._parts if isinstance(part.rows, RowsOfColumns))
+        """What has yet to be copied of what is not stored by rows."""
+        return together(part.rows.copies for part in self._parts if isinstance(part.rows, CopiedRows))
 
     def _joined(self, part: Part, block: sparse.csr_matrix) -> sparse.csr_matrix:
         if part.columns is not None:

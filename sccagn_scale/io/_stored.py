@@ -25,7 +25,7 @@ ReadRows = Callable[[int, int], sparse.csr_matrix]
 
 
 class Rows(Protocol):
-    """What `HeldRows`, `StoredRows` and `RowsOfColumns` have in common."""
+    """What `HeldRows`, `StoredRows` and `CopiedRows` have in common."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -71,7 +71,7 @@ class StoredRows:
     Attributes
     ----------
     layout
-        Rows can be read of CSR and dense; CSC is transposed first.
+        Rows can be read of CSR and dense; CSC is copied by rows first.
     dtype
         Of the values as they are stored, but for the order of bytes, which is the machine's.
     nnz

@@ -12,10 +12,12 @@ import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
+from scipy.io import mmread
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.io._join import Columns
 from sccagn_scale.io._layout import MTX_NAMES, open_hdf5, tenx_groups
+from sccagn_scale.io._market import MarketText
 from sccagn_scale.io._stored import StoredRows
 
 EXPRESSION = "Gene Expression"
@@ -29,13 +31,13 @@ def read_tenx_hdf5(path: Path) -> AnnData:
     InputError
         If it holds several genomes in a group each.
     """
-    adata, name = read_tenx_frame(path)
+    adata, name = read_hdf5_frame(path)
     with StoredRows(path, name).reading() as read:
         adata.X = read(0, adata.n_obs)
     return adata
 
 
-def read_tenx_frame(path: Path) -> tuple[AnnData, str]:
+def read_hdf5_frame(path: Path) -> tuple[AnnData, str]:
     """Read the cells and features of a 10x .h5 file, `obs` and `var` as scanpy names them; and its matrix's name.
 
     Raises
@@ -72,17 +74,32 @@ def read_tenx_mtx(path: Path) -> AnnData:
     InputError
         If the folder holds several matrices, a file is missing, or the sizes disagree.
     """
+    adata, matrix_path = read_mtx_frame(path)
+    matrix = mmread(matrix_path)  # genes × cells
+    if matrix.dtype.kind == "i" and np.abs(matrix.data).max(initial=0) <= np.iinfo(np.int32).max:
+        matrix = matrix.astype(np.int32)
+    adata.X = sparse.csr_matrix(matrix.T)
+    return adata
+
+
+def read_mtx_frame(path: Path) -> tuple[AnnData, Path]:
+    """Read the cells and features of a 10x folder, or of a matrix.mtx[.gz] in it; and find that.
+
+    Raises
+    ------
+    InputError
+        If the folder holds several matrices, a file is missing, or the sizes disagree.
+    """
     matrix_path = _only_matrix(path) if path.is_dir() else path
     prefix = matrix_path.name.removesuffix(".gz").removesuffix("matrix.mtx")
     features_path = _beside(matrix_path, prefix, ("features.tsv", "genes.tsv"))
     barcodes_path = _beside(matrix_path, prefix, ("barcodes.tsv",))
     features, barcodes = _read_table(features_path), _read_table(barcodes_path)
-
-    matrix = _read_market(matrix_path)  # genes × cells
-    if matrix.shape != (len(features), len(barcodes)):
+    n_obs, n_vars = MarketText(matrix_path).shape
+    if (n_vars, n_obs) != (len(features), len(barcodes)):
         raise InputError(
             f"`path` {str(path)!r} must hold a matrix of features × barcodes, but {matrix_path.name} is "
-            f"{matrix.shape[0]} × {matrix.shape[1]} where {features_path.name} has {len(features)} lines and "
+            f"{n_vars} × {n_obs} where {features_path.name} has {len(features)} lines and "
             f"{barcodes_path.name} {len(barcodes)}."
         )
     symbols = features.columns[min(1, features.shape[1] - 1)]
@@ -90,7 +107,7 @@ def read_tenx_mtx(path: Path) -> AnnData:
     if features.shape[1] > 2:
         var["feature_types"] = pd.Categorical(features[2])
     obs = pd.DataFrame(index=pd.Index(barcodes[0].to_numpy()))
-    return AnnData(sparse.csr_matrix(matrix.T), obs=obs, var=var)
+    return AnnData(obs=obs, var=var), matrix_path
 
 
 def expression_columns(adata: AnnData) -> Columns:
@@ -155,13 +172,3 @@ def _beside(matrix_path: Path, prefix: str, names: tuple[str, ...]) -> Path:
 def _read_table(path: Path) -> pd.DataFrame:
     # as text and unquoted: a gene may be called NA, and a name may hold a quotation mark
     return pd.read_csv(path, sep="\t", header=None, dtype=str, na_filter=False, quoting=csv.QUOTE_NONE)
-
-
-def _read_market(path: Path) -> sparse.coo_matrix | npt.NDArray[Any]:
-    from scipy.io import mmread
-
-    matrix = mmread(path)
-    values = matrix.data if sparse.issparse(matrix) else matrix
-    if values.dtype.kind in "iu" and (values.size == 0 or np.abs(values).max() <= np.iinfo(np.int32).max):
-        return matrix.astype(np.int32)
-    return matrix

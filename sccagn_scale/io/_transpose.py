@@ -1,4 +1,4 @@
-"""A matrix stored by columns into one stored by rows, in bounded memory."""
+"""A matrix whose values come in another order into one stored by rows, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import h5py
 import numpy as np
@@ -19,8 +19,6 @@ from scipy import sparse
 
 from sccagn_scale._errors import InputError, first_line
 from sccagn_scale.io._atomic import replacing_hdf5
-from sccagn_scale.io._chunks import read_range
-from sccagn_scale.io._layout import as_damaged
 from sccagn_scale.io._stored import StoredRows, supported
 
 _N_HELD = 2**21
@@ -35,8 +33,39 @@ _HELD_VALUE = 70  # bytes
 Int64s = npt.NDArray[np.int64]
 
 
+class Entries(NamedTuple):
+    """Some stored values of a matrix, and where they stand in it; arrays of one length."""
+
+    rows: Int64s
+    columns: npt.NDArray[Any]
+    values: npt.NDArray[Any]
+
+
+class Source(Protocol):
+    """A matrix in a file whose values can only be gone through in their order there."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    nnz: int
+    n_bytes: int
+    described: str  # which it is and how it is stored, for messages
+
+    @property
+    def is_by_rows(self) -> bool:
+        """Whether its values seem to come row after row."""
+
+    def rows(self, most: int) -> Iterator[Int64s]:
+        """Go through the rows of the values, at most so many at a time."""
+
+    def entries(self, most: int) -> Iterator[Entries]:
+        """Go through the values, at most so many at a time."""
+
+    def some_values(self, most: int) -> npt.NDArray[Any]:
+        """Up to so many of the values; none that are damaged."""
+
+
 class Copies(NamedTuple):
-    """Bytes that matrices stored by columns take before their rows can be read."""
+    """Bytes that matrices not stored by rows take before their rows can be read."""
 
     kept: int = 0  # on disk, for as long as the matrix is used
     making: int = 0  # on disk beside these, while one is made
@@ -49,26 +78,28 @@ def together(copies: Iterable[Copies]) -> Copies:
     return Copies(sum(kept), max(making), max(memory))
 
 
-def copies_of(columns: StoredRows) -> Copies:
-    """What `transposed` takes."""
-    entry, row_offsets = _entry(columns).itemsize, 8 * columns.shape[0]
-    kept = columns.nnz * (entry - np.dtype("i4").itemsize) + row_offsets
-    return Copies(kept, columns.nnz * entry, _HELD_VALUE * _n_held(columns) + row_offsets)
+def copies_of(source: Source, *, is_by_rows: bool | None = None) -> Copies:
+    """What `copied` takes; unless told otherwise, if its values are in the order in which they seem to be."""
+    entry, row_offsets = _entry(source).itemsize, 8 * source.shape[0]
+    kept = source.nnz * (entry - np.dtype("i4").itemsize) + row_offsets
+    making = 0 if (source.is_by_rows if is_by_rows is None else is_by_rows) else source.nnz * entry
+    return Copies(kept, making, _HELD_VALUE * _n_held(source) + row_offsets)
 
 
-def transposed(columns: StoredRows, folder: Path, *, room_for: Iterable[Copies] = ()) -> StoredRows:
-    """Write CSC as CSR into a new file, its indices sorted.
+def copied(source: Source, folder: Path, *, room_for: Iterable[Copies] = ()) -> StoredRows:
+    """Write a matrix as CSR into a new file.
 
-    The values are gone through twice: once to count those of each row; then, by ranges of rows that fit in memory, into
-    a file where every range has its place, and from there, range by range, into the result. Held are the row offsets,
-    8 bytes a cell, and up to 150 MB, or more from 10⁹ values on: 1.6 GB of 10¹¹.
+    Values that come row after row are gone through once. Others are gone through twice: to count those of each row;
+    then, by ranges of rows that fit in memory, into a file where every range has its place, and from there, range by
+    range, into the result, its indices sorted. Held are the row offsets, 8 bytes a cell, and up to 150 MB, or more from
+    10⁹ values on: 1.6 GB of 10¹¹.
 
     Parameters
     ----------
-    columns
+    source
         The matrix.
     folder
-        Takes the file, and on the way another one of about the same size.
+        Takes the file, and for values that do not come row after row, on the way, another one of about the same size.
     room_for
         What else has to find room there.
 
@@ -77,36 +108,19 @@ def transposed(columns: StoredRows, folder: Path, *, room_for: Iterable[Copies] 
     InputError
         If the matrix is damaged, or `folder` cannot take the file.
     """
-    takes = copies_of(columns)
-    kept, making, _ = together([takes, *room_for])
-    n_bytes = kept + making
-    try:
-        if shutil.disk_usage(folder).free < n_bytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        target = folder / f"{len(list(folder.iterdir()))}.h5"
-        with tempfile.TemporaryFile(dir=folder) as ranges:
-            os.posix_fallocate(ranges.fileno(), 0, max(takes.making, 1))  # where a quota is full, that shows now
-            with columns.opened() as group:
-                indptr = _row_offsets(columns, group)
-                bounds = _bounds(indptr, _n_held(columns))
-                _distribute(columns, group, indptr, bounds, ranges)
-            with replacing_hdf5(target) as file:
-                _gather(columns, indptr, bounds, ranges, file.create_group("X"))
-    except OSError as error:
-        raise InputError(
-            f"{str(folder)!r} could not take the rows of /{columns.name} of {str(columns.path)!r}, which is stored by "
-            f"columns (CSC): {first_line(error)}; give a folder with {n_bytes / 1e9:.1f} GB free, as `scratch` or "
-            "in the environment as TMPDIR."
-        ) from error
+    others = list(room_for)
+    target = folder / f"{len(list(folder.iterdir()))}.h5"
+    if not source.is_by_rows or not _written(source, target, others, is_by_rows=True):
+        _written(source, target, others, is_by_rows=False)
     return StoredRows(target, "X")
 
 
-def picked(columns: StoredRows, firsts: Int64s, stops: Int64s) -> sparse.csr_matrix:
-    """Read a few stretches of the rows of CSC as CSR, in one pass over all values and without a copy of them.
+def picked(source: Source, firsts: Int64s, stops: Int64s) -> sparse.csr_matrix:
+    """Read a few stretches of the rows as CSR, in one pass over all values and without a copy of them.
 
     Parameters
     ----------
-    columns
+    source
         The matrix.
     firsts, stops
         The first row of each stretch and the one after its last, in rising order; they do not overlap.
@@ -117,47 +131,95 @@ def picked(columns: StoredRows, firsts: Int64s, stops: Int64s) -> sparse.csr_mat
         If the matrix is damaged.
     """
     moves = np.cumsum(stops - firsts) - stops  # of the stretches, into the result
-    found = [(np.zeros(0, supported(columns.dtype)), moves[:0], moves[:0])]
-    with columns.opened() as group:
-        offsets = columns.indptr(group)
-        for low, _, (rows, values) in _pieces(columns, group, "indices", "data"):
-            within = np.searchsorted(firsts, rows, side="right") - 1
-            at = np.flatnonzero((within >= 0) & (rows < stops[within]))
-            genes = np.searchsorted(offsets, low + at, side="right") - 1
-            found.append((values[at].astype(found[0][0].dtype), rows[at].astype(np.int64) + moves[within[at]], genes))
+    found = [(np.zeros(0, supported(source.dtype)), moves[:0], moves[:0])]
+    for rows, columns, values in source.entries(_n_held(source)):
+        within = np.searchsorted(firsts, rows, side="right") - 1
+        at = np.flatnonzero((within >= 0) & (rows < stops[within]))
+        found.append((values[at].astype(found[0][0].dtype), rows[at] + moves[within[at]], columns[at]))
     chosen, cells, genes = (np.concatenate(part) for part in zip(*found, strict=True))
-    shape = int((stops - firsts).sum()), columns.shape[1]
+    shape = int((stops - firsts).sum()), source.shape[1]
     return sparse.csr_matrix((chosen, (cells, genes)), shape=shape)
 
 
-def _n_held(columns: StoredRows) -> int:
-    return max(_N_HELD, _PER_ROOT * math.isqrt(columns.nnz))
+def _n_held(source: Source) -> int:
+    return max(_N_HELD, _PER_ROOT * math.isqrt(source.nnz))
 
 
-def _entry(columns: StoredRows) -> np.dtype[Any]:
+def _entry(source: Source) -> np.dtype[Any]:
     """A value on its way: its row, counted from its range's first, and its column."""
-    return np.dtype([("row", "i4"), ("column", "i4"), ("value", supported(columns.dtype))])
+    return np.dtype([("row", "i4"), ("column", "i4"), ("value", supported(source.dtype))])
 
 
-def _pieces(columns: StoredRows, group: Any, *parts: str) -> Iterator[tuple[int, int, list[npt.NDArray[Any]]]]:
-    """Go through stored values: the first and the one after the last, and their `parts`: "indices" before others."""
-    n_held = _n_held(columns)
-    for low in range(0, columns.nnz, n_held):
-        high = min(low + n_held, columns.nnz)
-        offsets = columns.indptr(group)
-        first, last = np.searchsorted(offsets, (low, high - 1), side="right") - 1
-        with as_damaged(columns.path, f"all cells' genes {first} to {last}, "):
-            arrays = [read_range(group[part], low, high) for part in parts]
-            fault = columns.fault_in(arrays[0], offsets.clip(low, high) - low)
-            if fault is not None:
-                raise ValueError(fault)
-        yield low, high, arrays
+class _OutOfOrderError(Exception):
+    """Values do not come row after row."""
 
 
-def _row_offsets(columns: StoredRows, group: Any) -> Int64s:
-    indptr = np.zeros(columns.shape[0] + 1, np.int64)
-    for _, _, (rows,) in _pieces(columns, group, "indices"):
-        np.add.at(indptr, rows.astype(np.int64) + 1, 1)
+def _written(source: Source, target: Path, others: list[Copies], *, is_by_rows: bool) -> bool:
+    """Whether the values are in `target` now: not if they are not in the order in which they should be."""
+    takes = copies_of(source, is_by_rows=is_by_rows)
+    kept, making, _ = together([takes, *others])
+    n_bytes = kept + making
+    try:
+        if shutil.disk_usage(target.parent).free < n_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if is_by_rows:
+            with replacing_hdf5(target) as file:
+                _copy(source, file.create_group("X"))
+        else:
+            _transpose(source, target, takes.making)
+    except _OutOfOrderError:
+        return False
+    except OSError as error:
+        raise InputError(
+            f"{str(target.parent)!r} could not take the rows of {source.described}: {first_line(error)}; give a folder "
+            f"with {n_bytes / 1e9:.1f} GB free, as `scratch` or in the environment as TMPDIR."
+        ) from error
+    return True
+
+
+def _copy(source: Source, group: h5py.Group) -> None:
+    """Write values as CSR that come row after row.
+
+    Raises
+    ------
+    _OutOfOrderError
+        If they do not.
+    """
+    data, indices = _arrays(source, group)
+    indptr = np.zeros(source.shape[0] + 1, np.int64)
+    low, last = 0, 0
+    for rows, columns, values in source.entries(_n_held(source)):
+        if len(rows) and (rows[0] < last or (rows[1:] < rows[:-1]).any()):
+            raise _OutOfOrderError
+        high, last = low + len(rows), rows[-1] if len(rows) else last
+        data[low:high], indices[low:high] = values, columns
+        np.add.at(indptr, rows + 1, 1)
+        low = high
+    group["indptr"] = np.cumsum(indptr, out=indptr)
+
+
+def _transpose(source: Source, target: Path, n_bytes: int) -> None:
+    """Write values as CSR that come in any order, by way of another file beside the result, of so many bytes."""
+    with tempfile.TemporaryFile(dir=target.parent) as ranges:
+        os.posix_fallocate(ranges.fileno(), 0, max(n_bytes, 1))  # where a quota is full, that shows now
+        indptr = _row_offsets(source)
+        bounds = _bounds(indptr, _n_held(source))
+        _distribute(source, indptr, bounds, ranges)
+        with replacing_hdf5(target) as file:
+            _gather(source, indptr, bounds, ranges, file.create_group("X"))
+
+
+def _arrays(source: Source, group: h5py.Group) -> tuple[h5py.Dataset, h5py.Dataset]:
+    """Begin a CSR matrix in AnnData's encoding: its values and their columns, to be filled."""
+    group.attrs["encoding-type"], group.attrs["shape"] = "csr_matrix", source.shape
+    data = group.create_dataset("data", (source.nnz,), supported(source.dtype))
+    return data, group.create_dataset("indices", (source.nnz,), np.int32)
+
+
+def _row_offsets(source: Source) -> Int64s:
+    indptr = np.zeros(source.shape[0] + 1, np.int64)
+    for rows in source.rows(_n_held(source)):
+        np.add.at(indptr, rows + 1, 1)
     return np.cumsum(indptr, out=indptr)
 
 
@@ -170,19 +232,14 @@ def _bounds(indptr: Int64s, n_held: int) -> Int64s:
     return np.array(bounds)
 
 
-def _distribute(columns: StoredRows, group: Any, indptr: Int64s, bounds: Int64s, ranges: BinaryIO) -> None:
-    """Put every value into its range's place in `ranges`, where they stay ordered by column."""
-    entry, n_vars = _entry(columns), columns.shape[1]
-    column_offsets = columns.indptr(group)
+def _distribute(source: Source, indptr: Int64s, bounds: Int64s, ranges: BinaryIO) -> None:
+    """Put every value into its range's place in `ranges`, where they stay in their order."""
+    entry = _entry(source)
     filled = indptr[bounds[:-1]]
-    for low, high, (rows, values) in _pieces(columns, group, "indices", "data"):
-        rows = rows.astype(np.int64)
+    for rows, columns, values in source.entries(_n_held(source)):
         within = np.searchsorted(bounds, rows, side="right") - 1
-        entries = np.empty(high - low, entry)
-        entries["row"] = rows - bounds[within]
-        offsets = column_offsets.clip(low, high)
-        entries["column"] = np.repeat(np.arange(n_vars), offsets[1:] - offsets[:-1])
-        entries["value"] = values
+        entries = np.empty(len(rows), entry)
+        entries["row"], entries["column"], entries["value"] = rows - bounds[within], columns, values
         # of the smallest type, which NumPy sorts in linear time
         entries = entries[np.argsort(within.astype(np.min_scalar_type(len(bounds))), kind="stable")]
         counts = np.bincount(within, minlength=len(bounds) - 1)
@@ -193,17 +250,17 @@ def _distribute(columns: StoredRows, group: Any, indptr: Int64s, bounds: Int64s,
         filled += counts
 
 
-def _gather(columns: StoredRows, indptr: Int64s, bounds: Int64s, ranges: BinaryIO, group: h5py.Group) -> None:
-    """Write the ranges under one another as CSR, in AnnData's encoding."""
-    entry, n_vars = _entry(columns), columns.shape[1]
-    group.attrs["encoding-type"], group.attrs["shape"] = "csr_matrix", columns.shape
+def _gather(source: Source, indptr: Int64s, bounds: Int64s, ranges: BinaryIO, group: h5py.Group) -> None:
+    """Write the ranges under one another as CSR."""
+    entry, n_vars = _entry(source), source.shape[1]
+    data, indices = _arrays(source, group)
     group["indptr"] = indptr
-    data = group.create_dataset("data", (columns.nnz,), entry["value"])
-    indices = group.create_dataset("indices", (columns.nnz,), np.int32)
     for first, last in itertools.pairwise(bounds):
         low, high = int(indptr[first]), int(indptr[last])
         ranges.seek(low * entry.itemsize)
         entries = np.frombuffer(ranges.read((high - low) * entry.itemsize), entry)
+        if (entries["column"][1:] < entries["column"][:-1]).any():
+            entries = entries[np.argsort(entries["column"], kind="stable")]
         offsets = np.concatenate([[0], np.cumsum(np.bincount(entries["column"], minlength=n_vars))])
         parts = (np.ascontiguousarray(entries["value"]), np.ascontiguousarray(entries["row"]), offsets)
         rows = sparse.csc_matrix(parts, shape=(int(last - first), n_vars)).tocsr()

@@ -51,7 +51,7 @@ class Size(NamedTuple):
     nnz: int
     is_on_disk: bool  # or in memory already, in which case it takes no more
     value_size: float = 1.0  # bytes that a value takes packed, beside its gene
-    copies: Copies = Copies()  # of what is stored by columns, which are on the disk that the atlas has for them
+    copies: Copies = Copies()  # of what is not stored by rows, which are on the disk that the atlas has for them
     on_cluster: bool = False  # whether others than this process keep the packed values
 
     @property

@@ -83,7 +83,7 @@ class Expression:
 
     @property
     def copies(self) -> Copies:
-        """What has yet to be copied of files that are stored by columns, before the first pass."""
+        """What has yet to be copied of what is not stored by rows, before the first pass."""
         return Copies() if self._stored is None else self._stored.copies
 
     def each(self, work: Callable[..., T], *of_cells: np.ndarray) -> Iterator[T]:

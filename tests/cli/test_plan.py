@@ -19,7 +19,7 @@ import torch
 import sccagn_scale
 from sccagn_scale import SCCAGN, Config, graph
 from sccagn_scale.cli import main
-from sccagn_scale.io import _columns, open_atlas
+from sccagn_scale.io import _copied, open_atlas
 from sccagn_scale.model import _plan
 from sccagn_scale.model._needs import Need, Size
 
@@ -95,7 +95,7 @@ def test_what_is_stored_by_columns_is_not_copied_but_the_copy_is_planned(
     adata.write_h5ad(by_columns)
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    monkeypatch.setattr(_columns, "transposed", lambda *_: pytest.fail("a copy was made"))
+    monkeypatch.setattr(_copied, "copied", lambda *_: pytest.fail("a copy was made"))
     disks = {}
     for path in (cells, by_columns):
         assert main(["plan", str(path), "--json", str(told), "-q", "-k", "3"]) == 0

@@ -277,14 +277,14 @@ def test_running_out_of_memory_is_no_damage(
 
 
 @pytest.mark.parametrize("error", [MemoryError, ImportError])
-@pytest.mark.parametrize("part", ["io._stored._n_missing", "io._stored.read_range", "io._transpose.read_range"])
+@pytest.mark.parametrize("part", ["io._stored._n_missing", "io._stored.read_range", "io._columns.read_range"])
 def test_what_a_stored_matrix_lacks_to_be_read_is_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, error: type[Exception]
 ) -> None:
     def failing(*_: object) -> None:
         raise error
 
-    kind = sparse.csc_matrix if "transpose" in part else sparse.csr_matrix
+    kind = sparse.csc_matrix if "columns" in part else sparse.csr_matrix
     anndata.AnnData(kind(np.eye(3, dtype=np.float32))).write_h5ad(tmp_path / "a.h5ad")
     monkeypatch.setattr(f"sccagn_scale.{part}", failing)
     with pytest.raises(error):

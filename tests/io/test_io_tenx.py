@@ -165,13 +165,12 @@ def test_genes_among_other_features_are_found_in_every_file(tenx_hdf5: Make, tmp
 def test_a_file_that_has_changed_is_known(tenx_hdf5: Make, tenx_mtx: Make) -> None:
     path, folder = tenx_hdf5(types=ALL_GENES), tenx_mtx(types=ALL_GENES)
     atlas = io.open_atlas([path])
-    held = io.open_atlas([folder])
-    assert atlas.changed_files == []
+    of_text = io.open_atlas([folder])
+    assert atlas.changed_files == of_text.changed_files == []
     path.unlink()
     (folder / "matrix.mtx").unlink()
     assert atlas.changed_files == [path]
-    assert held.changed_files == []  # it is in memory
-    np.testing.assert_array_equal(held.matrix().read(0, 4).toarray(), COUNTS)
+    assert of_text.changed_files == [folder]
 
 
 def test_damage_is_told_with_its_cells(tenx_hdf5: Make) -> None:
