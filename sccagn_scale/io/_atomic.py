@@ -7,12 +7,15 @@ import fcntl
 import io
 import os
 import shutil
+import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import h5py
@@ -87,14 +90,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 class Hdf5File(h5py.File):
-    """An HDF5 file whose failed writes show when it is asked, or at the end, instead of crashing the process."""
+    """An HDF5 file whose failed writes show when it is asked, or at the end, instead of crashing the process.
+
+    So do interruptions that come while it writes.
+    """
 
     def __init__(self, raw: _PatientFile, mode: str) -> None:
         self._raw = raw
         super().__init__(raw, mode)
 
     def check(self) -> None:
-        """Raise the first failure of writing, if there was one: long work need not go on for nothing."""
+        """Raise what first ended the writing, if anything did: long work need not go on for nothing."""
         if self._raw.failure is not None:
             raise self._raw.failure
 
@@ -106,12 +112,13 @@ def replacing_hdf5(path: Path, source: Path | None = None) -> Iterator[Hdf5File]
     Raises
     ------
     OSError
-        If the file could not be written, such as for a full disk; `path` is then as before.
+        If the file could not be written, such as for a full disk; `path` is then as before. So it is after an
+        interruption.
     """
     with replacing(path) as fresh:
         if source is not None:
             copy_file(source, fresh)
-        with _PatientFile(fresh, "w+" if source is None else "r+") as raw:
+        with _PatientFile(fresh, "w+" if source is None else "r+") as raw, _signals_kept(raw):
             try:
                 with Hdf5File(raw, "w" if source is None else "r+") as file:
                     yield file
@@ -195,6 +202,41 @@ def _exchange(one: Path, other: Path) -> bool:
     return renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
 
 
+@contextmanager
+def _signals_kept(raw: _PatientFile) -> Iterator[None]:
+    """Have what SIGINT and SIGTERM raise wait as the file's failure, if they come while HDF5 calls the file's methods.
+
+    An exception from these crashes the process, and cannot be caught within them: Python may raise it as they begin.
+    """
+    handlers: Mapping[int, Callable[[int, FrameType | None], Any]] = {}
+    if threading.current_thread() is threading.main_thread():  # in others, signals raise nothing
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: handler for number, handler in found.items() if callable(handler)}
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        try:
+            handlers[number](number, frame)
+        except BaseException as error:
+            if not _is_called_by_hdf5(frame):
+                raise
+            raw.failure = raw.failure or error
+
+    for number in handlers:
+        signal.signal(number, hear)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _is_called_by_hdf5(frame: FrameType | None) -> bool:
+    methods = [method.__code__ for method in (_PatientFile.write, _PatientFile.readinto, _PatientFile.truncate)]
+    while frame is not None and frame.f_code not in methods:
+        frame = frame.f_back
+    return frame is not None
+
+
 class _PatientFile(io.FileIO):
     """A file that keeps the first failed write to itself, to be asked for later.
 
@@ -203,7 +245,7 @@ class _PatientFile(io.FileIO):
     crashes on that; what it writes after the failure is therefore kept in memory, but for large pieces, which are data.
     """
 
-    failure: OSError | None = None
+    failure: BaseException | None = None
 
     def __init__(self, path: Path, mode: str) -> None:
         super().__init__(path, mode)

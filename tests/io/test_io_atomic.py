@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -223,4 +226,84 @@ def test_a_folder_that_may_be_written_and_not_opened(
     monkeypatch.setattr(os, "open", refuse)
     io.write(adata, tmp_path / "a.h5ad")
     monkeypatch.undo()
+    np.testing.assert_array_equal(x_of(tmp_path / "a.h5ad"), COUNTS)
+
+
+# Interruptions, which would crash the process if HDF5 met them
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Number of the call at which HDF5's file gets each signal, to be filled in; handlers must be back in the end."""
+    before = signal.getsignal(signal.SIGINT)
+    at: list[int] = []
+    n_calls = 0
+
+    def interrupted(buffer: Any) -> memoryview:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls in at:
+            signal.raise_signal(signal.SIGINT)
+        return memoryview(buffer)
+
+    monkeypatch.setattr(_atomic, "memoryview", interrupted, raising=False)
+    yield at
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("when", [[1], [2], [5], [3, 4]])
+def test_an_interruption_while_hdf5_writes_comes_up_and_nothing_is_written(
+    tmp_path: Path, adata: anndata.AnnData, calls: list[int], when: list[int]
+) -> None:
+    path = tmp_path / "a.h5ad"
+    path.write_bytes(b"as before")
+    calls[:] = when
+    with pytest.raises(KeyboardInterrupt):
+        io.write(adata, path)
+    assert tree(tmp_path) == {"a.h5ad": b"as before"}
+
+
+def test_long_work_hears_of_an_interruption(tmp_path: Path, calls: list[int]) -> None:
+    calls[:] = [1]
+
+    def work() -> None:
+        with _atomic.replacing_hdf5(tmp_path / "a.h5") as file:
+            file["x"] = np.zeros(100_000)
+            file.flush()
+            file.check()
+            pytest.fail("the work went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_interruptions_come_up_at_once(tmp_path: Path, calls: list[int]) -> None:
+    def work() -> None:
+        with _atomic.replacing_hdf5(tmp_path / "a.h5"):
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the work went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_handler_that_raises_nothing_ends_nothing(tmp_path: Path, adata: anndata.AnnData, calls: list[int]) -> None:
+    calls[:] = [2, 3]
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        io.write(adata, tmp_path / "a.h5ad")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [signal.SIGINT] * 2
+    np.testing.assert_array_equal(x_of(tmp_path / "a.h5ad"), COUNTS)
+
+
+def test_a_thread_writes_as_well(tmp_path: Path, adata: anndata.AnnData) -> None:
+    """Only the main thread may say what signals do."""
+    thread = threading.Thread(target=io.write, args=(adata, tmp_path / "a.h5ad"))
+    thread.start()
+    thread.join()
     np.testing.assert_array_equal(x_of(tmp_path / "a.h5ad"), COUNTS)
