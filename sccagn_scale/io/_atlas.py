@@ -24,7 +24,7 @@ from sccagn_scale.io._matrix import Part, StoredMatrix
 from sccagn_scale.io._parameters import as_path
 from sccagn_scale.io._read import FRAME, read_frame, read_with
 from sccagn_scale.io._stored import Rows, StoredRows
-from sccagn_scale.io._tenx import expression_columns, keep_expression, read_hdf5_frame, read_mtx_frame
+from sccagn_scale.io._tenx import expression_columns, keep_expression, mtx_files, read_hdf5_frame, read_mtx_frame
 
 
 def open_atlas(
@@ -47,10 +47,10 @@ def open_atlas(
         `.h5ad` files, `.zarr` folders, 10x `.h5` files and 10x folders; or folders of such files, which are taken in
         the order of their names, without hidden ones.
     scratch
-        Folder for copies of matrices that are not stored by rows, which are made when their rows are first read: of
-        those stored by columns (CSC), 8 bytes a value, and 12 more while a copy is made; of text (`matrix.mtx`), 12,
-        and 16 more if its values do not come cell after cell. None: the system's temporary folder. The copies are
-        removed with the atlas.
+        Folder for copies of matrices that are stored by columns (CSC) or as text (`matrix.mtx`), which are made when
+        their rows are first read. It needs 8 bytes a value (12 for those of 8 bytes), and 4 more than that while a copy
+        is made; not so of text whose values come cell after cell, by rising genes. None: the system's temporary folder.
+        The copies are removed with the atlas.
     parts
         What is read of a single file, such as `("obs", "var", "obsm")`; None: all. Of several it is `obs` and `var`.
 
@@ -198,7 +198,6 @@ class _File:
 
     def __init__(self, path: Path, parts: Collection[str]) -> None:
         self.path = path
-        self._seen = _seen(path) if path.exists() else None
         self.layers: dict[str | None, str] = {None: "X"}
         self._market: Path | None = None  # the matrix of a 10x folder
         self._among: Columns = None  # where in a 10x matrix its genes stand
@@ -209,11 +208,14 @@ class _File:
 
     def _read(self, path: Path, layout: Layout, parts: Collection[str]) -> tuple[AnnData, list[str]]:
         self.is_anndata = layout in ("anndata", "zarr")
+        files = mtx_files(path) if layout == "tenx_mtx" else None
+        self._read_from = files or (path,)
+        self._seen = _seen(self._read_from)
         if not self.is_anndata:
-            if layout == "tenx_hdf5":
+            if files is None:
                 frame, self.layers[None] = read_hdf5_frame(path)
             else:
-                frame, self._market = read_mtx_frame(path)
+                frame, self._market = read_mtx_frame(files), files.matrix
             self._among, self._n_features = expression_columns(frame), frame.n_vars
             return keep_expression(frame)
         with open_store(path) as root:
@@ -232,7 +234,7 @@ class _File:
     def has_changed(self) -> bool:
         """Whether it is another than when it was opened."""
         try:
-            return _seen(self.path) != self._seen
+            return _seen(self._read_from) != self._seen
         except OSError:
             return True
 
@@ -252,21 +254,19 @@ class _File:
 
     def matrix(self, layer: str | None) -> StoredRows | MarketText:
         """A matrix, checked but for its values."""
-        if self._market is not None:
-            return MarketText(self._market)
-        rows = StoredRows(self.path, self.layers[layer])
+        name = self.layers[layer]
+        found = StoredRows(self.path, name) if self._market is None else MarketText(self._market)
         shape = self.n_obs, self._n_features or len(self.genes(layer))
-        if rows.shape != shape:
+        if found.shape != shape:
             raise damaged(
-                self.path, f"/{rows.name} is {rows.shape[0]} × {rows.shape[1]} but must be {shape[0]} × {shape[1]}"
+                self.path, f"/{name} is {found.shape[0]} × {found.shape[1]} but must be {shape[0]} × {shape[1]}"
             )
-        return rows
+        return found
 
 
-def _seen(path: Path) -> tuple[int, int]:
+def _seen(paths: Iterable[Path]) -> list[tuple[int, int]]:
     """What changes when a file is written, and not when it is given a link or a permission or its disk is remounted."""
-    facts = file_facts(path)
-    return facts["size"], facts["mtime_ns"]
+    return [(facts["size"], facts["mtime_ns"]) for facts in map(file_facts, paths)]
 
 
 def _names_in(var: Any) -> pd.Index:

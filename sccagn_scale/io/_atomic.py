@@ -118,7 +118,7 @@ def replacing_hdf5(path: Path, source: Path | None = None) -> Iterator[Hdf5File]
     with replacing(path) as fresh:
         if source is not None:
             copy_file(source, fresh)
-        with _PatientFile(fresh, "w+" if source is None else "r+") as raw, _signals_kept(raw):
+        with _PatientFile(fresh, "w+" if source is None else "r+") as raw, _signals_kept():
             try:
                 with Hdf5File(raw, "w" if source is None else "r+") as file:
                     yield file
@@ -203,8 +203,8 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def _signals_kept(raw: _PatientFile) -> Iterator[None]:
-    """Have what SIGINT and SIGTERM raise wait as the file's failure, if they come while HDF5 calls the file's methods.
+def _signals_kept() -> Iterator[None]:
+    """Have what SIGINT and SIGTERM raise wait as a file's failure, if they come while HDF5 calls the file's methods.
 
     An exception from these crashes the process, and cannot be caught within them: Python may raise it as they begin.
     """
@@ -217,28 +217,31 @@ def _signals_kept(raw: _PatientFile) -> Iterator[None]:
         try:
             handlers[number](number, frame)
         except BaseException as error:
-            if not _is_called_by_hdf5(frame):
+            file = _called_by_hdf5(frame)
+            if file is None:
                 raise
-            raw.failure = raw.failure or error
+            file.failure = file.failure or error
 
-    for number in handlers:
-        signal.signal(number, hear)
     try:
+        for number in handlers:
+            signal.signal(number, hear)
         yield
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is hear:  # and not what was set meanwhile
+                signal.signal(number, handler)
 
 
-def _is_called_by_hdf5(frame: FrameType | None) -> bool:
+def _called_by_hdf5(frame: FrameType | None) -> _PatientFile | None:
+    """The file whose method is running."""
     methods = [method.__code__ for method in (_PatientFile.write, _PatientFile.readinto, _PatientFile.truncate)]
     while frame is not None and frame.f_code not in methods:
         frame = frame.f_back
-    return frame is not None
+    return None if frame is None else frame.f_locals["self"]
 
 
 class _PatientFile(io.FileIO):
-    """A file that keeps the first failed write to itself, to be asked for later.
+    """A file that keeps the first failed write, or interruption of one, to itself, to be asked for later.
 
     HDF5 crashes the process when a write fails, as on a full disk. So it is told that all went well, and whoever owns
     the file looks at `failure` afterwards. Until then HDF5 must be able to read back its own book-keeping, or it
@@ -259,7 +262,7 @@ class _PatientFile(io.FileIO):
             try:
                 rest = rest[super().write(rest) :]  # the system may take a part
             except OSError as error:
-                self.failure = error
+                self.failure = self.failure or error
         if self.failure is not None and len(whole) <= _LARGEST_KEPT:
             self._kept.append((start, bytes(whole)))
         return len(whole)
@@ -282,7 +285,7 @@ class _PatientFile(io.FileIO):
             try:
                 return super().truncate(size)
             except OSError as error:
-                self.failure = error
+                self.failure = self.failure or error
         return size or 0
 
 

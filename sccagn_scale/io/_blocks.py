@@ -59,10 +59,10 @@ def iter_blocks(
     rows = _rows_of(source, layer) if isinstance(source, AnnData) else _rows_in(Path(source), layer)
     if isinstance(rows, HeldRows):
         return blocks_of(rows, block_size)
-    return ahead(_stored_blocks(rows, block_size))
+    return _stored_blocks(rows, block_size)
 
 
-def blocks_of(rows: Rows, block_size: int) -> Iterator[Block]:
+def blocks_of(rows: Rows | HeldRows, block_size: int) -> Iterator[Block]:
     """Go through rows in blocks, each with its first row."""
     n_obs = rows.shape[0]
     with rows.reading() as read:
@@ -74,7 +74,7 @@ def _stored_blocks(rows: StoredRows, block_size: int) -> Iterator[Block]:
     with ExitStack() as stack:
         if rows.layout == "csc":
             rows = copied(StoredColumns(rows), stack.enter_context(scratch_folder(Path(tempfile.gettempdir()))))
-        yield from blocks_of(rows, block_size)
+        yield from ahead(blocks_of(rows, block_size))
 
 
 def _rows_of(adata: AnnData, layer: str | None) -> HeldRows | StoredRows:

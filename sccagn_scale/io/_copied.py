@@ -59,7 +59,7 @@ class CopiedRows:
         scratch.users.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _itself, (self._copied(),)
+        return _itself, (self.copy(),)
 
     @property
     def copies(self) -> Copies:
@@ -74,10 +74,17 @@ class CopiedRows:
     @contextmanager
     def reading(self) -> Iterator[ReadRows]:
         """Give the function that reads rows start to stop."""
-        with self._copied().reading() as read:
+        with self.copy().reading() as read:
             yield read
 
-    def _copied(self) -> StoredRows:
+    def copy(self) -> StoredRows:
+        """Make the copy, unless it is made.
+
+        Raises
+        ------
+        InputError
+            If the source is damaged, or the scratch folder cannot take it.
+        """
         with self._scratch.lock:
             if self._copy is None:
                 others = [user.copies for user in self._scratch.users if user is not self]

@@ -79,6 +79,8 @@ class StoredMatrix:
     def blocks(self, block_size: int) -> Iterator[Block]:
         """Go through the cells in blocks, which end at the files' borders, the next one being read by a thread.
 
+        What is not stored by rows is copied by the call.
+
         Parameters
         ----------
         block_size
@@ -94,6 +96,9 @@ class StoredMatrix:
             If the block is damaged in its file; the message names the file and the cells, counted from its first.
         """
         block_size = whole(block_size, "block_size", 1)
+        for part in self._parts:
+            if isinstance(part.rows, CopiedRows):
+                part.rows.copy()  # here and not in the thread, for which an interruption would have to wait
         return ahead(
             (part.start + start, self._joined(part, block))
             for part in self._parts

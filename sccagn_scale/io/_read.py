@@ -20,7 +20,14 @@ from sccagn_scale.io._check import as_signed, matrix_fault
 from sccagn_scale.io._layout import Layout, as_damaged, damaged, layout_of, open_hdf5, open_store
 from sccagn_scale.io._names import drop_ambiguous_names, plain_names
 from sccagn_scale.io._parameters import as_path
-from sccagn_scale.io._tenx import keep_expression, read_hdf5_frame, read_mtx_frame, read_tenx_hdf5, read_tenx_mtx
+from sccagn_scale.io._tenx import (
+    keep_expression,
+    mtx_files,
+    read_hdf5_frame,
+    read_mtx_frame,
+    read_tenx_hdf5,
+    read_tenx_mtx,
+)
 
 # AnnData asks for what is done here, and warns of the suffixes that do it
 _NAME_WARNINGS = (r"(Observation|Variable) names are not unique", r"Suffix used .* to deduplicate index values")
@@ -113,7 +120,7 @@ def read_parts(path: str | os.PathLike[str], parts: Collection[str]) -> anndata.
 def read_frame(path: Path, layout: Layout, parts: Collection[str] = FRAME) -> tuple[anndata.AnnData, list[str]]:
     """Read a file but for its matrices."""
     if layout in ("tenx_hdf5", "tenx_mtx"):
-        return keep_expression((read_hdf5_frame if layout == "tenx_hdf5" else read_mtx_frame)(path)[0])
+        return keep_expression(read_hdf5_frame(path)[0] if layout == "tenx_hdf5" else read_mtx_frame(mtx_files(path)))
     with open_store(path) as root:
         if isinstance(root.get("obs"), h5py.Dataset):  # before AnnData 0.7, whose own reader knows what came where
             old = anndata.read_h5ad(path, backed="r")

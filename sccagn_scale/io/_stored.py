@@ -25,7 +25,7 @@ ReadRows = Callable[[int, int], sparse.csr_matrix]
 
 
 class Rows(Protocol):
-    """What `HeldRows`, `StoredRows` and `CopiedRows` have in common."""
+    """What `StoredRows` and `CopiedRows` have in common."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -36,7 +36,7 @@ class Rows(Protocol):
         """Give the function that reads rows start to stop."""
 
     def some_values(self, most: int) -> npt.NDArray[Any]:
-        """Up to about so many of the stored values, from all over the matrix; none that are damaged."""
+        """Up to about so many of the stored values, of text the first ones; none that are damaged."""
 
 
 class HeldRows:
@@ -46,10 +46,7 @@ class HeldRows:
         is_sparse = sparse.issparse(matrix)
         self._matrix = matrix.tocsr() if is_sparse else matrix
         self.shape: tuple[int, int] = matrix.shape
-        self.dtype = _number(matrix.dtype)
-        self.nnz = int(matrix.nnz if is_sparse else matrix.size)
-        arrays = (self._matrix.data, self._matrix.indices, self._matrix.indptr) if is_sparse else (matrix,)
-        self.n_bytes = sum(array.nbytes for array in arrays)
+        _number(matrix.dtype)  # or it is refused
 
     @contextmanager
     def reading(self) -> Iterator[ReadRows]:
@@ -58,11 +55,6 @@ class HeldRows:
             yield lambda start, stop: row_range(self._matrix, start, stop).copy()
         else:
             yield lambda start, stop: _as_csr(self._matrix[start:stop])
-
-    def some_values(self, most: int) -> npt.NDArray[Any]:
-        """Up to about so many of the stored values, from all over the matrix."""
-        values = self._matrix.data if sparse.issparse(self._matrix) else np.asarray(self._matrix).ravel()
-        return np.concatenate([np.zeros(0, self.dtype), *(values[part] for part in _stretches(len(values), most))])
 
 
 class StoredRows:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
-from scipy.io import mmread
 
 from sccagn_scale._errors import InputError
 from sccagn_scale.io._join import Columns
@@ -74,31 +72,48 @@ def read_tenx_mtx(path: Path) -> AnnData:
     InputError
         If the folder holds several matrices, a file is missing, or the sizes disagree.
     """
-    adata, matrix_path = read_mtx_frame(path)
-    matrix = mmread(matrix_path)  # genes × cells
-    if matrix.dtype.kind == "i" and np.abs(matrix.data).max(initial=0) <= np.iinfo(np.int32).max:
-        matrix = matrix.astype(np.int32)
-    adata.X = sparse.csr_matrix(matrix.T)
+    files = mtx_files(path)
+    adata = read_mtx_frame(files)
+    adata.X = MarketText(files.matrix).whole()
     return adata
 
 
-def read_mtx_frame(path: Path) -> tuple[AnnData, Path]:
-    """Read the cells and features of a 10x folder, or of a matrix.mtx[.gz] in it; and find that.
+class MtxFiles(NamedTuple):
+    """The files of a 10x folder."""
+
+    matrix: Path
+    features: Path
+    barcodes: Path
+
+
+def mtx_files(path: Path) -> MtxFiles:
+    """Find the files of a 10x folder, or of the matrix.mtx[.gz] in it, which then gives the prefix of the other two.
 
     Raises
     ------
     InputError
-        If the folder holds several matrices, a file is missing, or the sizes disagree.
+        If the folder holds several matrices, or a file is missing.
     """
     matrix_path = _only_matrix(path) if path.is_dir() else path
     prefix = matrix_path.name.removesuffix(".gz").removesuffix("matrix.mtx")
     features_path = _beside(matrix_path, prefix, ("features.tsv", "genes.tsv"))
-    barcodes_path = _beside(matrix_path, prefix, ("barcodes.tsv",))
+    return MtxFiles(matrix_path, features_path, _beside(matrix_path, prefix, ("barcodes.tsv",)))
+
+
+def read_mtx_frame(files: MtxFiles) -> AnnData:
+    """Read the cells and features of a 10x folder.
+
+    Raises
+    ------
+    InputError
+        If the sizes disagree.
+    """
+    matrix_path, features_path, barcodes_path = files
     features, barcodes = _read_table(features_path), _read_table(barcodes_path)
     n_obs, n_vars = MarketText(matrix_path).shape
     if (n_vars, n_obs) != (len(features), len(barcodes)):
         raise InputError(
-            f"`path` {str(path)!r} must hold a matrix of features × barcodes, but {matrix_path.name} is "
+            f"`path` {str(matrix_path.parent)!r} must hold a matrix of features × barcodes, but {matrix_path.name} is "
             f"{n_vars} × {n_obs} where {features_path.name} has {len(features)} lines and "
             f"{barcodes_path.name} {len(barcodes)}."
         )
@@ -107,7 +122,7 @@ def read_mtx_frame(path: Path) -> tuple[AnnData, Path]:
     if features.shape[1] > 2:
         var["feature_types"] = pd.Categorical(features[2])
     obs = pd.DataFrame(index=pd.Index(barcodes[0].to_numpy()))
-    return AnnData(obs=obs, var=var), matrix_path
+    return AnnData(obs=obs, var=var)
 
 
 def expression_columns(adata: AnnData) -> Columns:

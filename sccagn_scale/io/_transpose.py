@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from sccagn_scale._errors import InputError, first_line
-from sccagn_scale.io._atomic import replacing_hdf5
+from sccagn_scale.io._atomic import Hdf5File, replacing_hdf5
 from sccagn_scale.io._stored import StoredRows, supported
 
 _N_HELD = 2**21
@@ -40,6 +40,16 @@ class Entries(NamedTuple):
     columns: npt.NDArray[Any]
     values: npt.NDArray[Any]
 
+    @classmethod
+    def none(cls, dtype: np.dtype[Any]) -> Entries:
+        """No values of a type."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, dtype))
+
+    def are_by_rows(self) -> bool:
+        """Whether they come row after row, and within a row by rising columns."""
+        down, right = np.diff(self.rows), np.diff(self.columns.astype(np.int64))
+        return not (down < 0).any() and not (right[down == 0] < 0).any()
+
 
 class Source(Protocol):
     """A matrix in a file whose values can only be gone through in their order there."""
@@ -52,7 +62,7 @@ class Source(Protocol):
 
     @property
     def is_by_rows(self) -> bool:
-        """Whether its values seem to come row after row."""
+        """Whether its values seem to come row after row, and within a row by rising columns."""
 
     def rows(self, most: int) -> Iterator[Int64s]:
         """Go through the rows of the values, at most so many at a time."""
@@ -131,12 +141,13 @@ def picked(source: Source, firsts: Int64s, stops: Int64s) -> sparse.csr_matrix:
         If the matrix is damaged.
     """
     moves = np.cumsum(stops - firsts) - stops  # of the stretches, into the result
-    found = [(np.zeros(0, supported(source.dtype)), moves[:0], moves[:0])]
+    dtype = supported(source.dtype)
+    found = [Entries.none(dtype)]
     for rows, columns, values in source.entries(_n_held(source)):
         within = np.searchsorted(firsts, rows, side="right") - 1
         at = np.flatnonzero((within >= 0) & (rows < stops[within]))
-        found.append((values[at].astype(found[0][0].dtype), rows[at] + moves[within[at]], columns[at]))
-    chosen, cells, genes = (np.concatenate(part) for part in zip(*found, strict=True))
+        found.append(Entries(rows[at] + moves[within[at]], columns[at], values[at].astype(dtype)))
+    cells, genes, chosen = (np.concatenate(part) for part in zip(*found, strict=True))
     shape = int((stops - firsts).sum()), source.shape[1]
     return sparse.csr_matrix((chosen, (cells, genes)), shape=shape)
 
@@ -164,7 +175,7 @@ def _written(source: Source, target: Path, others: list[Copies], *, is_by_rows: 
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if is_by_rows:
             with replacing_hdf5(target) as file:
-                _copy(source, file.create_group("X"))
+                _copy(source, file)
         else:
             _transpose(source, target, takes.making)
     except _OutOfOrderError:
@@ -177,25 +188,27 @@ def _written(source: Source, target: Path, others: list[Copies], *, is_by_rows: 
     return True
 
 
-def _copy(source: Source, group: h5py.Group) -> None:
-    """Write values as CSR that come row after row.
+def _copy(source: Source, file: Hdf5File) -> None:
+    """Write values as CSR in `file["X"]` that come row after row.
 
     Raises
     ------
     _OutOfOrderError
         If they do not.
     """
-    data, indices = _arrays(source, group)
+    data, indices = _arrays(source, file)
     indptr = np.zeros(source.shape[0] + 1, np.int64)
-    low, last = 0, 0
-    for rows, columns, values in source.entries(_n_held(source)):
-        if len(rows) and (rows[0] < last or (rows[1:] < rows[:-1]).any()):
+    low, last = 0, (0, 0)
+    for entries in source.entries(_n_held(source)):
+        rows, columns, values = entries
+        if (rows[0], columns[0]) < last or not entries.are_by_rows():
             raise _OutOfOrderError
-        high, last = low + len(rows), rows[-1] if len(rows) else last
+        high, last = low + len(rows), (rows[-1], columns[-1])
         data[low:high], indices[low:high] = values, columns
         np.add.at(indptr, rows + 1, 1)
         low = high
-    group["indptr"] = np.cumsum(indptr, out=indptr)
+        file.check()
+    file["X/indptr"] = np.cumsum(indptr, out=indptr)
 
 
 def _transpose(source: Source, target: Path, n_bytes: int) -> None:
@@ -206,11 +219,12 @@ def _transpose(source: Source, target: Path, n_bytes: int) -> None:
         bounds = _bounds(indptr, _n_held(source))
         _distribute(source, indptr, bounds, ranges)
         with replacing_hdf5(target) as file:
-            _gather(source, indptr, bounds, ranges, file.create_group("X"))
+            _gather(source, indptr, bounds, ranges, file)
 
 
-def _arrays(source: Source, group: h5py.Group) -> tuple[h5py.Dataset, h5py.Dataset]:
-    """Begin a CSR matrix in AnnData's encoding: its values and their columns, to be filled."""
+def _arrays(source: Source, file: Hdf5File) -> tuple[h5py.Dataset, h5py.Dataset]:
+    """Begin a CSR matrix in AnnData's encoding, `file["X"]`: its values and their columns, to be filled."""
+    group = file.create_group("X")
     group.attrs["encoding-type"], group.attrs["shape"] = "csr_matrix", source.shape
     data = group.create_dataset("data", (source.nnz,), supported(source.dtype))
     return data, group.create_dataset("indices", (source.nnz,), np.int32)
@@ -250,11 +264,11 @@ def _distribute(source: Source, indptr: Int64s, bounds: Int64s, ranges: BinaryIO
         filled += counts
 
 
-def _gather(source: Source, indptr: Int64s, bounds: Int64s, ranges: BinaryIO, group: h5py.Group) -> None:
-    """Write the ranges under one another as CSR."""
+def _gather(source: Source, indptr: Int64s, bounds: Int64s, ranges: BinaryIO, file: Hdf5File) -> None:
+    """Write the ranges under one another as CSR in `file["X"]`."""
     entry, n_vars = _entry(source), source.shape[1]
-    data, indices = _arrays(source, group)
-    group["indptr"] = indptr
+    data, indices = _arrays(source, file)
+    file["X/indptr"] = indptr
     for first, last in itertools.pairwise(bounds):
         low, high = int(indptr[first]), int(indptr[last])
         ranges.seek(low * entry.itemsize)
@@ -265,3 +279,4 @@ def _gather(source: Source, indptr: Int64s, bounds: Int64s, ranges: BinaryIO, gr
         parts = (np.ascontiguousarray(entries["value"]), np.ascontiguousarray(entries["row"]), offsets)
         rows = sparse.csc_matrix(parts, shape=(int(last - first), n_vars)).tocsr()
         data[low:high], indices[low:high] = rows.data, rows.indices
+        file.check()

@@ -300,11 +300,11 @@ class _Packed:
     def each(self, work: Work[T], of_cells: OfCells) -> Iterator[T]:
         if self._is_complete:
             return mapped(lambda kept: _on_part(work, kept[0], kept[1].read(0, kept[1].shape[0]), of_cells), self._kept)
-        return ahead(self._first(work, of_cells))
+        return ahead(self._first(self._read(), work, of_cells))
 
-    def _first(self, work: Work[T], of_cells: OfCells) -> Iterator[T]:
+    def _first(self, blocks: Iterator[Block], work: Work[T], of_cells: OfCells) -> Iterator[T]:
         self._kept = []
-        for start, stored in self._read():
+        for start, stored in blocks:
             block = tidy(stored)
             self._kept.append((start, PackedRows.of(block)))
             yield _on_part(work, start, block, of_cells)
@@ -336,14 +336,14 @@ class _Stored:
     def each(self, work: Work[T], of_cells: OfCells) -> Iterator[T]:
         store = self._store
         if store is None:
-            return ahead(self._first(work, of_cells))
+            return ahead(self._first(self._matrix.blocks(BLOCK_SIZE), work, of_cells))
         return mapped(
             lambda rows: _on_part(work, rows[0], store.read(*rows), of_cells), rows_of_blocks(self._matrix, BLOCK_SIZE)
         )
 
-    def _first(self, work: Work[T], of_cells: OfCells) -> Iterator[T]:
+    def _first(self, blocks: Iterator[Block], work: Work[T], of_cells: OfCells) -> Iterator[T]:
         with CellStoreWriter(self._folder, self._matrix.shape[1], self._made_from) as writer:
-            for start, stored in self._matrix.blocks(BLOCK_SIZE):
+            for start, stored in blocks:
                 block = tidy(stored)
                 writer.append(block)
                 yield _on_part(work, start, block, of_cells)

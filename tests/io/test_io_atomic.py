@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -232,39 +233,130 @@ def test_a_folder_that_may_be_written_and_not_opened(
 # Interruptions, which would crash the process if HDF5 met them
 
 
+class Interruptions:
+    """At which calls of its methods a file gets a signal, and which."""
+
+    at: Collection[int] = ()
+    number = signal.SIGINT
+
+
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Number of the call at which HDF5's file gets each signal, to be filled in; handlers must be back in the end."""
+def interruptions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Interruptions]:
+    """To be filled in; handlers must be back in the end."""
     before = signal.getsignal(signal.SIGINT)
-    at: list[int] = []
-    n_calls = 0
+    made, n_calls = Interruptions(), 0
 
     def interrupted(buffer: Any) -> memoryview:
         nonlocal n_calls
         n_calls += 1
-        if n_calls in at:
-            signal.raise_signal(signal.SIGINT)
+        if n_calls in made.at:
+            signal.raise_signal(made.number)
         return memoryview(buffer)
 
     monkeypatch.setattr(_atomic, "memoryview", interrupted, raising=False)
-    yield at
+    yield made
     assert signal.getsignal(signal.SIGINT) is before
 
 
+class Ended(BaseException):
+    """What a handler raises."""
+
+
 @pytest.mark.parametrize("when", [[1], [2], [5], [3, 4]])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_while_hdf5_writes_comes_up_and_nothing_is_written(
-    tmp_path: Path, adata: anndata.AnnData, calls: list[int], when: list[int]
+    tmp_path: Path,
+    adata: anndata.AnnData,
+    interruptions: Interruptions,
+    when: list[int],
+    number: signal.Signals,
 ) -> None:
+    def end(*_: object) -> None:
+        raise Ended
+
     path = tmp_path / "a.h5ad"
     path.write_bytes(b"as before")
-    calls[:] = when
-    with pytest.raises(KeyboardInterrupt):
-        io.write(adata, path)
+    interruptions.at, interruptions.number = when, number
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(Ended):
+            io.write(adata, path)
+    finally:
+        signal.signal(number, before)
     assert tree(tmp_path) == {"a.h5ad": b"as before"}
 
 
-def test_long_work_hears_of_an_interruption(tmp_path: Path, calls: list[int]) -> None:
-    calls[:] = [1]
+def written(path: Path) -> None:
+    with _atomic.replacing_hdf5(path) as file:
+        file["x"] = np.zeros(100_000)
+
+
+def test_a_second_signal_is_ignored_if_the_first_says_so(
+    tmp_path: Path, interruptions: Interruptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the command line does, so that what is left is removed whole."""
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise Ended
+
+    removed = shutil.rmtree
+
+    def remove(*given: Any, **named: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        removed(*given, **named)
+
+    interruptions.number = signal.SIGTERM
+    interruptions.at = [2]
+    before = signal.signal(signal.SIGTERM, end)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    try:
+        with pytest.raises(Ended):
+            written(tmp_path / "a.h5")
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_that_was_written_hears(tmp_path: Path, interruptions: Interruptions) -> None:
+    """Of two, one within the other, the one whose write is interrupted is the one that fails."""
+    finished = []
+
+    def work() -> None:
+        with _atomic.replacing_hdf5(tmp_path / "outer.h5") as outer:
+            outer["x"] = np.zeros(9)
+            try:
+                with _atomic.replacing_hdf5(tmp_path / "inner.h5") as inner:
+                    interruptions.at = range(1000)
+                    inner["x"] = np.zeros(100_000)
+                    inner.flush()
+                    interruptions.at = ()
+            except KeyboardInterrupt:
+                finished.append("inner")
+            outer.check()
+
+    work()
+    assert finished == ["inner"]
+    assert [path.name for path in tmp_path.iterdir()] == ["outer.h5"]
+
+
+def test_a_signal_that_is_ignored_ends_nothing(
+    tmp_path: Path, adata: anndata.AnnData, interruptions: Interruptions
+) -> None:
+    interruptions.at = [2, 3]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        io.write(adata, tmp_path / "a.h5ad")
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    np.testing.assert_array_equal(x_of(tmp_path / "a.h5ad"), COUNTS)
+
+
+def test_long_work_hears_of_an_interruption(tmp_path: Path, interruptions: Interruptions) -> None:
+    interruptions.at = [1]
 
     def work() -> None:
         with _atomic.replacing_hdf5(tmp_path / "a.h5") as file:
@@ -278,7 +370,7 @@ def test_long_work_hears_of_an_interruption(tmp_path: Path, calls: list[int]) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_interruptions_come_up_at_once(tmp_path: Path, calls: list[int]) -> None:
+def test_other_interruptions_come_up_at_once(tmp_path: Path, interruptions: Interruptions) -> None:
     def work() -> None:
         with _atomic.replacing_hdf5(tmp_path / "a.h5"):
             signal.raise_signal(signal.SIGINT)
@@ -289,8 +381,10 @@ def test_other_interruptions_come_up_at_once(tmp_path: Path, calls: list[int]) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_handler_that_raises_nothing_ends_nothing(tmp_path: Path, adata: anndata.AnnData, calls: list[int]) -> None:
-    calls[:] = [2, 3]
+def test_a_handler_that_raises_nothing_ends_nothing(
+    tmp_path: Path, adata: anndata.AnnData, interruptions: Interruptions
+) -> None:
+    interruptions.at = [2, 3]
     heard: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     try:

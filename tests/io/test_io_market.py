@@ -6,9 +6,11 @@ import gc
 import gzip
 import pickle
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import anndata
 import hypothesis.strategies as st
@@ -22,11 +24,11 @@ from scipy.io import mmread
 
 from sccagn_scale import io
 from sccagn_scale._errors import InputError, InputWarning
-from sccagn_scale.io import _market, _transpose
+from sccagn_scale.io import _atomic, _copied, _market, _transpose
 
 ALL_GENES = ["Gene Expression"] * 5
 HEAD = "%%MatrixMarket matrix coordinate {} general\n%\n{} {} {}\n"
-ORDERS = ["cells", "genes", "any", "halves"]
+ORDERS = ["cells", "falling", "genes", "any", "halves"]
 
 
 @pytest.fixture
@@ -38,10 +40,11 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 
 
 def folder_of(matrix: sparse.coo_matrix, folder: Path, order: str = "cells", *, compressed: bool = False) -> Path:
-    """Write cells × genes as 10x does, by cells or in another order; "halves" has the cells of some genes, then all."""
+    """Write cells × genes as 10x does, by cells or in another order; "halves" has half of the genes first."""
     n_obs, n_vars = matrix.shape
     keys = {
         "cells": (matrix.col, matrix.row),
+        "falling": (-matrix.col, matrix.row),
         "genes": (matrix.row, matrix.col),
         "any": (np.random.default_rng(0).random(matrix.nnz),),
         "halves": (matrix.row, matrix.col >= n_vars // 2),
@@ -94,7 +97,7 @@ def test_any_order_gives_what_scipy_reads(
         patched.setattr(_market, "_LOOKED_AT", looked_at)
         matrix = io.open_atlas([folder], scratch=folder).matrix()
         assert (matrix.shape, matrix.nnz) == (shape, cells.nnz)
-        assert matrix.dtype == (np.float64 if real else np.int64)
+        assert matrix.dtype == (np.float64 if real else np.int32)
         firsts = np.arange(0, shape[0] - 1, 3)
         sample = matrix.sample(firsts.tolist(), 2)
         got = gathered(matrix, 7)
@@ -104,15 +107,17 @@ def test_any_order_gives_what_scipy_reads(
     np.testing.assert_array_equal(sample.toarray(), expected[picked].toarray())
 
 
-@pytest.mark.parametrize(("order", "making"), [("cells", 0), ("genes", 16), ("any", 16)])
+@pytest.mark.parametrize(("order", "making"), [("cells", 0), ("genes", 12), ("any", 12), ("falling", 12)])
 def test_the_copy_is_what_was_planned(scratch: Path, tmp_path: Path, order: str, making: int) -> None:
     cells = random_cells(0, (400, 60))
     matrix = io.open_atlas([folder_of(cells, tmp_path / "a", order)], scratch=scratch).matrix()
-    assert matrix.copies[:2] == (12 * cells.nnz + 8 * 400, making * cells.nnz)
+    assert matrix.copies[:2] == (8 * cells.nnz + 8 * 400, making * cells.nnz)
     kept = matrix.copies.kept
     matrix.sample([0, 50], 10)
     assert list(scratch.iterdir()) == []  # none was made
-    np.testing.assert_array_equal(matrix.read(0, 400).toarray(), cells.toarray())
+    got = matrix.read(0, 400)
+    np.testing.assert_array_equal(got.toarray(), cells.toarray())
+    assert got.has_sorted_indices
     (copy,) = scratch.rglob("*.h5")
     assert copy.stat().st_size == pytest.approx(kept, abs=8192)
     assert matrix.copies == (0, 0, 0)
@@ -173,18 +178,90 @@ def test_genes_among_other_features_beside_another_file(
     [
         pytest.param(HEAD.format("integer", 5, 4, 2) + "2 1 3\n4 1 1\n\n \n", id="empty lines in the end"),
         pytest.param(HEAD.format("integer", 5, 4, 2) + "2 1 3\n4 1 1", id="no end of the last line"),
+        pytest.param(HEAD.format("integer", 5, 4, 2) + "\n2 1 3\n\n \n\n4 1 1\n", id="empty lines between"),
+        pytest.param(HEAD.format("unsigned-integer", 5, 4, 2) + "2 1 3\n4 1 1\n", id="unsigned"),
+        pytest.param(HEAD.format("double", 5, 4, 2) + "2 1 3\n4 1 1\n", id="double"),
         pytest.param(HEAD.format("integer", 5, 4, 2).replace("\n", "\r\n") + "2 1 3\r\n4 1 1\r\n", id="CRLF"),
         pytest.param(HEAD.format("integer", 5, 4, 2).replace("%\n", '%metadata_json: {"a": 1}\n\n') + "2 1 3\n4 1 1\n"),
         pytest.param(HEAD.format("real", 5, 4, 2) + "  2\t1 3e0\n4   1 1.0\n", id="spaces"),
     ],
 )
-def test_what_text_may_look_like(tenx_mtx: Callable[..., Path], text: str) -> None:
+@pytest.mark.parametrize("n_held", [1, 2, 3, 4, 1000])
+def test_what_text_may_look_like(
+    tenx_mtx: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, text: str, n_held: int
+) -> None:
+    monkeypatch.setattr(_transpose, "_N_HELD", n_held)  # pieces end anywhere
+    monkeypatch.setattr(_transpose, "_PER_ROOT", 0)
     folder = tenx_mtx(types=ALL_GENES)
     (folder / "matrix.mtx").write_bytes(text.encode())
     expected = np.zeros((4, 5))
     expected[0, [1, 3]] = 3, 1
     np.testing.assert_array_equal(io.open_atlas([folder]).matrix().read(0, 4).toarray(), expected)
     np.testing.assert_array_equal(io.read(folder).X.toarray(), expected)
+
+
+def test_a_gene_that_many_cells_have_is_no_sign_of_order(tmp_path: Path) -> None:
+    cells = sparse.coo_matrix(np.ones((2**16, 2), np.int64))
+    matrix = io.open_atlas([folder_of(cells, tmp_path / "a", "genes")]).matrix()
+    assert matrix.copies.making == 12 * 2**17
+
+
+def test_other_files_in_the_folder_are_no_change(tenx_mtx: Callable[..., Path]) -> None:
+    folder = tenx_mtx(types=ALL_GENES)
+    atlas = io.open_atlas([folder], scratch=folder)
+    assert atlas.matrix().read(0, 1).shape == (1, 5)
+    (folder / "notes.txt").write_text("of the run")
+    assert atlas.changed_files == []
+    (folder / "barcodes.tsv").write_text("".join(f"other {i}\n" for i in range(4)))
+    assert atlas.changed_files == [folder]
+
+
+def test_the_copy_is_made_where_an_interruption_is_heard(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    copied = _copied.copied
+
+    def noted(*given: Any, **named: Any) -> Any:
+        threads.append(threading.current_thread())
+        return copied(*given, **named)
+
+    monkeypatch.setattr(_copied, "copied", noted)
+    paths = [folder_of(random_cells(i, (30, 8)), tmp_path / f"{i}" / "a") for i in range(2)]
+    for i, path in enumerate(paths):
+        (path / "barcodes.tsv").write_text("".join(f"{i} {cell}\n" for cell in range(30)))
+    matrix = io.open_atlas(paths, scratch=scratch).matrix()
+    assert sum(block.shape[0] for _, block in matrix.blocks(7)) == 60
+    assert threads == [threading.current_thread()] * 2
+
+
+def test_a_full_disk_or_an_interruption_ends_the_copy(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_transpose, "_N_HELD", 100)
+    monkeypatch.setattr(_transpose, "_PER_ROOT", 0)
+    n_pieces = 0
+    parsed = _market.MarketText._parsed
+
+    def counted(self: _market.MarketText, text: bytes, line: int) -> Any:
+        nonlocal n_pieces
+        n_pieces += 1
+        return parsed(self, text, line)
+
+    def checked(self: object) -> None:
+        raise KeyboardInterrupt
+
+    cells = random_cells(0, (400, 60))
+    for order in ("cells", "genes"):
+        matrix = io.open_atlas([folder_of(cells, tmp_path / order, order)], scratch=scratch).matrix()
+        assert matrix.copies.kept > 0
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr(_market.MarketText, "_parsed", counted)
+            interrupted.setattr(_atomic.Hdf5File, "check", checked)
+            with pytest.raises(KeyboardInterrupt):
+                matrix.read(0, 1)
+        if order == "cells":
+            assert n_pieces < 5
 
 
 MEASURED = """
@@ -219,17 +296,59 @@ def test_a_pass_holds_a_piece_at_a_time(tmp_path: Path) -> None:
 # What cannot be read
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_file_too_small_for_what_it_announces(tmp_path: Path, compressed: bool) -> None:
+    folder = folder_of(random_cells(0, (30, 8)), tmp_path / "a", compressed=compressed)
+    file = folder / ("matrix.mtx.gz" if compressed else "matrix.mtx")
+    text = HEAD.format("integer", 8, 30, 10**12) + "2 1 3\n"
+    file.write_bytes(gzip.compress(text.encode()) if compressed else text.encode())
+    for read in (io.read, lambda path: io.open_atlas([path]).matrix()):
+        with pytest.raises(
+            InputError, match=r"is damaged.*: it announces 1000000000000 values, for which it is too small"
+        ):
+            read(folder)
+
+
+def test_what_cannot_be_opened_is_no_damage(tenx_mtx: Callable[..., Path]) -> None:
+    folder = tenx_mtx(types=ALL_GENES)
+    (folder / "matrix.mtx").unlink()
+    (folder / "matrix.mtx").mkdir()
+    with pytest.raises(InputError, match=r"`path` .*matrix\.mtx' cannot be opened: .*Is a directory"):
+        io.open_atlas([folder])
+
+
+def test_a_matrix_replaced_by_one_of_another_size(tmp_path: Path) -> None:
+    folder = folder_of(random_cells(0, (30, 8)), tmp_path / "a")
+    atlas = io.open_atlas([folder])
+    folder_of(random_cells(0, (40, 8)), folder)
+    with pytest.raises(InputError, match="is 40 × 8 but must be 30 × 8"):
+        atlas.matrix()
+
+
+def test_reals_are_numbers(tenx_mtx: Callable[..., Path]) -> None:
+    folder = tenx_mtx(types=ALL_GENES)
+    (folder / "matrix.mtx").write_text(HEAD.format("real", 5, 4, 1) + "2 1 1,5\n")
+    for read in (io.read, lambda path: io.open_atlas([path]).matrix().read(0, 1)):
+        with pytest.raises(InputError, match="line 4 is not three numbers"):
+            read(folder)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("2 1 3\n6 1 1\n", "line 5: Row index out of bounds"),
         ("2 1 3\n4 0 1\n", "line 5: Column index out of bounds"),
-        ("2 1 3\n4 1 x\n", "line 5: Invalid integer value"),
+        ("2 1 3\n4 1 x\n", "line 5 is not three whole numbers"),
+        ("2 1 3\n\n \n4 1 1.5\n", "line 7 is not three whole numbers"),
+        ("2 1 3\n4 1 1e3\n", "line 5 is not three whole numbers"),
+        ("2 1 3\n4 1 1 of\n", "line 5 is not three whole numbers"),
+        ("2 1 3\n\n \n4 9 1\n", "line 7: Column index out of bounds"),
+        ("2 1 3\n4 1 2147483648\n", "it has a value of 2147483648, which is no count; save the matrix as .h5ad"),
         ("2 1 3\n4 1 99999999999999999999\n", "line 5: Integer out of range"),
         ("2 1\n4 1 1\n", "line 4: Invalid integer value"),
         ("2 1 3\n", "it announces 2 values but has 1"),
         ("", "it announces 2 values but has 0"),
-        ("2 1 3\n4 1 1\n4 2 1\n", "it announces 2 values but has 3"),
+        ("2 1 3\n4 1 1\n4 2 1\n", "it announces 2 values but has more"),
         ("2 1 3\n" + "4" * 1001, "line 5 has more than 1000 characters"),
     ],
 )
