@@ -81,6 +81,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     shown = presets(rows)
     figure, axes = plt.subplots(1, len(shown), figsize=(1.5 + 4.5 * len(shown), 8), sharey=True, squeeze=False)
@@ -99,8 +100,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         panel.set_xlabel("difference from the preset as it is")
         panel.grid(axis="y", color="#E5E5E5", linewidth=0.5)
         panel.set_axisbelow(True)
+        panel.xaxis.set_major_locator(MaxNLocator(5))
     axes[0, 0].set_yticks(range(len(order)), order)
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
     axes[0, -1].legend(loc="lower left", frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
