@@ -48,9 +48,9 @@ def open_atlas(
         the order of their names, without hidden ones.
     scratch
         Folder for copies of matrices that are stored by columns (CSC) or as text (`matrix.mtx`), which are made when
-        their rows are first read. It needs 8 bytes a value (12 for those of 8 bytes), and 4 more than that while a copy
-        is made; not so of text whose values come cell after cell, by rising genes. None: the system's temporary folder.
-        The copies are removed with the atlas.
+        their rows are first read. It needs 8 bytes a value, and 12 more while a copy is made (12 and 16 where values
+        have 8 bytes); none more for text whose values come cell after cell, by rising genes. None: the system's
+        temporary folder. The copies are removed with the atlas.
     parts
         What is read of a single file, such as `("obs", "var", "obsm")`; None: all. Of several it is `obs` and `var`.
 
