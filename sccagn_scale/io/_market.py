@@ -26,8 +26,8 @@ _LONGEST_LINE = 1_000
 _DEFLATED = 1_032  # times that gzip makes something smaller, at most
 _LOOKED_AT = 2**16
 """Values, at most, that tell whether they come cell after cell."""
-_WHOLE_SIZE = 2**21
-"""Values of a piece where all are wanted at once."""
+_PIECE = 2**21
+"""Values gone through at a time where all are wanted."""
 
 
 class _Field(NamedTuple):
@@ -39,9 +39,9 @@ class _Field(NamedTuple):
     characters: bytes  # of which a line is made
 
 
-_WHOLE = _Field(np.dtype(np.int32), "integer", "whole numbers", b"0123456789+- \t\r\n")
-_REAL = _Field(np.dtype(np.float64), "real", "numbers", _WHOLE.characters + b".eEinfatyINFATY")
-_FIELDS = {"integer": _WHOLE, "unsigned-integer": _WHOLE, "real": _REAL, "double": _REAL}
+_INTEGER = _Field(np.dtype(np.int32), "integer", "whole numbers", b"0123456789+- \t\r\n")
+_REAL = _Field(np.dtype(np.float64), "real", "numbers", _INTEGER.characters + b".eEinfatyINFATY")
+_FIELDS = {"integer": _INTEGER, "unsigned-integer": _INTEGER, "real": _REAL, "double": _REAL}
 
 
 class MarketText:
@@ -105,11 +105,11 @@ class MarketText:
             If they are damaged, no number in `dtype`, or not as many as announced.
         """
         for rows, columns, values in self._pieces(most):
-            narrow = values.astype(self.dtype, copy=False)
-            if self.dtype.kind == "i" and not np.array_equal(narrow, values):
-                beyond = values[narrow != values][0]
+            fitting = self._narrowed(values)
+            if fitting is None:
+                beyond = max(values, key=abs)
                 raise damaged(self.path, f"it has a value of {beyond}, which is no count; save the matrix as .h5ad")
-            yield Entries(rows, columns, narrow)
+            yield Entries(rows, columns, fitting)
 
     def some_values(self, most: int) -> npt.NDArray[Any]:
         """Up to so many of the first values; none if they are damaged, which is told when they are read."""
@@ -126,11 +126,15 @@ class MarketText:
         InputError
             If values are damaged, or not as many as announced.
         """
-        pieces = list(self._pieces(_WHOLE_SIZE)) or [Entries.none(self.dtype)]
+        pieces = list(self._pieces(_PIECE)) or [Entries.none(self.dtype)]
         rows, columns, values = (np.concatenate(part) for part in zip(*pieces, strict=True))
+        fitting = self._narrowed(values)
+        return sparse.csr_matrix((values if fitting is None else fitting, (rows, columns)), shape=self.shape)
+
+    def _narrowed(self, values: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+        """The values in `dtype`, unless that does not hold them."""
         narrow = values.astype(self.dtype, copy=False)
-        fits = self.dtype.kind != "i" or np.array_equal(narrow, values)
-        return sparse.csr_matrix((narrow if fits else values, (rows, columns)), shape=self.shape)
+        return narrow if self.dtype.kind == "f" or np.array_equal(narrow, values) else None
 
     def _pieces(self, most: int) -> Iterator[Entries]:
         """The values as they are read, at most so many at a time."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anndata
@@ -26,6 +27,15 @@ def adata() -> anndata.AnnData:
     made.layers["dense"] = COUNTS.astype(np.float32)
     made.obs["cell_type"] = pd.Categorical(["T", "B", "B", "T"])
     return made
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """A folder for copies, of which none may be left in the end."""
+    (tmp_path / "scratch").mkdir()
+    yield tmp_path / "scratch"
+    gc.collect()
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def _strings(values: list[str]) -> np.ndarray:

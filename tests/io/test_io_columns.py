@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,14 +17,6 @@ from scipy import sparse
 from sccagn_scale import io
 from sccagn_scale._errors import InputError
 from sccagn_scale.io import _transpose
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "scratch").mkdir()
-    yield tmp_path / "scratch"
-    gc.collect()
-    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_transposing_is_bounded_and_leaves_nothing(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import gzip
 import pickle
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import anndata
 import hypothesis.strategies as st
@@ -24,19 +22,11 @@ from scipy.io import mmread
 
 from sccagn_scale import io
 from sccagn_scale._errors import InputError, InputWarning
-from sccagn_scale.io import _atomic, _copied, _market, _transpose
+from sccagn_scale.io import _atomic, _market, _transpose
 
 ALL_GENES = ["Gene Expression"] * 5
 HEAD = "%%MatrixMarket matrix coordinate {} general\n%\n{} {} {}\n"
 ORDERS = ["cells", "falling", "genes", "any", "halves"]
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "scratch").mkdir()
-    yield tmp_path / "scratch"
-    gc.collect()
-    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def folder_of(matrix: sparse.coo_matrix, folder: Path, order: str = "cells", *, compressed: bool = False) -> Path:
@@ -217,51 +207,36 @@ def test_other_files_in_the_folder_are_no_change(tenx_mtx: Callable[..., Path]) 
 
 
 def test_the_copy_is_made_where_an_interruption_is_heard(
-    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scratch: Path, copying: list[threading.Thread]
 ) -> None:
-    threads = []
-    copied = _copied.copied
-
-    def noted(*given: Any, **named: Any) -> Any:
-        threads.append(threading.current_thread())
-        return copied(*given, **named)
-
-    monkeypatch.setattr(_copied, "copied", noted)
     paths = [folder_of(random_cells(i, (30, 8)), tmp_path / f"{i}" / "a") for i in range(2)]
     for i, path in enumerate(paths):
         (path / "barcodes.tsv").write_text("".join(f"{i} {cell}\n" for cell in range(30)))
     matrix = io.open_atlas(paths, scratch=scratch).matrix()
     assert sum(block.shape[0] for _, block in matrix.blocks(7)) == 60
-    assert threads == [threading.current_thread()] * 2
+    assert copying == [threading.current_thread()] * 2
 
 
-def test_a_full_disk_or_an_interruption_ends_the_copy(
-    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("order", ["cells", "genes"])
+def test_a_copy_that_has_failed_ends_with_the_piece(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
-    monkeypatch.setattr(_transpose, "_N_HELD", 100)
-    monkeypatch.setattr(_transpose, "_PER_ROOT", 0)
-    n_pieces = 0
-    parsed = _market.MarketText._parsed
+    """`check` is what raises a full disk and an interruption."""
+    n_checks = 0
 
-    def counted(self: _market.MarketText, text: bytes, line: int) -> Any:
-        nonlocal n_pieces
-        n_pieces += 1
-        return parsed(self, text, line)
-
-    def checked(self: object) -> None:
+    def check(self: object) -> None:
+        nonlocal n_checks
+        n_checks += 1
         raise KeyboardInterrupt
 
-    cells = random_cells(0, (400, 60))
-    for order in ("cells", "genes"):
-        matrix = io.open_atlas([folder_of(cells, tmp_path / order, order)], scratch=scratch).matrix()
-        assert matrix.copies.kept > 0
-        with monkeypatch.context() as interrupted:
-            interrupted.setattr(_market.MarketText, "_parsed", counted)
-            interrupted.setattr(_atomic.Hdf5File, "check", checked)
-            with pytest.raises(KeyboardInterrupt):
-                matrix.read(0, 1)
-        if order == "cells":
-            assert n_pieces < 5
+    monkeypatch.setattr(_transpose, "_N_HELD", 100)
+    monkeypatch.setattr(_transpose, "_PER_ROOT", 0)
+    monkeypatch.setattr(_atomic.Hdf5File, "check", check)
+    matrix = io.open_atlas([folder_of(random_cells(0, (400, 60)), tmp_path / "a", order)], scratch=scratch).matrix()
+    with pytest.raises(KeyboardInterrupt):
+        matrix.read(0, 1)
+    assert n_checks == 1
+    assert list(scratch.rglob("*.h5")) == []
 
 
 MEASURED = """

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from sccagn_scale import pp
 from sccagn_scale._errors import InputError
-from sccagn_scale.io import CellStore, StoredMatrix, _copied, add_results, open_atlas
+from sccagn_scale.io import CellStore, StoredMatrix, add_results, open_atlas
 from sccagn_scale.pp import same_matrices, select_matrix
 
 pytestmark = pytest.mark.usefixtures("small_blocks", "threads")
@@ -289,20 +289,12 @@ def test_a_store_that_another_run_replaced_meanwhile(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", ["memory", "store"])
 def test_a_copy_by_rows_is_made_where_an_interruption_is_heard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+    tmp_path: Path, copying: list[threading.Thread], kept: str
 ) -> None:
-    threads = []
-    copied = _copied.copied
-
-    def noted(*given: Any, **named: Any) -> Any:
-        threads.append(threading.current_thread())
-        return copied(*given, **named)
-
-    monkeypatch.setattr(_copied, "copied", noted)
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
     ad.AnnData(sp.csc_matrix(values)).write_h5ad(tmp_path / "columns.h5ad")
     store = tmp_path / "store" if kept == "store" else None
     matrix = select_matrix(open_atlas([tmp_path / "columns.h5ad"]), store=store)
     (block,) = matrix.each(lambda start, block: block)
     np.testing.assert_array_equal(block.toarray(), values)
-    assert threads == [threading.current_thread()]
+    assert copying == [threading.current_thread()]
